@@ -1,0 +1,23 @@
+"""What a prediction costs."""
+
+import jax
+import optax
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Cross-entropy of each target in nats, times its weight, [time, batch].
+
+        weight * -log softmax(logits)[target]
+
+    Shapes: `logits` [time, batch, vocab], `targets` and `weights` [time, batch].
+    """
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return nats * weights.astype(nats.dtype)
+
+
+def summed_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """The exercise's loss: cross-entropy in nats, summed over time, averaged over the batch.
+
+    Summed over time, so long names weigh more, as in the exercise (which has a batch of one).
+    """
+    return cross_entropy(logits, targets, weights).sum(axis=0).mean()

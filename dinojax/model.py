@@ -1,0 +1,112 @@
+"""The character model: recurrent layers in a stack, and a readout of the next character."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from dinojax import recurrence
+from dinojax.cells import Cell, Params, State, affine
+
+
+class ModelInit(Protocol):
+    """Draws initial parameters."""
+
+    def __call__(self, key: jax.Array) -> Params: ...
+
+
+class ModelInitialState(Protocol):
+    """The state of all layers before the first character, for a batch of the given shape."""
+
+    def __call__(self, batch_shape: tuple[int, ...]) -> State: ...
+
+
+class ModelStep(Protocol):
+    """Reads one character, ids [...]: the new state and the logits [..., vocab] of the next."""
+
+    def __call__(
+        self, params: Params, state: State, inputs: jax.Array
+    ) -> tuple[State, jax.Array]: ...
+
+
+class ModelUnroll(Protocol):
+    """Reads `inputs` [time, ...]: the last state and the logits [time, ..., vocab].
+
+    With a `length`, from 0 to time, only the first so many steps are run and paid for: the state is
+    that after them and the logits from there on mean nothing (see `recurrence.loop`).
+    """
+
+    def __call__(
+        self, params: Params, state: State, inputs: jax.Array, length: jax.Array | None = None
+    ) -> tuple[State, jax.Array]: ...
+
+
+class CharModel(NamedTuple):
+    """A language model over characters, as pure functions.
+
+    Each step predicts the character that follows the one it reads; `unroll` is `step` repeated.
+    """
+
+    vocab_size: int
+    """Size of the vocabulary; as an input, this id means "no character"."""
+    init: ModelInit
+    initial_state: ModelInitialState
+    step: ModelStep
+    unroll: ModelUnroll
+
+
+def char_model(cells: Sequence[Cell], vocab_size: int, dtype: DTypeLike = jnp.float32) -> CharModel:
+    """A model whose first layer reads characters' ids, each further one the outputs below it.
+
+        logits_t = h_t W + b        h_t the output of the last layer
+
+    Parameters: `layers`, a list with those of each cell; `readout` with `kernel` W [hidden, vocab],
+    uniform as in Glorot & Bengio (2010), and `bias` b [vocab], zero. The state is a tuple with that
+    of each cell.
+
+    Raises:
+        ValueError: there is no cell.
+    """
+    if not cells:
+        raise ValueError("expected at least one cell, got none")
+
+    def init(key: jax.Array) -> Params:
+        key_readout, *key_cells = jax.random.split(key, len(cells) + 1)
+        glorot = jax.nn.initializers.glorot_uniform()
+        return {
+            "layers": [cell.init(key) for cell, key in zip(cells, key_cells, strict=True)],
+            "readout": {
+                "kernel": glorot(key_readout, (cells[-1].hidden_size, vocab_size), dtype),
+                "bias": jnp.zeros(vocab_size, dtype),
+            },
+        }
+
+    def initial_state(batch_shape: tuple[int, ...]) -> State:
+        return tuple(cell.initial_state(batch_shape) for cell in cells)
+
+    def readout(params: Params, outputs: jax.Array) -> jax.Array:
+        return affine(params["readout"]["kernel"], params["readout"]["bias"], outputs)
+
+    def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
+        states, outputs = [], inputs
+        for cell, layer, below in zip(cells, params["layers"], state, strict=True):
+            new, outputs = recurrence.step(cell, layer, below, cell.project(layer, outputs))
+            states.append(new)
+        return tuple(states), readout(params, outputs)
+
+    def unroll(
+        params: Params, state: State, inputs: jax.Array, length: jax.Array | None = None
+    ) -> tuple[State, jax.Array]:
+        states, outputs = [], inputs
+        for cell, layer, first in zip(cells, params["layers"], state, strict=True):
+            projected = cell.project(layer, outputs)
+            if length is None:
+                last, outputs = recurrence.scan(cell, layer, first, projected)
+            else:
+                last, outputs = recurrence.loop(cell, layer, first, projected, length)
+            states.append(last)
+        return tuple(states), readout(params, outputs)
+
+    return CharModel(vocab_size, init, initial_state, step, unroll)

@@ -1,0 +1,200 @@
+"""Training: the optimizer, one step, many steps in one compiled scan, and the loop around them."""
+
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from dinojax.cells import Params, State
+from dinojax.data import Batch
+from dinojax.loss import summed_cross_entropy
+from dinojax.model import CharModel
+
+SMOOTHING = 0.999
+"""Share of the old value in the smoothed loss at each step, as in the exercise."""
+
+CHUNK_SIZE = 1_000
+"""The most steps that run in one compiled call; between calls a run reports, saves and stops."""
+
+
+class TrainState(NamedTuple):
+    """All of a run that changes, as one pytree."""
+
+    params: Params
+    optimizer_state: optax.OptState
+    recurrent_state: State
+    """State of the model after the last batch, [batch, ...] leaf by leaf."""
+    key: jax.Array
+    """The run's key; it stays as it is, and every random choice derives from it by `fold_in`."""
+    step: jax.Array
+    """Steps done."""
+    smoothed_loss: jax.Array
+    """Exponential average of the loss, nats."""
+
+
+class Loss(Protocol):
+    """A scalar to minimise, of `logits` [time, batch, vocab] and the rest [time, batch]."""
+
+    def __call__(self, logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array: ...
+
+
+class TrainStep(Protocol):
+    """One update from one batch: the new state, and the loss before the update."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]: ...
+
+
+def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransformation:
+    """The exercise's optimizer: SGD on gradients clipped entry by entry to +-clip_value."""
+    return optax.chain(optax.clip(clip_value), optax.sgd(learning_rate))
+
+
+def init_train_state(
+    key: jax.Array,
+    params: Params,
+    model: CharModel,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    smoothed_loss: float,
+) -> TrainState:
+    """The state before the first step."""
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    return TrainState(
+        params=params,
+        optimizer_state=optimizer.init(params),
+        recurrent_state=model.initial_state((batch_size,)),
+        key=key,
+        step=jnp.zeros((), jnp.int32),
+        smoothed_loss=jnp.asarray(smoothed_loss, dtype),
+    )
+
+
+def make_train_step(
+    model: CharModel,
+    optimizer: optax.GradientTransformation,
+    loss: Loss = summed_cross_entropy,
+    carry_state: bool = False,
+) -> TrainStep:
+    """A step that reads a batch of names, each from its start, and updates the parameters.
+
+    The recurrent state is the initial one at the start of each name. With `carry_state` it is the
+    one that the batch before it left, as in the exercise (which has a batch of one); no gradient
+    flows across that border.
+    """
+
+    def batch_loss(params: Params, state: State, batch: Batch) -> tuple[jax.Array, State]:
+        time = batch.weights.shape[0]
+        # One past the last time step at which anything counts.
+        length = jnp.max(jnp.where(batch.weights.any(axis=1), jnp.arange(1, time + 1), 0))
+        state, logits = model.unroll(params, state, batch.inputs, length)
+        return loss(logits, batch.targets, batch.weights), state
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+        batch_shape = batch.inputs.shape[1:]
+        first = state.recurrent_state if carry_state else model.initial_state(batch_shape)
+        (value, last), gradients = jax.value_and_grad(batch_loss, has_aux=True)(
+            state.params, first, batch
+        )
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        new = TrainState(
+            params=optax.apply_updates(state.params, updates),
+            optimizer_state=optimizer_state,
+            recurrent_state=last,
+            key=state.key,
+            step=state.step + 1,
+            smoothed_loss=SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * value,
+        )
+        return new, value
+
+    return train_step
+
+
+def train_steps(
+    train_step: TrainStep,
+    state: TrainState,
+    examples: Batch,
+    order: jax.Array,
+    num_steps: jax.Array | int,
+) -> tuple[TrainState, jax.Array]:
+    """The first `num_steps` rows of `order` [steps, batch], each a step, as one `lax.scan`.
+
+    Row i holds the indices of the examples [time, num_examples] that step i trains on. Returns the
+    new state and the losses [steps], NaN from `num_steps` on. Because `num_steps` is data and the
+    compiled program the same for all, cutting a run into pieces changes no bit of it.
+    """
+
+    def body(state: TrainState, x: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
+        i, indices = x
+
+        def train(state: TrainState) -> tuple[TrainState, jax.Array]:
+            return train_step(state, jax.tree.map(lambda a: jnp.asarray(a)[:, indices], examples))
+
+        def skip(state: TrainState) -> tuple[TrainState, jax.Array]:
+            return state, jnp.full_like(state.smoothed_loss, jnp.nan)
+
+        return lax.cond(i < num_steps, train, skip, state)
+
+    return lax.scan(body, state, (jnp.arange(len(order)), order))
+
+
+def example_order(
+    key: jax.Array, epoch: jax.Array | int, offset: jax.Array | int, num: int, num_examples: int
+) -> jax.Array:
+    """Indices of the next `num` examples, [num], from place `offset` of `epoch` on.
+
+    Each epoch is a fresh permutation of all examples, drawn from `fold_in(key, epoch)`; one follows
+    the other without a gap, so that every example is read equally often, whatever the batch size.
+    """
+
+    def permutation(epoch: jax.Array) -> jax.Array:
+        return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+
+    num_epochs = math.ceil(num / num_examples) + 1
+    epochs = jax.vmap(permutation)(epoch + jnp.arange(num_epochs))
+    return lax.dynamic_slice(epochs.ravel(), (offset,), (num,))
+
+
+def run(
+    train_step: TrainStep, state: TrainState, examples: Batch, steps: int, batch_size: int = 1
+) -> Iterator[tuple[TrainState, np.ndarray]]:
+    """Train until `steps` steps are done; yields the state and the losses of the steps since.
+
+    It yields every `CHUNK_SIZE` steps, or several times a second where that many take longer. The
+    caller may stop at any time and go on from the last state: the run does not depend on it.
+
+    Raises:
+        FloatingPointError: a loss or a parameter is not finite; names the step. The states that
+            came before are good.
+    """
+    compiled = jax.jit(partial(train_steps, train_step))
+    draw_order = jax.jit(example_order, static_argnames=("num", "num_examples"))
+    num_examples = examples.inputs.shape[1]
+    step, size = int(state.step), 1
+    while step < steps:
+        started = time.monotonic()
+        # Up to a multiple of the largest size, so that reports fall on round numbers.
+        size = min(size, CHUNK_SIZE - step % CHUNK_SIZE, steps - step)
+        # In Python's integers: a long run passes more examples than 32 bits count.
+        epoch, offset = divmod(step * batch_size, num_examples)
+        order = draw_order(state.key, epoch, offset, CHUNK_SIZE * batch_size, num_examples)
+        state, losses = compiled(state, examples, order.reshape(CHUNK_SIZE, batch_size), size)
+        new_losses = np.asarray(losses)[:size]
+        _check_finite(state.params, new_losses, step)
+        step += size
+        yield state, new_losses
+        size = size * 4 if time.monotonic() - started < 0.1 else max(1, size // 2)
+
+
+def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        raise FloatingPointError(f"the loss is {losses[bad[0]]} at step {step + int(bad[0])}")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise FloatingPointError(f"a parameter is not finite after step {step + len(losses) - 1}")

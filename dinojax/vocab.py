@@ -1,0 +1,90 @@
+"""The vocabulary: characters to ids and back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """The characters a model knows; the id of a character is its place in `characters`.
+
+    Characters are Unicode code points, unique and in order of code point, and newline is always one
+    of them: it ends a name. The id `no_character`, one past the last, stands for "no input yet" at
+    the start of a name; it has no character and is never a target.
+
+    Raises:
+        ValueError: the characters are not unique and sorted, or newline is missing.
+    """
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        if list(self.characters) != sorted(set(self.characters)):
+            raise ValueError(
+                f"expected unique characters in order of code point, got {self.characters!r}; "
+                "build the vocabulary with build_vocab"
+            )
+        if "\n" not in self.characters:
+            raise ValueError(f"expected newline among the characters, got {self.characters!r}")
+
+    @property
+    def size(self) -> int:
+        """Number of characters, newline included."""
+        return len(self.characters)
+
+    @property
+    def newline(self) -> int:
+        """Id of the newline."""
+        return self.characters.index("\n")
+
+    @property
+    def no_character(self) -> int:
+        """Id that stands for "no input yet"."""
+        return self.size
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        """The smallest unsigned integer type that holds every id and `no_character`."""
+        return np.min_scalar_type(self.no_character)
+
+    def encode(self, text: str) -> NDArray[np.unsignedinteger]:
+        """Ids of the characters of `text`, shape [len(text)].
+
+        Raises:
+            ValueError: a character is not in the vocabulary; names it and its position.
+        """
+        points = _code_points(text)
+        known = _code_points(self.characters)
+        ids = np.minimum(np.searchsorted(known, points), self.size - 1)
+        unknown = np.flatnonzero(known[ids] != points)
+        if unknown.size:
+            position = int(unknown[0])
+            raise ValueError(
+                f"{text[position]!r} at position {position} is not in the vocabulary of "
+                f"{self.size} characters {self.characters!r}"
+            )
+        return ids.astype(self.dtype)
+
+    def decode(self, ids: ArrayLike) -> str:
+        """The text of `ids`, shape [length].
+
+        Raises:
+            ValueError: an id is not that of a character.
+        """
+        array = np.asarray(ids, dtype=np.int64)
+        invalid = array[(array < 0) | (array >= self.size)]
+        if invalid.size:
+            raise ValueError(f"expected ids from 0 to {self.size - 1}, got {int(invalid[0])}")
+        return "".join(self.characters[i] for i in array)
+
+
+def build_vocab(texts: Iterable[str]) -> Vocab:
+    """The vocabulary of every character in `texts`, and newline."""
+    return Vocab("".join(sorted({"\n"}.union(*texts))))
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

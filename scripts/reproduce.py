@@ -1,0 +1,136 @@
+"""Replay the dinosaur-name exercise in float64, number by number; see --help.
+
+The exercise fixes everything that is random: NumPy's legacy generator draws the initial values, the
+order of the names and the uniform numbers behind each sampled character. From these and the same
+list of names, the library's own model, loss, optimizer, training scan and sampling step must arrive
+at the same losses and the same names.
+"""
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dinojax.command_line import Parser, run
+from dinojax.config import check_range
+from dinojax.data import bundled_names, capitalized, pad_names, read_names
+from dinojax.devices import set_cpu_flags
+from dinojax.vocab import Vocab, build_vocab
+
+HIDDEN_SIZE = 50
+LEARNING_RATE = 0.01
+CLIP_VALUE = 5.0
+REPORT_EVERY = 2_000
+NAMES_PER_REPORT = 7
+MAX_LENGTH = 50
+
+
+def parse_arguments() -> tuple[Parser, Namespace]:
+    """Read the command line: the parser, to report errors with, and its result."""
+    parser = Parser("Replay the dinosaur-name exercise in float64, number by number.")
+    add = parser.add_argument
+    add("--data", type=Path, default=bundled_names(), help="the exercise's list, one name a line")
+    add("--steps", type=int, default=12_001, help="training steps, one name each")
+    add("--json", type=Path, metavar="FILE", help="also write the losses and names to this file")
+    arguments = parser.parse_args()
+    with parser.reported_errors():
+        check_range("--steps", arguments.steps, 1, 10**9)
+    return parser, arguments
+
+
+def exercise_params(vocab_size: int) -> dict[str, Any]:
+    """The exercise's initial values: N(0, 0.01^2), biases zero. It writes kernels transposed."""
+    generator = np.random.RandomState(1)
+    shapes = (HIDDEN_SIZE, vocab_size), (HIDDEN_SIZE, HIDDEN_SIZE), (vocab_size, HIDDEN_SIZE)
+    input_kernel, recurrent_kernel, readout = (0.01 * generator.randn(*shape).T for shape in shapes)
+    layer = {
+        "input_kernel": input_kernel,
+        "recurrent_kernel": recurrent_kernel,
+        "bias": np.zeros(HIDDEN_SIZE),
+    }
+    return {"layers": [layer], "readout": {"kernel": readout, "bias": np.zeros(vocab_size)}}
+
+
+def exercise_uniforms() -> np.ndarray:
+    """Uniform numbers [time, names]: the generator is seeded anew, with name + 2 time, for each."""
+    return np.array(
+        [
+            [
+                np.random.RandomState(name + 2 * t).random_sample()
+                for name in range(NAMES_PER_REPORT)
+            ]
+            for t in range(MAX_LENGTH)
+        ]
+    )
+
+
+def main() -> int:
+    """Print the exercise's log; returns the exit code."""
+    parser, arguments = parse_arguments()
+    with parser.reported_errors():
+        names, _ = read_names(arguments.data)
+        if arguments.json:
+            arguments.json.touch()
+    vocab = build_vocab(names)
+
+    set_cpu_flags()
+    os.environ["JAX_ENABLE_X64"] = "1"
+    import jax
+    import jax.numpy as jnp
+
+    from dinojax.cells import vanilla
+    from dinojax.model import char_model
+    from dinojax.sample import sample_step
+    from dinojax.train import clipped_sgd, init_train_state, make_train_step, train_steps
+
+    np.random.RandomState(0).shuffle(names)
+    examples = pad_names(names, vocab)
+    model = char_model(
+        [vanilla(vocab.size, HIDDEN_SIZE, jnp.float64)], vocab.size, dtype=jnp.float64
+    )
+    optimizer = clipped_sgd(LEARNING_RATE, CLIP_VALUE)
+    params = jax.tree.map(jnp.asarray, exercise_params(vocab.size))
+    state = init_train_state(
+        jax.random.key(0), params, model, optimizer, 1, -np.log(1 / vocab.size) * 7
+    )
+    train_step = make_train_step(model, optimizer, carry_state=True)
+
+    @jax.jit
+    def train(state: Any, order: jax.Array, num_steps: int) -> Any:
+        return train_steps(train_step, state, examples, order, num_steps)[0]
+
+    @jax.jit
+    def write_names(params: Any) -> jax.Array:
+        def write(carry: Any, uniforms: jax.Array) -> Any:
+            state, previous = carry
+            state, ids, _ = sample_step(params, model, state, previous, uniforms)
+            return (state, ids), ids
+
+        start = model.initial_state((NAMES_PER_REPORT,)), jnp.full(NAMES_PER_REPORT, vocab.size)
+        return jax.lax.scan(write, start, jnp.asarray(exercise_uniforms()))[1].T
+
+    log: dict[str, dict[str, Any]] = {"smooth_loss": {}, "names": {}}
+    for step in range(0, arguments.steps, REPORT_EVERY):
+        done = int(state.step)
+        order = np.arange(done, done + REPORT_EVERY)[:, None] % len(names)
+        state = train(state, order, step + 1 - done)
+        loss = float(state.smoothed_loss)
+        written = [until_newline(vocab, ids) for ids in np.asarray(write_names(state.params))]
+        print(f"Iteration: {step}, Loss: {loss:f}\n", *written, "", sep="\n", flush=True)
+        log["smooth_loss"][str(step)] = loss
+        log["names"][str(step)] = written
+    if arguments.json:
+        arguments.json.write_text(json.dumps(log, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return 0
+
+
+def until_newline(vocab: Vocab, ids: np.ndarray) -> str:
+    """The characters before the first newline, the first in upper case."""
+    return capitalized(vocab.decode(ids).split("\n")[0])
+
+
+if __name__ == "__main__":
+    run(main)

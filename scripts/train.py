@@ -1,0 +1,201 @@
+"""Train a model on a list of names and write new ones; see --help."""
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dinojax.command_line import INTERRUPTED, Parser, run
+from dinojax.config import PRESETS, TrainConfig
+from dinojax.data import bundled_names, capitalized, pad_names, read_names
+from dinojax.devices import set_cpu_flags
+from dinojax.vocab import build_vocab
+
+REPORTS = 7
+NAMES_PER_REPORT = 4
+NAMES_AT_END = 10
+MAX_LENGTH = 50
+SECONDS_BETWEEN_SAVES = 30
+DIVERGED = 1
+
+
+def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
+    """Read the command line: the parser, to report errors with, its result, the configuration."""
+    preset = PRESETS["dinos"]
+    parser = Parser("Train a recurrent network on a list of names, letter by letter.")
+    parser.add_argument(
+        "preset", nargs="?", choices=PRESETS, default="dinos", help="settings to start from"
+    )
+    add = parser.add_argument
+    add("--data", type=Path, default=bundled_names(), help="UTF-8 file of names, one a line")
+    add("--steps", type=int, default=preset.steps, help="training steps, one name each")
+    add("--hidden-size", type=int, default=preset.hidden_size, help="units of the network")
+    add("--learning-rate", type=float, default=preset.learning_rate, help="of gradient descent")
+    add(
+        "--clip-value",
+        type=float,
+        default=preset.clip_value,
+        help="bound on the size of each gradient entry, nats per unit of the parameter",
+    )
+    add("--seed", type=int, default=preset.seed, help="of all that is random")
+    add("--out", type=Path, help="folder of the run; default: runs/PRESET, or the next free")
+    add("--overwrite", action="store_true", help="replace the run that --out holds")
+    arguments = parser.parse_args()
+    if arguments.overwrite and arguments.out is None:
+        parser.error("--overwrite needs --out, the folder of the run to replace")
+    with parser.reported_errors():
+        config = TrainConfig(
+            steps=arguments.steps,
+            hidden_size=arguments.hidden_size,
+            learning_rate=arguments.learning_rate,
+            clip_value=arguments.clip_value,
+            seed=arguments.seed,
+        )
+    return parser, arguments, config
+
+
+def main() -> int:
+    """Train, save and report; returns the exit code."""
+    parser, arguments, config = parse_arguments()
+    with parser.reported_errors():
+        names, num_blank = read_names(arguments.data)
+    vocab = build_vocab(names)
+    examples = pad_names(names, vocab)
+    num_characters = float(examples.weights.sum())
+
+    # Importing JAX takes half a second: what is wrong with the arguments was said before.
+    set_cpu_flags()
+    import jax
+    import numpy as np
+    from tqdm import tqdm
+
+    from dinojax import runs, train
+    from dinojax.evaluate import nats_per_name
+    from dinojax.sample import sample_names
+
+    with parser.reported_errors():
+        if arguments.out is None:
+            folder = runs.next_free_folder(arguments.preset)
+        else:
+            folder = arguments.out
+            runs.take_folder(folder, arguments.overwrite)
+    names_sha256 = runs.write_names(folder, names)
+
+    blank = f" ({num_blank:,} blank lines skipped)" if num_blank else ""
+    print(
+        f"{len(names):,} names{blank}, {vocab.size} symbols; {config.hidden_size:,} hidden units; "
+        f"{config.steps:,} steps",
+        flush=True,
+    )
+    model = runs.build_model(config, vocab)
+    optimizer = train.clipped_sgd(config.learning_rate, config.clip_value)
+    train_step = train.make_train_step(model, optimizer)
+    key_params, key_train, key_sample = jax.random.split(jax.random.key(config.seed), 3)
+    # A model that has learned nothing costs log(vocab) nats a character.
+    untrained_loss = np.log(vocab.size) * num_characters / len(names)
+    state = jax.jit(
+        lambda: train.init_train_state(
+            key_train, model.init(key_params), model, optimizer, 1, untrained_loss
+        )
+    )()
+    write_names = jax.jit(
+        lambda key, params: sample_names(
+            key, params, model, vocab.newline, NAMES_AT_END, MAX_LENGTH
+        )
+    )
+
+    def new_names(num: int) -> list[str]:
+        key = jax.random.fold_in(key_sample, int(state.step))
+        samples = jax.device_get(write_names(key, state.params))
+        rows = zip(samples.ids[:num], samples.lengths[:num], strict=True)
+        return [capitalized(vocab.decode(ids[:length])) for ids, length in rows]
+
+    save = partial(
+        runs.save_checkpoint, folder, config=config, vocab=vocab, names_sha256=names_sha256
+    )
+    save(state)
+    stop = stop_on_interrupt()
+    started = saved = time.monotonic()
+    report_at = [config.steps * i // REPORTS for i in range(1, REPORTS)]
+    with tqdm(total=config.steps, unit=" steps", unit_scale=True, disable=None) as bar:
+        try:
+            for new_state, losses in train.run(train_step, state, examples, config.steps):
+                state = new_state
+                step = int(state.step)
+                bar.update(len(losses))
+                bar.set_postfix_str(f"{float(state.smoothed_loss):.2f} nats a name", refresh=False)
+                if stop.is_set():
+                    break
+                is_report = bool(report_at) and step >= report_at[0]
+                if is_report:
+                    report_at = [at for at in report_at if at > step]
+                    bar.write(
+                        f"step {step:>{len(f'{config.steps:,}')},}  "
+                        f"{float(state.smoothed_loss):5.2f} nats a name  "
+                        + " ".join(new_names(NAMES_PER_REPORT))
+                    )
+                if is_report or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    save(state)
+                    saved = time.monotonic()
+        except FloatingPointError as error:
+            path = save(state)
+            bar.close()
+            print(
+                f"train.py: error: {error}; the last good checkpoint is {path}; "
+                "try a smaller --learning-rate",
+                file=sys.stderr,
+            )
+            return DIVERGED
+    path = save(state)
+    if stop.is_set():
+        print(f"\ntrain.py: interrupted; saved {path}", file=sys.stderr)
+        return INTERRUPTED
+    seconds = time.monotonic() - started
+
+    nats = float(jax.jit(lambda p, e: nats_per_name(p, model, e).sum())(state.params, examples))
+    print("\nNew names:", *new_names(NAMES_AT_END), sep="\n  ")
+    print(
+        f"\n{nats / len(names):.3f} nats a name, {nats / num_characters:.4f} nats a character "
+        "(its newline is one), over all the names it learned from\n"
+        f"{config.steps:,} steps in {seconds:.1f} s; saved in {folder}\n"
+        f"More names: {command('sample.py', str(folder), '--num', '20')}"
+    )
+    return 0
+
+
+def stop_on_interrupt() -> threading.Event:
+    """An event that the first Ctrl-C sets; the second one interrupts at once."""
+    stop = threading.Event()
+
+    def handle(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def command(script: str, *arguments: str) -> str:
+    """The shell command that runs another script with this Python, from this folder."""
+    python = sys.executable
+    on_path = shutil.which("python")
+    if on_path and os.path.samefile(on_path, python) and sys.prefix == sys.base_prefix:
+        python = "python"
+    path = Path(__file__).with_name(script).resolve()
+    return shlex.join([short_path(python), short_path(path), *arguments])
+
+
+def short_path(path: str | Path) -> str:
+    """A path relative to this folder where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+if __name__ == "__main__":
+    run(main)

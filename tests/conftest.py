@@ -1,0 +1,27 @@
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A silent broadcast or a silent change of type is a bug here; in a test it is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def x64():
+    """Float64 for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def test_data():
+    """The folder of texts that are not part of the project."""
+    folder = Path(os.environ.get("DINOJAX_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set DINOJAX_TEST_DATA")
+    return folder
