@@ -1,6 +1,5 @@
 """The configuration of a run, and the named ones to start from."""
 
-import math
 from dataclasses import dataclass
 
 
@@ -28,8 +27,8 @@ class TrainConfig:
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise a ValueError unless `value` is a number from `low` to `high`."""
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name}: expected a number from {low:g} to {high:g}, got {value:g}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a number from {low:,} to {high:,}, got {value:,}")
 
 
 PRESETS = {"dinos": TrainConfig()}

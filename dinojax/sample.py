@@ -38,9 +38,10 @@ def draw(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
         cumulative = weights @ jnp.triu(jnp.ones((vocab_size, vocab_size), weights.dtype))
     else:
         cumulative = jnp.cumsum(weights, axis=-1)
-    ids = jnp.sum(cumulative <= uniforms[..., None] * cumulative[..., -1:], axis=-1)
-    # Rounding may lift a uniform number's share to the full sum, past which there is no id.
-    return jnp.minimum(ids, vocab_size - 1)
+    total = cumulative[..., -1:]
+    # The second condition matters where rounding lifts a uniform number's share to the total.
+    passed = (cumulative <= uniforms[..., None] * total) & (cumulative < total)
+    return jnp.sum(passed, axis=-1)
 
 
 def sample_step(

@@ -61,10 +61,10 @@ def init_train_state(
     params: Params,
     model: CharModel,
     optimizer: optax.GradientTransformation,
-    batch_size: int,
-    smoothed_loss: float,
+    batch_size: int = 1,
+    smoothed_loss: float = 0.0,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; the smoothed loss starts from `smoothed_loss`."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
     return TrainState(
         params=params,
@@ -85,8 +85,8 @@ def make_train_step(
     """A step that reads a batch of names, each from its start, and updates the parameters.
 
     The recurrent state is the initial one at the start of each name. With `carry_state` it is the
-    one that the batch before it left, as in the exercise (which has a batch of one); no gradient
-    flows across that border.
+    one that the batch before left, as in the exercise, whose batch is one name; no gradient flows
+    across that border. (In a larger batch, a shorter row's state would run on over its padding.)
     """
 
     def batch_loss(params: Params, state: State, batch: Batch) -> tuple[jax.Array, State]:
@@ -121,14 +121,16 @@ def train_steps(
     state: TrainState,
     examples: Batch,
     order: jax.Array,
-    num_steps: jax.Array | int,
+    num_steps: jax.Array | int | None = None,
 ) -> tuple[TrainState, jax.Array]:
-    """The first `num_steps` rows of `order` [steps, batch], each a step, as one `lax.scan`.
+    """Train on each row of `order` [steps, batch] in turn, or the first `num_steps`: a `lax.scan`.
 
     Row i holds the indices of the examples [time, num_examples] that step i trains on. Returns the
     new state and the losses [steps], NaN from `num_steps` on. Because `num_steps` is data and the
     compiled program the same for all, cutting a run into pieces changes no bit of it.
     """
+    if num_steps is None:
+        num_steps = len(order)
 
     def body(state: TrainState, x: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
         i, indices = x

@@ -1,0 +1,93 @@
+"""What holds across modules: who imports whom, the order of arguments, no effects at import."""
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+import dinojax
+from dinojax import cells, data, evaluate, loss, model, recurrence, sample, train
+
+from conftest import ROOT
+
+READING_ORDER = [
+    "vocab", "data", "config", "cells", "recurrence", "model", "loss", "train", "sample",
+    "evaluate", "checkpoint", "runs",
+]  # fmt: skip
+APART = ["devices", "command_line"]
+
+
+def imports_of(module):
+    tree = ast.parse((ROOT / "dinojax" / f"{module}.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dinojax"):
+            if node.module == "dinojax":
+                yield from (alias.name for alias in node.names)
+            else:
+                yield node.module.removeprefix("dinojax.")
+
+
+def test_every_module_has_its_place():
+    files = {path.stem for path in (ROOT / "dinojax").glob("*.py")} - {"__init__"}
+    assert files == {*READING_ORDER, *APART}
+    listed = dinojax.__doc__
+    places = [listed.index(f"`{module}`") for module in READING_ORDER]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("module", READING_ORDER)
+def test_modules_import_only_from_those_before_them(module):
+    before = READING_ORDER[: READING_ORDER.index(module)]
+    assert set(imports_of(module)) <= set(before)
+
+
+@pytest.mark.parametrize("module", APART)
+def test_modules_apart_import_nothing_of_ours(module):
+    assert not list(imports_of(module))
+
+
+@pytest.mark.parametrize("module", ["vocab", "data", "config", *APART])
+def test_reading_arguments_and_names_does_not_wait_for_jax(module):
+    code = f"import sys, dinojax.{module}; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_importing_the_library_changes_no_setting():
+    modules = ", ".join(f"dinojax.{module}" for module in READING_ORDER + APART)
+    code = (
+        "import os; before = dict(os.environ); import jax; values = dict(jax.config.values); "
+        f"import {modules}; assert dict(os.environ) == before; "
+        "assert dict(jax.config.values) == values; "
+        "from jax._src import xla_bridge; assert not xla_bridge._backends"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+
+
+def public_functions():
+    for module in (cells, data, evaluate, loss, model, recurrence, sample, train):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and not name.startswith("_"):
+                yield pytest.param(function, id=f"{module.__name__}.{name}")
+
+
+@pytest.mark.parametrize("function", list(public_functions()))
+def test_key_comes_first_or_else_params(function):
+    names = list(inspect.signature(function).parameters)
+    leading = [name for name in names if name in ("key", "params")]
+    # In `recurrence` the cell, a static argument, stands before what the cell is applied to.
+    start = names.index("cell") + 1 if "cell" in names else 0
+    assert names[start : start + len(leading)] == leading
+    assert leading == sorted(leading)
+
+
+@pytest.mark.parametrize("function", list(public_functions()))
+def test_public_functions_are_annotated_and_documented(function):
+    signature = inspect.signature(function)
+    assert inspect.getdoc(function)
+    assert signature.return_annotation is not inspect.Signature.empty
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty

@@ -1,0 +1,296 @@
+import re
+import sys
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dinojax import data
+from dinojax.data import (
+    MAX_NAME_LENGTH,
+    bundled_names,
+    capitalized,
+    lowercase,
+    pad_names,
+    read_names,
+    read_text,
+)
+from dinojax.vocab import build_vocab
+
+seeded = settings(derandomize=True, deadline=None)
+# Characters at which str.splitlines splits and a text file does not.
+INNER = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "names.txt"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("read", [read_text, read_names])
+def test_a_missing_file_or_a_folder_is_an_os_error(read, tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "missing"))):
+        read(tmp_path / "missing")
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_text, read_names])
+@pytest.mark.parametrize(
+    ("content", "byte", "offset"),
+    [
+        (b"\xff", "0xff", 0),
+        (b"rex\nmei\xe9\n", "0xe9", 7),
+        (b"rex\n\xc3", "0xc3", 4),
+        ("é\r\n".encode() + b"\x80", "0x80", 4),
+        ("\ufeffrex".encode() + b"\xfe", "0xfe", 6),
+        ("rex".encode("utf-16"), "0xff" if sys.byteorder == "little" else "0xfe", 0),
+        (b"a\xed\xa0\x80", "0xed", 1),
+        (b"a\xc0\x80", "0xc0", 1),
+    ],
+)
+def test_what_is_not_utf_8_is_named_with_its_offset(read, content, byte, offset, write):
+    path = write(content)
+    message = re.escape(f"{path} is not UTF-8 text: byte {byte} at offset {offset};")
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", ""),
+        ("\ufeffrex\nmei", "rex\nmei"),
+        ("\ufeff\ufeffrex", "\ufeffrex"),
+        ("rex\n\ufeffmei", "rex\n\ufeffmei"),
+        ("rex\r\nmei\r\n", "rex\nmei\n"),
+        ("rex\rmei\r", "rex\nmei\n"),
+        ("a\r\r\nb\n\rc\r\r", "a\n\nb\n\nc\n\n"),
+        (f"a{INNER}b", f"a{INNER}b"),
+        (" Rex \t\n", " Rex \t\n"),
+        ("e\u0301\u0323", "\u1eb9\u0301"),
+        ("\u212b\ufb01", "\u00c5\ufb01"),
+    ],
+)
+def test_read_text_keeps_all_but_the_bom_line_ends_and_composition(content, text, write):
+    assert read_text(write(content)) == text
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\ufeff", "\r\n\r\n", " \t\n\n\u3000\n"])
+def test_a_file_without_a_name_is_refused(content, write):
+    path = write(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path} holds no names")):
+        read_names(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "num_blank"),
+    [
+        ("rex", ["rex"], 0),
+        ("rex\n", ["rex"], 0),
+        ("rex\n\n", ["rex"], 1),
+        ("rex\n \t", ["rex"], 1),
+        ("\nrex\n\n\nmei", ["rex", "mei"], 3),
+        ("\r\n rex\r\n \r\nmei\r\n", ["rex", "mei"], 2),
+        ("rex\r\rmei\r", ["rex", "mei"], 1),
+        ("\ufeffRex\n", ["rex"], 0),
+        ("  T. REX\t\n\u3000YI\xa0", ["t. rex", "yi"], 0),
+        ("rex\nREX\nrex", ["rex", "rex", "rex"], 0),
+        ("E\u0301os\n\u00c9os", ["éos", "éos"], 0),
+        (f"a{INNER}b\nc", [f"a{INNER}b", "c"], 0),
+        ("\u2028a\x85\n\x0b\nc", ["a", "c"], 1),
+    ],
+)
+def test_names_are_lines_stripped_and_in_lower_case(content, names, num_blank, write):
+    assert read_names(write(content)) == (names, num_blank)
+
+
+def slow_read_names(text):
+    lines, line, previous = [], "", ""
+    for character in text:
+        if character == "\n" and previous == "\r":
+            pass
+        elif character in "\r\n":
+            lines.append(line)
+            line = ""
+        else:
+            line += character
+        previous = character
+    if line:
+        lines.append(line)
+    cleaned = [unicodedata.normalize("NFC", line).strip() for line in lines]
+    names = [unicodedata.normalize("NFC", line.lower()) for line in cleaned if line]
+    return names, len(lines) - len(names)
+
+
+@seeded
+@given(
+    st.text(
+        st.one_of(st.sampled_from("aBÉ\r\n\n \t\u0301İΣ" + INNER), st.characters(codec="utf-8"))
+    )
+)
+@example("\r\n\r\r\n\n")
+def test_names_are_those_a_loop_over_the_characters_finds(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("data") / "names.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    names, num_blank = slow_read_names(text)
+    if names:
+        assert read_names(path) == (names, num_blank)
+    else:
+        with pytest.raises(ValueError, match="holds no names"):
+            read_names(path)
+
+
+def test_a_name_has_up_to_a_thousand_characters(write):
+    assert MAX_NAME_LENGTH == 1_000
+    longest = ["x" * 1_000, "é" * 1_000, "\U0001f995" * 1_000]
+    composed = "e\u0301" * 1_000
+    names, _ = read_names(write(f"{longest[0]}\n   {composed}\t\n{longest[2]}"))
+    assert names == longest
+
+
+def test_a_longer_name_is_refused_with_its_line_and_length(write):
+    path = write("rex\r\n\r\n" + "x" * 1_001 + "\r\nmei\r\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 3: a name of 1,001 characters")):
+        read_names(path)
+
+
+@seeded
+@given(st.text())
+@example("İΑΣ\u0345\u212a")
+def test_lower_case_is_idempotent_and_composed(text):
+    lower = lowercase(text)
+    assert lowercase(lower) == lower
+    assert unicodedata.is_normalized("NFC", lower)
+
+
+@pytest.mark.parametrize(
+    ("text", "lower"),
+    [("T. Rex", "t. rex"), ("ÉOS", "éos"), ("E\u0301OS", "éos"), ("ΟΣ", "ος"), ("\u212a", "k")],
+)
+def test_lower_case(text, lower):
+    assert lowercase(text) == lower
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("", ""),
+        ("a", "A"),
+        ("rex mei", "Rex mei"),
+        ("éos", "Éos"),
+        ("9lives", "9lives"),
+        ("\U00010428a", "\U00010400a"),
+        ("ßx", "ßx"),
+        ("\ufb01x", "\ufb01x"),
+    ],
+)
+def test_capitalized_changes_the_first_letter_only(name, printed):
+    assert capitalized(name) == printed
+
+
+@seeded
+@given(st.text())
+def test_capitalized_keeps_the_length_and_the_rest(name):
+    printed = capitalized(name)
+    assert len(printed) == len(name)
+    assert printed[1:] == name[1:]
+
+
+def slow_pad_names(names, vocab):
+    inputs, targets, weights = [], [], []
+    for t in range(max(len(name) for name in names) + 1):
+        inputs.append([])
+        targets.append([])
+        weights.append([])
+        for name in names:
+            starts, counts = t == 0 or t > len(name), t <= len(name)
+            next_character = name[t] if t < len(name) else "\n"
+            inputs[t].append(vocab.size if starts else vocab.characters.index(name[t - 1]))
+            targets[t].append(vocab.characters.index(next_character))
+            weights[t].append(1.0 if counts else 0.0)
+    return inputs, targets, weights
+
+
+@seeded
+@given(st.lists(st.text(st.sampled_from("\tab é\u2028\U0001f995"), max_size=6), min_size=1))
+@example(["", "abba", "a"])
+def test_pad_names_equals_a_loop_over_time_and_names(names):
+    vocab = build_vocab(names)
+    batch = pad_names(names, vocab)
+    for array, expected in zip(batch, slow_pad_names(names, vocab), strict=True):
+        assert array.shape == (max(map(len, names)) + 1, len(names))
+        np.testing.assert_array_equal(array, expected)
+    assert batch.inputs.dtype == batch.targets.dtype == vocab.dtype
+    assert batch.weights.dtype == np.float32
+
+
+def test_a_padded_name_by_hand():
+    inputs, targets, weights = pad_names(["ab", "b"], build_vocab(["ab"]))
+    np.testing.assert_array_equal(inputs, [[3, 3], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(targets, [[1, 2], [2, 0], [0, 0]])
+    np.testing.assert_array_equal(weights, [[1, 1], [1, 1], [1, 0]])
+
+
+@seeded
+@given(st.lists(st.text(st.sampled_from("\tabc"), max_size=9), min_size=1))
+def test_every_name_counts_its_characters_and_one_newline(names):
+    vocab = build_vocab(names)
+    batch = pad_names(names, vocab)
+    for name, column, weights in zip(names, batch.targets.T, batch.weights.T, strict=True):
+        assert vocab.decode(column[weights == 1]) == name + "\n"
+        assert weights.sum() == len(name) + 1
+
+
+def test_many_symbols_widen_the_ids():
+    name = "".join(map(chr, range(0x100, 0x1FF)))
+    batch = pad_names([name], build_vocab([name]))
+    assert batch.inputs.dtype == batch.targets.dtype == np.uint16
+    assert batch.inputs[0, 0] == 256
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "at least one name"),
+        (["a", "a\na"], r"without newlines, got 'a\\na'"),
+        (["\n"], r"without newlines, got '\\n'"),
+        (["a", "axa"], "'x' at position 1 "),
+    ],
+)
+def test_pad_names_refuses(names, message):
+    with pytest.raises(ValueError, match=message):
+        pad_names(names, build_vocab(["a"]))
+
+
+def test_bundled_names_are_as_their_readme_promises():
+    content = bundled_names().read_bytes()
+    lines = content.decode().removesuffix("\n").split("\n")
+    assert content.endswith(b"\n")
+    assert len(lines) == 1538
+    assert all(re.fullmatch("[A-Z][a-zA-Z]{1,22}", line) for line in lines)
+    assert [line.lower() for line in lines] == sorted({line.lower() for line in lines})
+    assert {len(line) for line in lines} >= {2, 23}
+
+
+def test_bundled_names_are_read_as_letters_without_blanks():
+    names, num_blank = read_names(bundled_names())
+    assert num_blank == 0
+    assert len(names) == len(set(names)) == 1538
+    assert build_vocab(names).characters == "\nabcdefghijklmnopqrstuvwxyz"
+
+
+def test_bundled_names_are_beside_the_package_or_installed_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "__file__", str(tmp_path / "dinojax" / "data.py"))
+    assert bundled_names() == tmp_path / "data" / "dinos.txt"
+    installed = tmp_path / "dinojax" / "bundled" / "dinos.txt"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert bundled_names() == installed

@@ -1,0 +1,149 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from dinojax import recurrence
+from dinojax.cells import Cell, linear, vanilla
+
+TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
+
+
+def two_state_cell(dtype) -> Cell:
+    """A cell with two states and two preactivations, to test what `vanilla` is too simple for."""
+
+    def init(key):
+        keys = jax.random.split(key, 2)
+        shape = (HIDDEN, HIDDEN)
+        return {
+            name: jax.random.normal(k, shape, dtype) for name, k in zip("uv", keys, strict=True)
+        }
+
+    def initial_state(batch_shape):
+        zeros = jnp.zeros((*batch_shape, HIDDEN), dtype)
+        return {"fast": zeros, "slow": zeros}
+
+    def project(params, inputs):
+        return inputs[..., :HIDDEN]
+
+    def preactivate(params, state, projected):
+        return projected + linear(params["u"], state["fast"]), linear(params["v"], state["slow"])
+
+    def update(state, preactivations):
+        first, second = preactivations
+        fast = jnp.tanh(first * state["slow"] + second)
+        return {"fast": fast, "slow": 0.5 * state["slow"] + jnp.sin(first)}, fast * second
+
+    return Cell(HIDDEN, init, initial_state, project, preactivate, update)
+
+
+CELLS = {"vanilla": partial(vanilla, INPUT, HIDDEN), "two_state": two_state_cell}
+
+
+def make_case(name, dtype, batch_shape=(BATCH,)):
+    cell = CELLS[name](dtype=dtype)
+    key_params, key_state, key_inputs = jax.random.split(jax.random.key(1), 3)
+    params = cell.init(key_params)
+    state = jax.tree.map(
+        lambda x: jax.random.normal(key_state, x.shape, dtype), cell.initial_state(batch_shape)
+    )
+    inputs = jax.random.normal(key_inputs, (TIME, *batch_shape, INPUT), dtype)
+    return cell, params, state, cell.project(params, inputs)
+
+
+def assert_close(actual, expected, **tolerance):
+    jax.tree.map(partial(np.testing.assert_allclose, **tolerance), actual, expected)
+
+
+def value(unroll, params, state, projected):
+    """A number on which the last state and every output have an influence of their own."""
+    last, outputs = unroll(params, state, projected)
+    weights = jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
+    return jnp.sum(weights * outputs) + sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(last))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_scan_equals_a_python_loop_of_steps(name, x64):
+    cell, params, state, projected = make_case(name, jnp.float64)
+    last, outputs = recurrence.scan(cell, params, state, projected)
+    for t in range(TIME):
+        state, output = recurrence.step(cell, params, state, projected[t])
+        np.testing.assert_allclose(outputs[t], output, rtol=1e-13, atol=1e-14)
+    assert_close(last, state, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)])
+@pytest.mark.parametrize("batch_shape", [(), (1,), (2, 2)])
+@pytest.mark.parametrize("name", CELLS)
+def test_loop_equals_scan_in_values_and_gradients(name, batch_shape, dtype, tolerance, x64):
+    cell, params, state, projected = make_case(name, jnp.dtype(dtype), batch_shape)
+    close = partial(assert_close, rtol=tolerance, atol=tolerance)
+
+    @jax.jit
+    def loop(length, *args):
+        def unroll(*args):
+            return recurrence.loop(cell, *args, length)
+
+        return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
+
+    @jax.jit
+    def scan(*args):
+        unroll = partial(recurrence.scan, cell)
+        return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
+
+    for length in (1, 4, TIME):
+        (last, outputs), (d_params, d_state, d_projected) = loop(length, params, state, projected)
+        (expected_last, expected), gradients = scan(params, state, projected[:length])
+        close((last, outputs[:length]), (expected_last, expected))
+        close((d_params, d_state, d_projected[:length]), gradients)
+        assert not np.any(outputs[length:])
+        assert not np.any(d_projected[length:])
+
+
+def test_loop_of_no_steps_leaves_the_state(x64):
+    cell, params, state, projected = make_case("vanilla", jnp.float64)
+    last, outputs = recurrence.loop(cell, params, state, projected, 0)
+    np.testing.assert_array_equal(last, state)
+    assert not np.any(outputs)
+
+
+def test_loop_ignores_what_lies_past_its_length():
+    cell, params, state, projected = make_case("vanilla", jnp.float32)
+    spoiled = projected.at[4:].set(jnp.nan)
+    gradient = jax.grad(
+        lambda projected: jnp.sum(recurrence.loop(cell, params, state, projected, 4)[1])
+    )
+    assert_close(gradient(spoiled), gradient(projected), rtol=0)
+    assert np.isfinite(gradient(spoiled)).all()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_loop_passes_a_numerical_check_of_its_gradients(name, x64):
+    cell, params, state, projected = make_case(name, jnp.float64)
+
+    def five_steps(params, state, projected):
+        return value(lambda *args: recurrence.loop(cell, *args, 5), params, state, projected)
+
+    check_grads(five_steps, (params, state, projected), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_loop_compiles_once_for_all_lengths(name):
+    cell, params, state, projected = make_case(name, jnp.float32)
+    unroll = jax.jit(partial(recurrence.loop, cell))
+    for length in (2, 5, TIME):
+        unroll(params, state, projected, length)
+    assert unroll._cache_size() == 1
+
+
+def test_loop_works_under_vmap(x64):
+    cell, params, state, projected = make_case("vanilla", jnp.float64)
+    lengths = jnp.array([2, 7, 4])
+    loop = partial(recurrence.loop, cell, params)
+    _, outputs = jax.vmap(loop, in_axes=(0, 1, 0))(state, projected, lengths)
+    for i, length in enumerate(lengths):
+        _, expected = recurrence.scan(cell, params, state[i], projected[:length, i])
+        np.testing.assert_allclose(outputs[i, :length], expected, rtol=1e-12, atol=1e-14)

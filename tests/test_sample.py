@@ -1,0 +1,287 @@
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dinojax import sample
+from dinojax.cells import vanilla
+from dinojax.data import pad_names
+from dinojax.evaluate import nats_per_name
+from dinojax.model import char_model
+from dinojax.vocab import Vocab
+
+import numpy_reference
+
+VOCAB = Vocab("\nab")
+MAX_LENGTH = 4
+NEWLINE = 0
+SAMPLERS = {
+    "plain": sample.sample_names,
+    "stream": partial(sample.stream_names, rows=512),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return char_model([vanilla(VOCAB.size, 6)], VOCAB.size)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    # Random biases too: with zeros, the first character of a name would be uniform.
+    params = model.init(jax.random.key(5))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(6), len(leaves))
+    noise = [jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)]
+    return jax.tree.map(lambda x, y: x + 0.5 * y, params, jax.tree.unflatten(structure, noise))
+
+
+def chi_squared_limit(degrees):
+    """Five standard deviations above the mean of the distribution."""
+    return degrees + 5 * np.sqrt(2 * degrees)
+
+
+def write(sampler, key, params, model, num, max_length=MAX_LENGTH, temperature=1.0):
+    sampler = jax.jit(
+        partial(sampler, model=model, newline=NEWLINE, num=num, max_length=max_length)
+    )
+    return jax.device_get(sampler(key, params, temperature=temperature))
+
+
+def texts(samples):
+    rows = zip(samples.ids, samples.lengths, strict=True)
+    return [VOCAB.decode(ids[:length]) for ids, length in rows]
+
+
+def enumerate_names(params, model, temperature=1.0):
+    """Probability of every name up to `MAX_LENGTH`, and of every cut one, by walking the tree."""
+    step = jax.jit(model.step)
+    ended, cut = {}, {}
+
+    def walk(prefix, state, previous, probability):
+        state, logits = step(params, state, previous)
+        weights = np.exp(np.asarray(logits, np.float64) / temperature)
+        newline, *others = weights / weights.sum() * probability
+        ended[prefix] = newline
+        if len(prefix) == MAX_LENGTH:
+            cut[prefix] = sum(others)
+            return
+        for character, p in zip("ab", others, strict=True):
+            walk(prefix + character, state, VOCAB.characters.index(character), p)
+
+    walk("", model.initial_state(()), VOCAB.no_character, 1.0)
+    return ended, cut
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_names_come_as_often_as_the_model_says(sampler, temperature, params, model):
+    num = 20_000
+    samples = write(sampler, jax.random.key(0), params, model, num, temperature=temperature)
+    ended, cut = enumerate_names(params, model, temperature)
+    assert sum(ended.values()) + sum(cut.values()) == pytest.approx(1)
+    expected = {(name, True): p for name, p in ended.items()}
+    expected |= {(name, False): p for name, p in cut.items()}
+    observed = dict.fromkeys(expected, 0)
+    for outcome in zip(texts(samples), samples.ended.tolist(), strict=True):
+        observed[outcome] += 1
+    statistic = sum((observed[x] - num * p) ** 2 / (num * p) for x, p in expected.items())
+    assert statistic < chi_squared_limit(len(expected) - 1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_log_probabilities_are_those_of_the_model(sampler, params, model):
+    samples = write(sampler, jax.random.key(1), params, model, 600, temperature=0.7)
+    ended, _ = enumerate_names(params, model)
+    names = texts(samples)
+    scored = dict(
+        zip(
+            ended,
+            np.asarray(nats_per_name(params, model, pad_names(list(ended), VOCAB))),
+            strict=True,
+        )
+    )
+    finished = [i for i, has_ended in enumerate(samples.ended) if has_ended]
+    log_p = samples.log_probabilities
+    np.testing.assert_allclose(log_p[finished], [-scored[names[i]] for i in finished], atol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(log_p[finished]), [ended[names[i]] for i in finished], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_cut_name_has_the_probability_of_its_characters(sampler, params, model):
+    samples = write(sampler, jax.random.key(2), params, model, 3000)
+    ended, cut = enumerate_names(params, model)
+    for name, length, log_p, has_ended in zip(
+        texts(samples), samples.lengths, samples.log_probabilities, samples.ended, strict=True
+    ):
+        if not has_ended:
+            assert length == MAX_LENGTH
+            assert np.exp(log_p) == pytest.approx(cut[name] + ended[name], rel=1e-4)
+    assert 0 < samples.ended.mean() < 1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_newline_never_appears_inside_a_name_and_always_after_it(sampler, params, model):
+    samples = write(sampler, jax.random.key(3), params, model, 1000)
+    for ids, length in zip(samples.ids, samples.lengths, strict=True):
+        assert np.all(ids[:length] != NEWLINE)
+        assert np.all(ids[length:] == NEWLINE)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_equal_keys_give_equal_names(sampler, params, model):
+    first = write(sampler, jax.random.key(4), params, model, 600)
+    again = write(sampler, jax.random.key(4), params, model, 600)
+    other = write(sampler, jax.random.key(5), params, model, 600)
+    np.testing.assert_array_equal(first.ids, again.ids)
+    assert np.any(first.ids != other.ids)
+
+
+def test_a_name_does_not_depend_on_how_many_are_drawn(params, model):
+    many = write(sample.sample_names, jax.random.key(6), params, model, 300)
+    few = write(sample.sample_names, jax.random.key(6), params, model, 7)
+    np.testing.assert_array_equal(many.ids[:7], few.ids)
+    np.testing.assert_allclose(many.log_probabilities[:7], few.log_probabilities, rtol=1e-5)
+
+
+def test_rows_that_wait_change_no_name(params, model):
+    """Names drawn in one block with long ones equal the same names drawn one at a time."""
+    key = jax.random.key(7)
+    long = write(sample.sample_names, key, params, model, 20, max_length=60)
+    short = write(sample.sample_names, key, params, model, 20, max_length=10)
+    np.testing.assert_array_equal(long.ids[:, :10], short.ids)
+
+
+def test_stream_writes_full_rows_first(params, model):
+    """With as many rows as names, the stream is the plain sampler."""
+    key = jax.random.key(8)
+    plain = write(sample.sample_names, key, params, model, 500)
+    stream = write(sample.stream_names, key, params, model, 500)
+    np.testing.assert_array_equal(stream.ids, plain.ids)
+    np.testing.assert_array_equal(stream.ended, plain.ended)
+    np.testing.assert_allclose(stream.log_probabilities, plain.log_probabilities, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num", [1, 511, 513, 1200])
+def test_stream_of_any_number_of_names(num, params, model):
+    samples = write(SAMPLERS["stream"], jax.random.key(9), params, model, num)
+    assert samples.ids.shape == (num, MAX_LENGTH)
+    assert np.all(samples.log_probabilities < 0)
+    assert np.all(samples.ended | (samples.lengths == MAX_LENGTH))
+
+
+def test_a_low_temperature_always_takes_the_most_probable(params, model):
+    samples = write(sample.sample_names, jax.random.key(10), params, model, 50, temperature=1e-4)
+    state, previous, greedy = model.initial_state(()), VOCAB.no_character, ""
+    while len(greedy) < MAX_LENGTH:
+        state, logits = model.step(params, state, jnp.array(previous))
+        previous = int(logits.argmax())
+        if previous == NEWLINE:
+            break
+        greedy += VOCAB.characters[previous]
+    assert set(texts(samples)) == {greedy}
+
+
+def test_one_compilation_for_all_keys_and_temperatures(params, model):
+    sampler = jax.jit(
+        lambda key, temperature: sample.sample_names(
+            key, params, model, NEWLINE, 5, MAX_LENGTH, temperature
+        )
+    )
+    for seed, temperature in product(range(3), (0.5, 1.0, 2.0)):
+        sampler(jax.random.key(seed), temperature)
+    assert sampler._cache_size() == 1
+
+
+def test_works_under_vmap(params, model):
+    def one(key):
+        return sample.sample_names(key, params, model, NEWLINE, 3, MAX_LENGTH)
+
+    keys = jax.random.split(jax.random.key(11), 4)
+    batched = jax.vmap(one)(keys)
+    for i, key in enumerate(keys):
+        np.testing.assert_array_equal(batched.ids[i], one(key).ids)
+
+
+def test_no_key_is_used_twice(params, model):
+    with jax.debug_key_reuse(True):
+        for sampler in (sample.sample_names, sample.stream_names):
+            sampler(jax.random.key(12), params, model, NEWLINE, 3, MAX_LENGTH)
+
+
+@pytest.mark.parametrize("vocab_size", [27, 300])
+def test_draw_follows_the_softmax(vocab_size):
+    key_logits, key_draw = jax.random.split(jax.random.key(13))
+    weights = jnp.exp(jax.random.normal(key_logits, (1, vocab_size)))
+    num = 40_000
+    uniforms = jax.random.uniform(key_draw, (num,))
+    ids = sample.draw(jnp.broadcast_to(weights, (num, vocab_size)), uniforms)
+    expected = num * np.asarray(weights[0] / weights.sum())
+    observed = np.bincount(ids, minlength=vocab_size)
+    assert np.sum((observed - expected) ** 2 / expected) < chi_squared_limit(vocab_size - 1)
+
+
+@given(
+    weights=st.lists(st.floats(1e-9, 1e6) | st.just(0.0), min_size=2, max_size=30).filter(any),
+    uniform=st.floats(0, 1, exclude_max=True),
+)
+@settings(max_examples=300, deadline=None)
+def test_draw_is_numpys_choice(weights, uniform):
+    with jax.enable_x64(True):
+        actual = int(sample.draw(jnp.array(weights), jnp.array(uniform)))
+    cumulative = np.cumsum(weights) / np.sum(weights)
+    # On the border between two symbols, rounding may decide.
+    if np.abs(cumulative - uniform).min() > 1e-12:
+        assert actual == numpy_reference.draw(np.array(weights), uniform)
+    assert weights[actual] > 0
+
+
+def test_draw_at_the_ends_of_its_range():
+    weights = jnp.array([0.0, 3.0, 0.0, 0.1, 0.0])
+    assert sample.draw(weights, jnp.array(0.0)) == 1
+    almost_one = np.nextafter(np.float32(1), np.float32(0))
+    for total in (4.0, 3.1):
+        assert sample.draw(weights.at[3].set(total - 3), jnp.array(almost_one)) == 3
+
+
+def test_figures_of_the_exercise_for_sampling(x64):
+    generator = np.random.RandomState(2)
+    draw = generator.randn
+    wax, waa, wya, b, by = draw(100, 27), draw(100, 100), draw(27, 100), draw(100, 1), draw(27, 1)
+    layer = {"input_kernel": wax.T, "recurrent_kernel": waa.T, "bias": b[:, 0]}
+    params = jax.tree.map(
+        jnp.asarray, {"layers": [layer], "readout": {"kernel": wya.T, "bias": by[:, 0]}}
+    )
+    model = char_model([vanilla(27, 100, jnp.float64)], 27, jnp.float64)
+    step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
+    state, previous, written = model.initial_state(()), jnp.array(27), []
+    for t in range(35):
+        uniform = jnp.array(np.random.RandomState(2 * t).random_sample())
+        state, previous, _ = step(state, previous, uniform)
+        written.append(int(previous))
+    assert written == [
+        12, 17, 24, 14, 13, 9, 10, 22, 24, 6, 13, 11, 12, 6, 21, 15, 21, 14,
+        3, 2, 1, 21, 18, 24, 7, 25, 6, 25, 18, 10, 16, 2, 3, 8, 15,
+    ]  # fmt: skip
+
+
+def test_names_equal_those_of_the_numpy_reference(model, x64):
+    model = char_model([vanilla(VOCAB.size, 6, jnp.float64)], VOCAB.size, jnp.float64)
+    params = model.init(jax.random.key(14))
+    uniforms = np.random.default_rng(0).random((50, 12))
+    step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
+    state, previous, columns = model.initial_state((12,)), jnp.full(12, VOCAB.no_character), []
+    for row in uniforms:
+        state, previous, _ = step(state, previous, jnp.array(row))
+        columns.append(previous)
+    reference = jax.tree.map(np.asarray, params)
+    for name in range(12):
+        expected = numpy_reference.sample_name(reference, uniforms[:, name], 50)
+        assert [int(ids[name]) for ids in columns][: len(expected)] == expected

@@ -1,0 +1,315 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.test_util import check_grads
+
+from dinojax import train
+from dinojax.cells import vanilla
+from dinojax.data import Batch, pad_names
+from dinojax.loss import cross_entropy, summed_cross_entropy
+from dinojax.model import char_model
+from dinojax.vocab import build_vocab
+
+import numpy_reference
+
+NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
+VOCAB = build_vocab(NAMES)
+HIDDEN = 9
+EXAMPLES = pad_names(NAMES, VOCAB)
+
+
+def make_model(dtype=jnp.float32):
+    return char_model([vanilla(VOCAB.size, HIDDEN, dtype)], VOCAB.size, dtype)
+
+
+def make_state(model, optimizer, batch_size=1):
+    params = model.init(jax.random.key(0))
+    return train.init_train_state(jax.random.key(1), params, model, optimizer, batch_size, 3.0)
+
+
+def column(name):
+    return jax.tree.map(jnp.asarray, pad_names([name], VOCAB))
+
+
+def loss_of(params, model, batch, length=None):
+    state = model.initial_state(batch.inputs.shape[1:])
+    _, logits = model.unroll(params, state, batch.inputs, length)
+    return summed_cross_entropy(logits, batch.targets, batch.weights)
+
+
+def assert_trees_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, *map(without_keys, (actual, expected)))
+
+
+def without_keys(state):
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_and_every_gradient_equal_the_numpy_reference(name, x64):
+    model = make_model(jnp.float64)
+    params = model.init(jax.random.key(0))
+    batch = column(name)
+    ids = VOCAB.encode(name).tolist()
+    value, gradients = jax.value_and_grad(loss_of)(params, model, batch, len(name) + 1)
+    expected, expected_gradients, _ = numpy_reference.loss_and_gradients(
+        jax.tree.map(np.asarray, params),
+        [VOCAB.no_character, *ids],
+        [*ids, VOCAB.newline],
+        np.zeros(HIDDEN),
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-10)
+    close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
+    jax.tree.map(close, gradients, expected_gradients)
+
+
+def test_the_two_numpy_references_agree():
+    params = numpy_reference.exercise_params(VOCAB.size, HIDDEN)
+    ids = VOCAB.encode("triceratops").tolist()
+    arguments = (
+        params,
+        [VOCAB.no_character, *ids],
+        [*ids, VOCAB.newline],
+        np.linspace(-1, 1, HIDDEN),
+    )
+    close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-15)
+    jax.tree.map(
+        close,
+        numpy_reference.loss_and_gradients(*arguments),
+        numpy_reference.tuned_loss_and_gradients(*arguments),
+    )
+
+
+def test_gradients_pass_a_numerical_check(x64):
+    model = make_model(jnp.float64)
+    batch = jax.tree.map(jnp.asarray, EXAMPLES)
+    loss = partial(loss_of, model=model, batch=batch, length=12)
+    check_grads(loss, (model.init(jax.random.key(0)),), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("carry_state", [False, True])
+def test_many_steps_equal_the_numpy_reference(carry_state, x64):
+    model, optimizer = make_model(jnp.float64), train.clipped_sgd(0.05, 0.3)
+    state = make_state(model, optimizer)
+    step = train.make_train_step(model, optimizer, carry_state=carry_state)
+    order = np.arange(40) * 3 % len(NAMES)
+    params, hidden, losses, smoothed = numpy_reference.train(
+        jax.tree.map(np.asarray, state.params),
+        [VOCAB.encode(name).tolist() for name in NAMES],
+        order,
+        0.05,
+        0.3,
+        carry_state,
+        3.0,
+    )
+    state, actual = jax.jit(partial(train.train_steps, step))(state, EXAMPLES, order[:, None], 40)
+    np.testing.assert_allclose(actual, losses, rtol=1e-10)
+    np.testing.assert_allclose(state.smoothed_loss, smoothed, rtol=1e-10)
+    np.testing.assert_allclose(state.recurrent_state[0][0], hidden, rtol=1e-9)
+    close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
+    jax.tree.map(close, state.params, params)
+    assert state.step == 40
+
+
+def test_figures_of_the_exercise_for_clipping():
+    generator = np.random.RandomState(3)
+    gradients = {
+        name: jnp.asarray(generator.randn(*shape) * 10)
+        for name, shape in {
+            "Wax": (5, 3), "Waa": (5, 5), "Wya": (2, 5), "b": (5, 1), "by": (2, 1)
+        }.items()
+    }  # fmt: skip
+    clipped, _ = optax.clip(10.0).update(gradients, optax.EmptyState())
+    updates, _ = train.clipped_sgd(1.0, 10.0).update(
+        gradients, train.clipped_sgd(1.0, 10.0).init(gradients)
+    )
+    for figures in (clipped, jax.tree.map(jnp.negative, updates)):
+        assert figures["Waa"][1, 2] == 10
+        assert figures["Wax"][3, 1] == -10
+        np.testing.assert_allclose(figures["Wya"][1, 2], 0.29713815361, rtol=1e-6)
+        assert figures["b"][4, 0] == 10
+        np.testing.assert_allclose(figures["by"][1, 0], 8.45833407, rtol=1e-6)
+
+
+def test_figures_of_the_exercise_for_one_step(x64):
+    generator = np.random.RandomState(1)
+    draw = generator.randn
+    previous = draw(100, 1)
+    wax, waa, wya, b, by = draw(100, 27), draw(100, 100), draw(27, 100), draw(100, 1), draw(27, 1)
+    layer = {"input_kernel": wax.T, "recurrent_kernel": waa.T, "bias": b[:, 0]}
+    params = jax.tree.map(
+        jnp.asarray, {"layers": [layer], "readout": {"kernel": wya.T, "bias": by[:, 0]}}
+    )
+    model = char_model([vanilla(27, 100, jnp.float64)], 27, jnp.float64)
+    batch = Batch(
+        inputs=jnp.array([[12], [3], [5], [11], [22], [3]]),
+        targets=jnp.array([[4], [14], [11], [22], [25], [26]]),
+        weights=jnp.ones((6, 1)),
+    )
+
+    optimizer = train.clipped_sgd(0.01, 5.0)
+    state = train.init_train_state(jax.random.key(0), params, model, optimizer, 1, 0.0)
+    state = state._replace(recurrent_state=(jnp.asarray(previous.T),))
+    new, loss = jax.jit(train.make_train_step(model, optimizer, carry_state=True))(state, batch)
+    moved = jax.tree.map(lambda a, b: np.asarray(a - b) / 0.01, params, new.params)
+    (hidden,) = new.recurrent_state
+    np.testing.assert_allclose(loss, 126.503975722, rtol=1e-10)
+    np.testing.assert_allclose(hidden[0, 4], -1, rtol=1e-6)
+    close = partial(np.testing.assert_allclose, rtol=1e-6)
+    close(moved["layers"][0]["recurrent_kernel"][2, 1], 0.194709315347)
+    close(moved["readout"]["kernel"][2, 1], -0.007773876032)
+    close(moved["layers"][0]["bias"][4], -0.06809825)
+    close(moved["readout"]["bias"][1], 0.01538192)
+    # Several entries lie at the bound of clipping; the figure is the first of them.
+    assert np.argmax(np.round(moved["layers"][0]["input_kernel"].T, 6)) == 93
+
+
+def test_clipping_bounds_every_update():
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 0.01)
+    state = make_state(model, optimizer)
+    huge = lambda *args: 1e6 * summed_cross_entropy(*args)  # noqa: E731
+    new, _ = train.make_train_step(model, optimizer, huge)(state, column("triceratops"))
+    moves = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, new.params)
+    bound = 0.1 * 0.01
+    assert all(0 < move <= bound * 1.001 for move in jax.tree.leaves(moves))
+    assert max(jax.tree.leaves(moves)) > bound * 0.999
+
+
+def test_what_is_in_the_padding_changes_nothing():
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    batch = jax.tree.map(jnp.asarray, EXAMPLES)
+    padding = batch.weights == 0
+    spoiled = batch._replace(
+        inputs=jnp.where(padding, VOCAB.newline, batch.inputs),
+        targets=jnp.where(padding, VOCAB.size - 1, batch.targets),
+    )
+    step = jax.jit(train.make_train_step(model, optimizer))
+    state = make_state(model, optimizer, len(NAMES))
+    (new, loss), (other, other_loss) = step(state, batch), step(state, spoiled)
+    assert loss == other_loss
+    jax.tree.map(np.testing.assert_array_equal, new.params, other.params)
+
+
+def test_the_state_starts_anew_unless_it_is_carried():
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    state = make_state(model, optimizer)
+    elsewhere = state._replace(recurrent_state=(jnp.ones((1, HIDDEN)),))
+    for carry_state in (False, True):
+        step = train.make_train_step(model, optimizer, carry_state=carry_state)
+        (_, loss), (_, other) = step(state, column("rex")), step(elsewhere, column("rex"))
+        assert (loss != other) == carry_state
+
+
+def test_a_handful_of_names_can_be_memorised():
+    model = char_model([vanilla(VOCAB.size, 32)], VOCAB.size)
+    optimizer = optax.adam(0.01)
+    state = make_state(model, optimizer)
+    step = train.make_train_step(model, optimizer)
+    # Optax's Adam raises a float to the power of an integer.
+    with jax.numpy_dtype_promotion("standard"):
+        *_, (state, _) = train.run(step, state, EXAMPLES, 1_500)
+    batch = jax.tree.map(jnp.asarray, EXAMPLES)
+    _, logits = model.unroll(state.params, model.initial_state((len(NAMES),)), batch.inputs)
+    nats = cross_entropy(logits, batch.targets, batch.weights).sum(axis=0)
+    # Five names, each as likely as the other, cost log(5) nats each at best.
+    np.testing.assert_allclose(nats.mean(), np.log(5), atol=0.1)
+
+
+def test_a_loss_of_ones_own_is_what_is_minimised():
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    state = make_state(model, optimizer)
+    small_logits = lambda logits, targets, weights: jnp.sum(logits**2)  # noqa: E731
+    step = jax.jit(train.make_train_step(model, optimizer, small_logits))
+    _, first = step(state, column("rex"))
+    for _ in range(100):
+        state, loss = step(state, column("rex"))
+    assert loss < first / 10
+
+
+def test_every_epoch_reads_every_example_once_in_an_order_of_its_own():
+    order = train.example_order(jax.random.key(0), 0, 0, num=35, num_examples=7)
+    epochs = np.asarray(order).reshape(5, 7)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (5, 1)))
+    assert len(np.unique(epochs, axis=0)) > 3
+
+
+def test_order_can_be_entered_anywhere():
+    key = jax.random.key(3)
+    whole = train.example_order(key, 0, 0, num=50, num_examples=7)
+    for start in (0, 3, 7, 20, 34):
+        epoch, offset = divmod(start, 7)
+        piece = train.example_order(key, epoch, offset, num=16, num_examples=7)
+        np.testing.assert_array_equal(piece, whole[start : start + 16])
+
+
+def test_cutting_a_run_into_pieces_changes_no_bit():
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    state = make_state(model, optimizer)
+    steps = jax.jit(partial(train.train_steps, train.make_train_step(model, optimizer)))
+    order = train.example_order(jax.random.key(0), 0, 0, 60, len(NAMES)).reshape(60, 1)
+    whole, losses = steps(state, EXAMPLES, order, 60)
+    pieces, done = state, 0
+    for size in (1, 7, 20, 32):
+        rows = jnp.roll(order, -done, axis=0)
+        pieces, new = steps(pieces, EXAMPLES, rows, size)
+        np.testing.assert_array_equal(new[:size], losses[done : done + size])
+        assert np.isnan(new[size:]).all()
+        done += size
+    assert_trees_equal(pieces, whole)
+    assert steps._cache_size() == 1
+
+
+def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not(monkeypatch):
+    monkeypatch.setattr(train, "CHUNK_SIZE", 16)
+    model, optimizer = make_model(), optax.sgd(0.02, momentum=0.9)
+    step = train.make_train_step(model, optimizer)
+    start = make_state(model, optimizer, 2)
+    *_, (whole, _) = train.run(step, start, EXAMPLES, 50, batch_size=2)
+    for state, _ in train.run(step, start, EXAMPLES, 50, batch_size=2):
+        if state.step >= 20:
+            break
+    *_, (resumed, _) = train.run(step, state, EXAMPLES, 50, batch_size=2)
+    assert whole.step == 50
+    assert_trees_equal(resumed, whole)
+
+
+def test_run_yields_every_loss_once(monkeypatch):
+    monkeypatch.setattr(train, "CHUNK_SIZE", 16)
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    step = train.make_train_step(model, optimizer)
+    yields = list(train.run(step, make_state(model, optimizer), EXAMPLES, 50))
+    losses = np.concatenate([losses for _, losses in yields])
+    assert losses.shape == (50,)
+    assert np.isfinite(losses).all()
+    assert np.cumsum([len(losses) for _, losses in yields]).tolist() == [s.step for s, _ in yields]
+
+
+def test_run_of_a_single_name():
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    examples = pad_names(["y"], VOCAB)
+    step = train.make_train_step(model, optimizer)
+    *_, (state, _) = train.run(step, make_state(model, optimizer), examples, 20)
+    assert state.step == 20
+
+
+@pytest.mark.parametrize(("blow_up_at", "where"), [(30, "loss is nan at step 31"), (49, "step 49")])
+def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK_SIZE", 16)
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    step = train.make_train_step(model, optimizer)
+
+    def breaking_step(state, batch):
+        new, loss = step(state, batch)
+        factor = jnp.where(state.step == blow_up_at, jnp.nan, 1.0)
+        return new._replace(params=jax.tree.map(lambda x: x * factor, new.params)), loss
+
+    seen = []
+    run = train.run(breaking_step, make_state(model, optimizer), EXAMPLES, 50)
+    with pytest.raises(FloatingPointError, match=where):
+        seen.extend(state for state, _ in run)
+    assert 0 < seen[-1].step < blow_up_at
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(seen[-1].params))
