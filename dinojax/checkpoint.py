@@ -27,12 +27,20 @@ def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
 
     Raises:
         OSError: the file cannot be written; what was at `path` is still there.
+        ValueError: an array has a type that NumPy cannot store, such as bfloat16.
     """
     arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(state).items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: expected bool, int or float, got {array.dtype}")
     complete = {**metadata, "format": FORMAT}
     complete["sha256"] = _digest(arrays, complete)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{"metadata": np.array(json.dumps(complete)), **arrays})
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        **{"metadata": np.array(json.dumps(complete, sort_keys=True)), **arrays},
+    )
     write_atomically(path, buffer.getvalue())
 
 
@@ -48,7 +56,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         metadata = json.loads(str(arrays.pop("metadata")[()]))
-        version, sha256 = metadata["format"], metadata.pop("sha256")
+        version, sha256 = metadata["format"], metadata.pop("sha256", None)
     # Of damaged archives, zipfile and the libraries below it raise a dozen kinds of exception.
     except Exception as error:
         raise ValueError(f"{path} is damaged or not a checkpoint of dinojax: {error}") from None
@@ -101,7 +109,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)

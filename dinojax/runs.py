@@ -83,11 +83,13 @@ def take_folder(folder: Path, overwrite: bool) -> None:
         file.unlink()
 
 
-def write_names(folder: Path, names: Sequence[str]) -> str:
-    """Write the training names into a run's folder; returns their checksum."""
-    content = "".join(f"{name}\n" for name in names).encode()
-    checkpoint.write_atomically(folder / NAMES_FILE, content)
-    return hashlib.sha256(content).hexdigest()
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    """Write the training names into a run's folder.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    checkpoint.write_atomically(folder / NAMES_FILE, _names_content(names))
 
 
 def read_names(folder: Path, names_sha256: str) -> list[str]:
@@ -104,14 +106,18 @@ def read_names(folder: Path, names_sha256: str) -> list[str]:
 
 
 def save_checkpoint(
-    folder: Path, state: TrainState, config: TrainConfig, vocab: Vocab, names_sha256: str
+    folder: Path, state: TrainState, config: TrainConfig, vocab: Vocab, names: Sequence[str]
 ) -> Path:
-    """Write a checkpoint into a run's folder, then remove all but the newest two."""
+    """Write a checkpoint into a run's folder, then remove all but the newest two.
+
+    Raises:
+        OSError: it cannot be written; those before it are still there.
+    """
     path = folder / f"checkpoint-{int(state.step):09d}.npz"
     metadata = {
         "config": asdict(config),
         "characters": vocab.characters,
-        "names_sha256": names_sha256,
+        "names_sha256": hashlib.sha256(_names_content(names)).hexdigest(),
         "step": int(state.step),
         "key_implementation": str(jax.random.key_impl(state.key)),
         "versions": {
@@ -152,6 +158,10 @@ def load_run(folder: Path) -> Run:
         return Run(config, vocab, model, params, metadata["step"], metadata["names_sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{checkpoints[-1]} cannot be used: {error}") from None
+
+
+def _names_content(names: Sequence[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 def _checkpoints(folder: Path) -> list[Path]:

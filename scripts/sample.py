@@ -51,7 +51,8 @@ def main() -> int:
     import jax
 
     from dinojax import runs
-    from dinojax.sample import sample_names
+    from dinojax.cells import Params
+    from dinojax.sample import Samples, sample_names
 
     with parser.reported_errors():
         loaded = runs.load_run(arguments.run)
@@ -59,11 +60,11 @@ def main() -> int:
     vocab = loaded.vocab
 
     @jax.jit
-    def write_block(block: int) -> tuple[jax.Array, ...]:
+    def write_block(params: Params, block: int) -> Samples:
         key = jax.random.fold_in(jax.random.key(arguments.seed), block)
         return sample_names(
             key,
-            loaded.params,
+            params,
             loaded.model,
             vocab.newline,
             BLOCK,
@@ -72,7 +73,7 @@ def main() -> int:
         )
 
     for first in range(0, arguments.num, BLOCK):
-        rows = zip(*jax.device_get(write_block(first // BLOCK)), strict=True)
+        rows = zip(*jax.device_get(write_block(loaded.params, first // BLOCK)), strict=True)
         for ids, length, log_probability, ended in list(rows)[: arguments.num - first]:
             name = vocab.decode(ids[:length])
             line = capitalized(name)

@@ -68,7 +68,7 @@ def main() -> int:
         names, num_blank = read_names(arguments.data)
     vocab = build_vocab(names)
     examples = pad_names(names, vocab)
-    num_characters = float(examples.weights.sum())
+    num_characters = int(examples.weights.sum(dtype=float))
 
     # Importing JAX takes half a second: what is wrong with the arguments was said before.
     set_cpu_flags()
@@ -86,7 +86,6 @@ def main() -> int:
         else:
             folder = arguments.out
             runs.take_folder(folder, arguments.overwrite)
-    names_sha256 = runs.write_names(folder, names)
 
     blank = f" ({num_blank:,} blank lines skipped)" if num_blank else ""
     print(
@@ -117,10 +116,9 @@ def main() -> int:
         rows = zip(samples.ids[:num], samples.lengths[:num], strict=True)
         return [capitalized(vocab.decode(ids[:length])) for ids, length in rows]
 
-    save = partial(
-        runs.save_checkpoint, folder, config=config, vocab=vocab, names_sha256=names_sha256
-    )
+    save = partial(runs.save_checkpoint, folder, config=config, vocab=vocab, names=names)
     save(state)
+    runs.write_names(folder, names)
     stop = stop_on_interrupt()
     started = saved = time.monotonic()
     report_at = [config.steps * i // REPORTS for i in range(1, REPORTS)]
@@ -159,7 +157,8 @@ def main() -> int:
         return INTERRUPTED
     seconds = time.monotonic() - started
 
-    nats = float(jax.jit(lambda p, e: nats_per_name(p, model, e).sum())(state.params, examples))
+    nats = jax.jit(lambda params: nats_per_name(params, model, examples))(state.params)
+    nats = np.asarray(nats).sum(dtype=float)
     print("\nNew names:", *new_names(NAMES_AT_END), sep="\n  ")
     print(
         f"\n{nats / len(names):.3f} nats a name, {nats / num_characters:.4f} nats a character "
@@ -184,12 +183,10 @@ def stop_on_interrupt() -> threading.Event:
 
 def command(script: str, *arguments: str) -> str:
     """The shell command that runs another script with this Python, from this folder."""
-    python = sys.executable
-    on_path = shutil.which("python")
-    if on_path and os.path.samefile(on_path, python) and sys.prefix == sys.base_prefix:
-        python = "python"
+    is_python = shutil.which("python") == sys.executable
+    python = "python" if is_python else short_path(sys.executable)
     path = Path(__file__).with_name(script).resolve()
-    return shlex.join([short_path(python), short_path(path), *arguments])
+    return shlex.join([python, short_path(path), *arguments])
 
 
 def short_path(path: str | Path) -> str:

@@ -438,3 +438,8 @@ def test_killed_writers_leave_a_whole_checkpoint(tmp_path):
         for writer in writers:
             writer.kill()
             writer.communicate()
+
+
+def test_a_type_that_numpy_cannot_store_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"weights: expected bool, int or float, got bfloat16"):
+        checkpoint.save(tmp_path / "c.npz", {"weights": jnp.ones(3, jnp.bfloat16)}, {})

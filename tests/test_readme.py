@@ -5,8 +5,9 @@ import shlex
 import subprocess
 import sys
 
-from conftest import ROOT
 from test_architecture import READING_ORDER
+
+from conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ from dinojax.train import clipped_sgd, init_train_state
 from dinojax.vocab import build_vocab
 
 CONFIG = TrainConfig(steps=20, hidden_size=4, learning_rate=0.1, clip_value=0.5, seed=3)
-VOCAB = build_vocab(["ab\u2028\U0001f995\t"])
-SHA256 = "0" * 64
+NAMES = ["ab\u2028", "\U0001f995\tb"]
+VOCAB = build_vocab(NAMES)
 FOREIGN = [
     "notes.txt",
     "checkpoint-1.npz",
@@ -38,8 +39,12 @@ def make_state(step, seed=0):
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 
-def save(folder, step, seed=0):
-    return runs.save_checkpoint(folder, make_state(step, seed), CONFIG, VOCAB, SHA256)
+def save(folder, step, seed=0, names=NAMES):
+    return runs.save_checkpoint(folder, make_state(step, seed), CONFIG, VOCAB, names)
+
+
+def sha256_of(names):
+    return hashlib.sha256("".join(name + "\n" for name in names).encode()).hexdigest()
 
 
 def with_key_data(state):
@@ -175,28 +180,35 @@ def test_a_file_is_not_a_folder_to_take(overwrite, tmp_path):
     ],
 )
 def test_names_come_back_as_written(names, tmp_path):
-    sha256 = runs.write_names(tmp_path, names)
-    assert runs.read_names(tmp_path, sha256) == names
+    runs.write_names(tmp_path, names)
+    assert runs.read_names(tmp_path, sha256_of(names)) == names
     assert (tmp_path / "names.txt").read_bytes() == ("\n".join(names) + "\n").encode()
     assert listing(tmp_path) == ["names.txt"]
 
 
 @pytest.mark.parametrize("content", [b"rex\nmeI\n", b"rex\nmei", b"rex\r\nmei\r\n", b"", b"\xff"])
 def test_changed_names_are_refused(content, tmp_path):
-    sha256 = runs.write_names(tmp_path, ["rex", "mei"])
+    names = ["rex", "mei"]
+    runs.write_names(tmp_path, names)
     (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(ValueError, match=r"names\.txt was changed after training"):
-        runs.read_names(tmp_path, sha256)
+        runs.read_names(tmp_path, sha256_of(names))
 
 
-def test_other_names_have_another_checksum(tmp_path):
-    lists = [["ab", "c"], ["a", "bc"], ["abc"], ["c", "ab"]]
-    assert len({runs.write_names(tmp_path, names) for names in lists}) == len(lists)
+def test_a_run_knows_its_own_names_from_others(tmp_path):
+    save(tmp_path, 1, names=["ab", "c"])
+    sha256 = runs.load_run(tmp_path).names_sha256
+    runs.write_names(tmp_path, ["ab", "c"])
+    assert runs.read_names(tmp_path, sha256) == ["ab", "c"]
+    for others in (["a", "bc"], ["abc"], ["c", "ab"], ["ab", "c", "c"]):
+        runs.write_names(tmp_path, others)
+        with pytest.raises(ValueError, match="was changed"):
+            runs.read_names(tmp_path, sha256)
 
 
 def test_missing_names_are_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"names\.txt"):
-        runs.read_names(tmp_path, SHA256)
+        runs.read_names(tmp_path, sha256_of(NAMES))
 
 
 def test_the_newest_two_checkpoints_are_kept_and_no_other_file_touched(tmp_path):
@@ -242,7 +254,7 @@ def test_a_checkpoint_says_how_it_was_made(tmp_path):
     metadata, _ = checkpoint.load(save(tmp_path, 7))
     assert metadata["config"] == asdict(CONFIG)
     assert metadata["characters"] == VOCAB.characters
-    assert metadata["names_sha256"] == SHA256
+    assert metadata["names_sha256"] == sha256_of(NAMES)
     assert metadata["step"] == 7
     assert metadata["key_implementation"] == "threefry2x32"
     assert metadata["versions"]["dinojax"] == dinojax.__version__
@@ -264,7 +276,7 @@ def test_load_run_gives_the_newest_run_bit_for_bit(tmp_path):
     run = runs.load_run(tmp_path)
     assert_same_arrays(run.params, make_state(0, seed=2).params)
     assert (run.config, run.vocab, run.step) == (CONFIG, VOCAB, 1_000_000_000)
-    assert run.names_sha256 == SHA256
+    assert run.names_sha256 == sha256_of(NAMES)
 
 
 def test_a_loaded_model_computes_what_the_saved_one_did(tmp_path):
