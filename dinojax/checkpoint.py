@@ -90,7 +90,8 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
                 "is this the checkpoint of another model?"
             )
         if is_key:
-            leaves.append(jax.random.wrap_key_data(jnp.asarray(array), impl=leaf.dtype))
+            implementation = jax.random.key_impl(jnp.empty((), leaf.dtype))
+            leaves.append(jax.random.wrap_key_data(jnp.asarray(array), impl=implementation))
         else:
             leaves.append(array)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
