@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,15 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that shows defaults, where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with a suggestion for an unknown flag."""
 
@@ -19,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -30,15 +40,23 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
         """Parse all arguments, or report the first that is unknown."""
+        args = sys.argv[1:] if args is None else args
+        # Before argparse complains of what followed the unknown flag.
+        for argument in args:
+            self._check_flag(argument)
         parsed: argparse.Namespace
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flag = unknown[0].split("=")[0]
-            flags = [name for action in self._actions for name in action.option_strings]
+            self.error(f"unknown argument {unknown[0]}; see --help")
+        return parsed
+
+    def _check_flag(self, argument: str) -> None:
+        flag = argument.split("=")[0]
+        flags = [name for action in self._actions for name in action.option_strings]
+        if flag.startswith("--") and flag not in [*flags, "--"]:
             close = difflib.get_close_matches(flag, flags, n=1)
             hint = f"did you mean {close[0]}?" if close else "see --help"
-            self.error(f"unknown argument {unknown[0]}; {hint}")
-        return parsed
+            self.error(f"unknown argument {flag}; {hint}")
 
     @contextmanager
     def reported_errors(self) -> Iterator[None]:
@@ -58,16 +76,21 @@ def describe(error: Exception) -> str:
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Call `main` and exit with its code; an interrupt or a failing device is one line."""
+    program = os.path.basename(sys.argv[0])
+
+    def interrupt(*_: Any) -> NoReturn:
+        # Not by an exception: libraries turn one that meets them at work into errors of their own,
+        # and JAX may crash when Python takes down what it was compiling.
+        os.write(sys.stderr.fileno(), f"{program}: interrupted\n".encode())
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, interrupt)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its code point, not a traceback.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    program = os.path.basename(sys.argv[0])
     try:
         code = main()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        code = INTERRUPTED
     except BrokenPipeError:
         # The reader has gone, as in `| head`; keep Python from failing again at its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,6 +26,8 @@ from dinojax.vocab import Vocab
 
 NAMES_FILE = "names.txt"
 KEPT_CHECKPOINTS = 2
+LEFTOVERS = ".checkpoint-*.tmp"
+"""What saves that were killed have left behind."""
 
 
 class Run(NamedTuple):
@@ -63,7 +65,7 @@ def next_free_folder(preset: str) -> Path:
 
 
 def take_folder(folder: Path, overwrite: bool) -> None:
-    """Make `folder` for a new run, or take it as it is if it is empty.
+    """Make `folder` for a new run, or take it as it is if it is empty but for leftovers.
 
     With `overwrite`, the run that it holds is removed, and no other file in it.
 
@@ -77,7 +79,7 @@ def take_folder(folder: Path, overwrite: bool) -> None:
     checkpoints = _checkpoints(folder)
     if checkpoints and not overwrite:
         raise ValueError(f"{folder} holds a run; choose another --out, or give --overwrite")
-    if not checkpoints and any(folder.iterdir()):
+    if not checkpoints and set(folder.iterdir()) - set(folder.glob(LEFTOVERS)):
         raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
     for file in checkpoints:
         file.unlink()
@@ -128,7 +130,7 @@ def save_checkpoint(
     checkpoint.save(path, state, metadata)
     for old in _checkpoints(folder)[:-KEPT_CHECKPOINTS]:
         old.unlink(missing_ok=True)
-    for leftover in folder.glob(".checkpoint-*.tmp"):
+    for leftover in folder.glob(LEFTOVERS):
         leftover.unlink(missing_ok=True)
     return path
 

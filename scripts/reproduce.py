@@ -12,13 +12,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dinojax.command_line import Parser, run
 from dinojax.config import check_range
-from dinojax.data import bundled_names, capitalized, pad_names, read_names
 from dinojax.devices import set_cpu_flags
-from dinojax.vocab import Vocab, build_vocab
 
 HIDDEN_SIZE = 50
 LEARNING_RATE = 0.01
@@ -30,11 +26,19 @@ MAX_LENGTH = 50
 
 def parse_arguments() -> tuple[Parser, Namespace]:
     """Read the command line: the parser, to report errors with, and its result."""
+    from dinojax.data import bundled_names
+
     parser = Parser("Replay the dinosaur-name exercise in float64, number by number.")
     add = parser.add_argument
-    add("--data", type=Path, default=bundled_names(), help="the exercise's list, one name a line")
-    add("--steps", type=int, default=12_001, help="training steps, one name each")
-    add("--json", type=Path, metavar="FILE", help="also write the losses and names to this file")
+    add(
+        "--data",
+        metavar="FILE",
+        type=Path,
+        default=bundled_names(),
+        help="the exercise's list, one name a line",
+    )
+    add("--steps", metavar="N", type=int, default=12_001, help="training steps, one name each")
+    add("--json", metavar="FILE", type=Path, help="also write the losses and names to this file")
     arguments = parser.parse_args()
     with parser.reported_errors():
         check_range("--steps", arguments.steps, 1, 10**9)
@@ -43,6 +47,8 @@ def parse_arguments() -> tuple[Parser, Namespace]:
 
 def exercise_params(vocab_size: int) -> dict[str, Any]:
     """The exercise's initial values: N(0, 0.01^2), biases zero. It writes kernels transposed."""
+    import numpy as np
+
     generator = np.random.RandomState(1)
     shapes = (HIDDEN_SIZE, vocab_size), (HIDDEN_SIZE, HIDDEN_SIZE), (vocab_size, HIDDEN_SIZE)
     input_kernel, recurrent_kernel, readout = (0.01 * generator.randn(*shape).T for shape in shapes)
@@ -54,8 +60,10 @@ def exercise_params(vocab_size: int) -> dict[str, Any]:
     return {"layers": [layer], "readout": {"kernel": readout, "bias": np.zeros(vocab_size)}}
 
 
-def exercise_uniforms() -> np.ndarray:
+def exercise_uniforms() -> Any:
     """Uniform numbers [time, names]: the generator is seeded anew, with name + 2 time, for each."""
+    import numpy as np
+
     return np.array(
         [
             [
@@ -69,11 +77,19 @@ def exercise_uniforms() -> np.ndarray:
 
 def main() -> int:
     """Print the exercise's log; returns the exit code."""
+    # What takes time to import is imported here, where Ctrl-C is one line.
     parser, arguments = parse_arguments()
+    import numpy as np
+
+    from dinojax.data import capitalized, pad_names, read_names
+    from dinojax.vocab import build_vocab
+
     with parser.reported_errors():
         names, _ = read_names(arguments.data)
         if arguments.json:
-            arguments.json.touch()
+            if arguments.json.resolve() == arguments.data.resolve():
+                raise ValueError(f"--json would overwrite {arguments.data}, the list of names")
+            arguments.json.open("a").close()
     vocab = build_vocab(names)
 
     set_cpu_flags()
@@ -118,18 +134,14 @@ def main() -> int:
         order = np.arange(done, done + REPORT_EVERY)[:, None] % len(names)
         state = train(state, order, step + 1 - done)
         loss = float(state.smoothed_loss)
-        written = [until_newline(vocab, ids) for ids in np.asarray(write_names(state.params))]
+        texts = map(vocab.decode, np.asarray(write_names(state.params)))
+        written = [capitalized(text.split("\n")[0]) for text in texts]
         print(f"Iteration: {step}, Loss: {loss:f}\n", *written, "", sep="\n", flush=True)
         log["smooth_loss"][str(step)] = loss
         log["names"][str(step)] = written
     if arguments.json:
         arguments.json.write_text(json.dumps(log, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return 0
-
-
-def until_newline(vocab: Vocab, ids: np.ndarray) -> str:
-    """The characters before the first newline, the first in upper case."""
-    return capitalized(vocab.decode(ids).split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dinojax.command_line import Parser, run
 from dinojax.config import check_range
-from dinojax.data import capitalized
 from dinojax.devices import set_cpu_flags
 
 BLOCK = 256
@@ -18,16 +17,34 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     """Read the command line: the parser, to report errors with, and its result."""
     parser = Parser("Write new names with a trained model.")
     add = parser.add_argument
-    add("run", type=Path, help="folder that scripts/train.py wrote, such as runs/dinos")
-    add("--num", type=int, default=10, help="how many names")
-    add("--seed", type=int, default=0, help="of the random draws; the same seed, the same names")
+    add(
+        "run",
+        metavar="RUN",
+        type=Path,
+        help="folder that scripts/train.py wrote, such as runs/dinos",
+    )
+    add("--num", metavar="N", type=int, default=10, help="how many names")
+    add(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="of the random draws; the same seed, the same names",
+    )
     add(
         "--temperature",
+        metavar="T",
         type=float,
         default=1.0,
         help="divides the logits: below 1 the likely, above 1 the unlikely come more often",
     )
-    add("--max-length", type=int, default=50, help="characters after which a name is cut")
+    add(
+        "--max-length",
+        metavar="N",
+        type=int,
+        default=50,
+        help="characters after which a name is cut",
+    )
     add(
         "--json",
         action="store_true",
@@ -46,12 +63,13 @@ def parse_arguments() -> tuple[Parser, Namespace]:
 def main() -> int:
     """Print the names; returns the exit code."""
     parser, arguments = parse_arguments()
-    # Importing JAX takes half a second: what is wrong with the arguments was said before.
+    # JAX takes half a second: what is wrong with the arguments was said before.
     set_cpu_flags()
     import jax
 
     from dinojax import runs
     from dinojax.cells import Params
+    from dinojax.data import capitalized
     from dinojax.sample import Samples, sample_names
 
     with parser.reported_errors():
@@ -85,7 +103,7 @@ def main() -> int:
                         "ended": bool(ended),
                         "in_training_data": name in known,
                     },
-                    ensure_ascii=False,
+                    ensure_ascii=sys.stdout.encoding != "utf-8",
                 )
             sys.stdout.write(line + "\n")
     return 0

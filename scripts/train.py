@@ -14,9 +14,7 @@ from typing import Any
 
 from dinojax.command_line import INTERRUPTED, Parser, run
 from dinojax.config import PRESETS, TrainConfig
-from dinojax.data import bundled_names, capitalized, pad_names, read_names
 from dinojax.devices import set_cpu_flags
-from dinojax.vocab import build_vocab
 
 REPORTS = 7
 NAMES_PER_REPORT = 4
@@ -28,24 +26,52 @@ DIVERGED = 1
 
 def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
     """Read the command line: the parser, to report errors with, its result, the configuration."""
+    from dinojax.data import bundled_names
+
     preset = PRESETS["dinos"]
     parser = Parser("Train a recurrent network on a list of names, letter by letter.")
     parser.add_argument(
         "preset", nargs="?", choices=PRESETS, default="dinos", help="settings to start from"
     )
     add = parser.add_argument
-    add("--data", type=Path, default=bundled_names(), help="UTF-8 file of names, one a line")
-    add("--steps", type=int, default=preset.steps, help="training steps, one name each")
-    add("--hidden-size", type=int, default=preset.hidden_size, help="units of the network")
-    add("--learning-rate", type=float, default=preset.learning_rate, help="of gradient descent")
+    add(
+        "--data",
+        metavar="FILE",
+        type=Path,
+        default=bundled_names(),
+        help="UTF-8 file of names, one a line",
+    )
+    add(
+        "--steps", metavar="N", type=int, default=preset.steps, help="training steps, one name each"
+    )
+    add(
+        "--hidden-size",
+        metavar="N",
+        type=int,
+        default=preset.hidden_size,
+        help="units of the network",
+    )
+    add(
+        "--learning-rate",
+        metavar="RATE",
+        type=float,
+        default=preset.learning_rate,
+        help="of gradient descent",
+    )
     add(
         "--clip-value",
+        metavar="BOUND",
         type=float,
         default=preset.clip_value,
         help="bound on the size of each gradient entry, nats per unit of the parameter",
     )
-    add("--seed", type=int, default=preset.seed, help="of all that is random")
-    add("--out", type=Path, help="folder of the run; default: runs/PRESET, or the next free")
+    add("--seed", metavar="N", type=int, default=preset.seed, help="of all that is random")
+    add(
+        "--out",
+        metavar="FOLDER",
+        type=Path,
+        help="folder of the run; default: runs/PRESET, or the next free",
+    )
     add("--overwrite", action="store_true", help="replace the run that --out holds")
     arguments = parser.parse_args()
     if arguments.overwrite and arguments.out is None:
@@ -63,14 +89,18 @@ def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
 
 def main() -> int:
     """Train, save and report; returns the exit code."""
+    # What takes time to import is imported here, where Ctrl-C is one line.
     parser, arguments, config = parse_arguments()
+    from dinojax.data import capitalized, pad_names, read_names
+    from dinojax.vocab import build_vocab
+
     with parser.reported_errors():
         names, num_blank = read_names(arguments.data)
     vocab = build_vocab(names)
     examples = pad_names(names, vocab)
     num_characters = int(examples.weights.sum(dtype=float))
 
-    # Importing JAX takes half a second: what is wrong with the arguments was said before.
+    # JAX takes half a second: what is wrong with the arguments was said before.
     set_cpu_flags()
     import jax
     import numpy as np
@@ -87,10 +117,10 @@ def main() -> int:
             folder = arguments.out
             runs.take_folder(folder, arguments.overwrite)
 
-    blank = f" ({num_blank:,} blank lines skipped)" if num_blank else ""
+    blank = f" ({count(num_blank, 'blank line')} skipped)" if num_blank else ""
     print(
-        f"{len(names):,} names{blank}, {vocab.size} symbols; {config.hidden_size:,} hidden units; "
-        f"{config.steps:,} steps",
+        f"{count(len(names), 'name')}{blank}, {count(vocab.size, 'symbol')}; "
+        f"{count(config.hidden_size, 'hidden unit')}; {count(config.steps, 'step')}",
         flush=True,
     )
     model = runs.build_model(config, vocab)
@@ -163,10 +193,15 @@ def main() -> int:
     print(
         f"\n{nats / len(names):.3f} nats a name, {nats / num_characters:.4f} nats a character "
         "(its newline is one), over all the names it learned from\n"
-        f"{config.steps:,} steps in {seconds:.1f} s; saved in {folder}\n"
-        f"More names: {command('sample.py', str(folder), '--num', '20')}"
+        f"{count(config.steps, 'step')} in {seconds:.1f} s; saved in {folder}\n"
+        f"More names: {command('sample.py', short_path(folder), '--num', '20')}"
     )
     return 0
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 name", "1,538 names"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def stop_on_interrupt() -> threading.Event:
@@ -175,9 +210,9 @@ def stop_on_interrupt() -> threading.Event:
 
     def handle(*_: Any) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, at_once)
 
-    signal.signal(signal.SIGINT, handle)
+    at_once = signal.signal(signal.SIGINT, handle)
     return stop
 
 
@@ -191,7 +226,9 @@ def command(script: str, *arguments: str) -> str:
 
 def short_path(path: str | Path) -> str:
     """A path relative to this folder where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
+    short = min(str(path), os.path.relpath(path), key=len)
+    # What starts with a dash would be taken for a flag.
+    return os.path.join(os.curdir, short) if short.startswith("-") else short
 
 
 if __name__ == "__main__":

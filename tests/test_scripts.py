@@ -1,0 +1,835 @@
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from dinojax import checkpoint, runs, train
+from dinojax.config import PRESETS
+from dinojax.data import bundled_names, capitalized, pad_names
+from dinojax.evaluate import nats_per_name
+from dinojax.vocab import build_vocab
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+TIMEOUT = 300
+"""Seconds after which a process is taken to hang; no test depends on how fast one is."""
+
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("JAX_", "XLA_", "TQDM_", "PYTHONIOENCODING", "PYTHONUTF8", "COLUMNS"))
+} | {"PYTHONIOENCODING": "utf-8"}
+
+ODD_FILE = "\ufeffÁda\r\n\r\nЩит\nx\n  \n日本語\na\u2028b\nÁda\r\nzoë\n\U0001f995é".encode()
+"""A byte order mark, three kinds of line end, blank lines, scripts, a duplicate, one letter."""
+ODD_NAMES = ["áda", "щит", "x", "日本語", "a\u2028b", "áda", "zoë", "\U0001f995é"]
+FLAGS = {"steps": 300, "hidden-size": 20, "learning-rate": 0.05, "clip-value": 2.0, "seed": 3}
+
+# Sends a signal to its own process at a chosen event, so that no test of it waits for a clock.
+TRAP = """
+import atexit, json, os, sys
+event, text, counts, signal = json.loads(os.environ["TRAP"])
+seen = 0
+def hook(name, arguments):
+    global seen
+    if name == event and text in f"<{arguments[0]}>":
+        seen += 1
+        if seen in counts:
+            os.kill(os.getpid(), signal)
+if event == "exit":
+    atexit.register(os.kill, os.getpid(), signal)
+sys.addaudithook(hook)
+"""
+
+TERMINAL = """
+import os, pty, sys
+command = ["sh", "-c", 'stty rows 24 cols 100; exec "$@"', *sys.argv]
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(command)))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Let all scripts, of all workers, share what XLA compiled: 1.5 s a training, not 4 s."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(base / "compiled")
+    ENVIRONMENT["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def start(script, *arguments, cwd, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process, read=""):
+    out, err = process.communicate(timeout=TIMEOUT)
+    # A character for each undecodable byte: what is not UTF-8 fails the comparison.
+    return SimpleNamespace(
+        code=process.returncode, out=read + out.decode("utf-8", "replace"), err=err.decode()
+    )
+
+
+def run(script, *arguments, cwd, **environment):
+    return finish(start(script, *arguments, cwd=cwd, **environment))
+
+
+def succeed(script, *arguments, cwd, **environment):
+    """Standard output of a script that must end well and say nothing else."""
+    result = run(script, *arguments, cwd=cwd, **environment)
+    assert (result.code, result.err) == (0, "")
+    return result.out
+
+
+def lines(text):
+    # Not splitlines, which splits at U+2028 too.
+    assert text.endswith("\n")
+    return text[:-1].split("\n")
+
+
+def sample(folder, *arguments, **environment):
+    return lines(succeed("sample.py", folder, *arguments, cwd=folder.parent, **environment))
+
+
+def assert_one_line(result, script, code):
+    assert "Traceback" not in result.err
+    assert (result.code, len(result.err.strip("\n").split("\n"))) == (code, 1), result.err
+    assert result.err.strip("\n").startswith(f"{script}: ")
+
+
+def snapshot(folder):
+    """Every file in a folder with its content, and every folder in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def checkpoints(folder):
+    return sorted(folder.glob("checkpoint-*.npz"))
+
+
+def step_of(path):
+    return checkpoint.load(path)[0]["step"]
+
+
+def trap(folder, event, text, counts, what):
+    """The environment in which a script gets signal `what` at those occurrences of an event."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(TRAP)
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {"PYTHONPATH": path, "TRAP": json.dumps([event, text, counts, int(what)])}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on an odd file in an odd place, with every flag but --overwrite, and what was said."""
+    cwd = tmp_path_factory.mktemp("scripts") / "an ödd $HOME's 日"
+    cwd.mkdir()
+    (cwd / "the names.txt").write_bytes(ODD_FILE)
+    flags = [text for name, value in FLAGS.items() for text in (f"--{name}", value)]
+    arguments = "dinos", "--data", "the names.txt", *flags, "--out", "my runs/a run"
+    out = succeed("train.py", *arguments, cwd=cwd)
+    return SimpleNamespace(cwd=cwd, folder=cwd / "my runs" / "a run", out=out, flags=flags)
+
+
+@pytest.fixture
+def place(trained, tmp_path):
+    """A working directory with a run and all sorts of files."""
+    shutil.copytree(trained.folder, tmp_path / "run")
+    for name, content in {
+        "names.txt": b"ada\nbob\neve\n",
+        "empty.txt": b"",
+        "blank.txt": b"\n \r\n\t\n\n",
+        "mark.txt": b"\xef\xbb\xbf\n",
+        "bytes.txt": b"ada\nb\xffb\n",
+        "utf16.txt": "ada\nbob\n".encode("utf-16-le"),
+        "long.txt": b"ada\n" + b"x" * 100_000 + b"\n",
+        "other/mine.txt": b"mine",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+# What training says and leaves behind.
+
+
+def test_training_says_what_it_reads_and_how_it_learns(trained):
+    first = lines(trained.out)[0]
+    symbols = len(build_vocab(ODD_NAMES).characters)
+    for part in ("8 names", "2 blank lines", f"{symbols} symbols", "20 hidden units", "300 steps"):
+        assert part in first
+    reports = re.findall(r"^step +([\d,]+) +(\d+\.\d+) nats a name  (.+)$", trained.out, re.M)
+    steps = [int(step.replace(",", "")) for step, _, _ in reports]
+    assert len(steps) >= 3
+    assert steps == sorted(set(steps))
+    assert steps[-1] <= 300
+    assert float(reports[-1][1]) < float(reports[0][1])
+
+
+def test_training_ends_with_ten_names_and_the_exact_loss(trained):
+    loaded = runs.load_run(trained.folder)
+    names = trained.out.split("New names:\n")[1].split("\n\n")[0].split("\n")
+    assert len(names) == 10
+    assert all(name.startswith("  ") for name in names)
+    allowed = set(build_vocab(ODD_NAMES).characters)
+    assert {character for name in names for character in name[2:].lower()} <= allowed
+    batch = pad_names(ODD_NAMES, loaded.vocab)
+    nats = float(nats_per_name(loaded.params, loaded.model, batch).sum())
+    a_name, a_character = map(
+        float, re.search(r"([\d.]+) nats a name, ([\d.]+) nats a character", trained.out).groups()
+    )
+    assert a_name == pytest.approx(nats / len(ODD_NAMES), abs=6e-4)
+    num_characters = sum(len(name) + 1 for name in ODD_NAMES)
+    assert a_character == pytest.approx(nats / num_characters, abs=6e-5)
+    assert re.search(r"^300 steps in \d+\.\d+ s\b", trained.out, re.M)
+
+
+def test_the_command_at_the_end_works_when_pasted(trained):
+    (command,) = re.findall(r"^More names: (.+)$", trained.out, re.M)
+    result = subprocess.run(
+        command,
+        shell=True,
+        cwd=trained.cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert result.stdout.decode() == succeed("sample.py", trained.folder, "--num", 20, cwd="/")
+
+
+def test_the_run_holds_the_settings_the_names_and_two_checkpoints(trained):
+    loaded = runs.load_run(trained.folder)
+    for name, value in FLAGS.items():
+        assert getattr(loaded.config, name.replace("-", "_")) == value
+    assert runs.read_names(trained.folder, loaded.names_sha256) == ODD_NAMES
+    assert loaded.step == 300
+    assert len(checkpoints(trained.folder)) == 2
+    assert len(list(trained.folder.iterdir())) == 3
+
+
+def test_training_is_that_of_the_library(trained):
+    """From the last checkpoint but one, the library arrives at the last."""
+    loaded = runs.load_run(trained.folder)
+    optimizer = train.clipped_sgd(FLAGS["learning-rate"], FLAGS["clip-value"])
+    key = jax.random.key(0)
+    like = train.init_train_state(key, loaded.params, loaded.model, optimizer, 1, 0.0)
+    before, after = (
+        checkpoint.restore(checkpoint.load(path)[1], like) for path in checkpoints(trained.folder)
+    )
+    assert int(before.step) < int(after.step)
+    train_step = train.make_train_step(loaded.model, optimizer)
+    examples = pad_names(ODD_NAMES, loaded.vocab)
+    *_, (state, _) = train.run(train_step, before, examples, FLAGS["steps"])
+    for ours, theirs in zip(
+        jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert float(after.smoothed_loss) == pytest.approx(float(state.smoothed_loss), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes(trained):
+    arguments = "--data=the names.txt", *trained.flags, "--out=again"
+    succeed("train.py", *arguments, cwd=trained.cwd, JAX_ENABLE_COMPILATION_CACHE="false")
+    last = "checkpoint-000000300.npz"
+    assert (trained.cwd / "again" / last).read_bytes() == (trained.folder / last).read_bytes()
+
+
+def test_default_folders_default_data_and_another_seed(tmp_path):
+    outs = [succeed("train.py", "--steps", 300, *more, cwd=tmp_path) for more in ([], ["--seed=1"])]
+    first, second = (tmp_path / "runs" / name for name in ("dinos", "dinos-2"))
+    assert sorted((tmp_path / "runs").iterdir()) == [first, second]
+    num_names = len(bundled_names().read_text().split())
+    for out in outs:
+        assert out.startswith(f"{num_names:,} names, 27 symbols; 50 hidden units; 300 steps\n")
+    names = [out.split("New names:")[1].split("\n\n")[0] for out in outs]
+    assert names[0] != names[1]
+    params = [runs.load_run(folder).params["readout"]["kernel"] for folder in (first, second)]
+    assert not np.allclose(*params)
+
+
+def test_one_name_of_one_letter(tmp_path):
+    (tmp_path / "one.txt").write_text("É", "utf-8")
+    # A folder whose name looks like a flag: the command that samples more must work all the same.
+    out = succeed("train.py", "--data=one.txt", "--steps=60", "--out=-run", cwd=tmp_path)
+    assert out.startswith("1 name, 2 symbols;")
+    command = out.split("More names: ")[1]
+    result = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=TIMEOUT
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    names = {capitalized("é" * length) for length in range(51)}
+    assert set(lines(result.stdout.decode())) <= names
+
+
+def test_overwrite_replaces_the_run_and_no_other_file(place):
+    (place / "run" / "notes.txt").write_bytes(b"mine")
+    old = snapshot(place / "run")
+    succeed("train.py", "--data=names.txt", "--steps=20", "--out=run", "--overwrite", cwd=place)
+    new = snapshot(place / "run")
+    assert new["notes.txt"] == b"mine"
+    assert new["names.txt"] == b"ada\nbob\neve\n"
+    assert not set(old) & set(new) - {"notes.txt", "names.txt"}
+    assert runs.load_run(place / "run").step == 20
+
+
+def test_an_empty_folder_is_taken(place):
+    (place / "new").mkdir()
+    succeed("train.py", "--data=names.txt", "--steps=20", "--out=new", cwd=place)
+    assert runs.load_run(place / "new").step == 20
+
+
+# Sampling.
+
+
+def test_a_name_depends_on_the_seed_and_not_on_the_number_of_names(trained):
+    names = sample(trained.folder, "--num", 600, "--seed", 3)
+    assert len(names) == 600
+    assert len(set(names[:256])) > 10
+    assert names[256:512] != names[:256]
+    for num in (1, 20, 300):
+        assert sample(trained.folder, f"--num={num}", "--seed=3") == names[:num]
+    others = sample(trained.folder, "--num=60", "--seed=0")
+    assert sample(trained.folder) == others[:10] != names[:10]
+
+
+def json_lines(folder, *arguments, **environment):
+    return [json.loads(line) for line in sample(folder, "--json", *arguments, **environment)]
+
+
+@pytest.mark.parametrize("flags", [[], ["--temperature=0.6"], ["--max-length=3"]])
+def test_json(flags, trained):
+    """One object a line; the log-probability is the model's at temperature 1, nats."""
+    arguments = "--num=300", "--seed=3", *flags
+    rows = json_lines(trained.folder, *arguments)
+    assert all(
+        list(row) == ["name", "log_probability", "ended", "in_training_data"] for row in rows
+    )
+    loaded = runs.load_run(trained.folder)
+    names = [row["name"].lower() for row in rows]
+    batch = pad_names(names, loaded.vocab)
+    ended = np.array([row["ended"] for row in rows])
+    # The last target of each name is its newline; that of a cut name does not count.
+    last = np.array([len(name) for name in names])
+    batch.weights[last[~ended], np.flatnonzero(~ended)] = 0
+    nats = nats_per_name(loaded.params, loaded.model, batch)
+    np.testing.assert_allclose(
+        [-row["log_probability"] for row in rows], nats, rtol=1e-4, atol=1e-4
+    )
+    assert [row["in_training_data"] for row in rows] == [name in ODD_NAMES for name in names]
+    assert len({row["in_training_data"] for row in rows}) == 2
+    if not flags:
+        assert [row["name"] for row in rows] == sample(trained.folder, *arguments)
+    if "--max-length=3" in flags:
+        assert all(last[~ended] == 3)
+        assert max(last) == 3
+        assert set(ended) == {False, True}
+        assert any(ended[last == 3])
+        whole = [name.lower() for name in sample(trained.folder, *arguments[:2])]
+        assert names == [name[:3] for name in whole]
+        assert list(ended) == [len(name) <= 3 for name in whole]
+
+
+def test_a_low_temperature_gives_the_likeliest_and_a_high_one_all_sorts(trained):
+    lowest, low, high = (
+        len(set(sample(trained.folder, f"--temperature={t}", "--num=200"))) for t in (1e-6, 0.5, 3)
+    )
+    assert lowest == 1
+    assert 2 * low < high
+
+
+def test_a_reader_that_has_seen_enough(trained):
+    # More than a pipe holds, so that writing fails once the reader has gone.
+    with start("sample.py", trained.folder, "--num=30000", cwd=trained.cwd) as process:
+        line = process.stdout.readline().decode()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(TIMEOUT) == 0
+    assert [line] == [name + "\n" for name in sample(trained.folder, "--num=1")]
+
+
+# Surroundings.
+
+
+def test_an_ascii_terminal_gets_the_same_names_in_escapes(trained):
+    names = sample(trained.folder, "--num=60")
+    escaped = sample(trained.folder, "--num=60", PYTHONIOENCODING="ascii")
+    assert all(line.isascii() for line in escaped)
+    assert [line.encode().decode("unicode_escape") for line in escaped] == names
+    assert not all(name.isascii() for name in names)
+    assert any("\U0001f995" in name for name in names)
+
+
+def test_json_is_json_in_an_ascii_terminal(trained):
+    rows = json_lines(trained.folder, "--num=60", PYTHONIOENCODING="ascii")
+    assert rows == json_lines(trained.folder, "--num=60")
+
+
+def test_training_in_an_ascii_terminal(trained, tmp_path):
+    out = succeed(
+        "train.py",
+        f"--data={trained.cwd / 'the names.txt'}",
+        "--steps=40",
+        "--out=ä",
+        cwd=tmp_path,
+        PYTHONIOENCODING="ascii",
+    )
+    assert out.isascii()
+    assert runs.load_run(tmp_path / "ä").step == 40
+
+
+def test_a_users_xla_flags_are_kept(trained, tmp_path):
+    environment = {
+        "XLA_FLAGS": f"--xla_dump_to={tmp_path}",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+    }
+    assert sample(trained.folder, **environment) == sample(trained.folder)
+    assert list(tmp_path.iterdir())
+
+
+def test_in_a_terminal_a_bar_shows_progress_and_control_c_saves(trained, tmp_path):
+    arguments = f"--data={trained.cwd / 'the names.txt'}", "--steps=210_000", "--out=run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, sys.executable, SCRIPTS / "train.py", *arguments],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    out = b""
+    while not re.search(rb"step .+ nats a name  .*steps/s, [\d.]+ nats a name\]", out, re.S):
+        block = os.read(process.stdout.fileno(), 65536)
+        assert block, out.decode()
+        out += block
+    process.stdin.write(b"\x03")
+    process.stdin.flush()
+    out = (out + process.communicate(timeout=TIMEOUT)[0]).decode()
+    assert process.returncode == 130
+    assert "Traceback" not in out
+    bars = [part for part in re.split(r"[\r\n]", out.replace("^C", "")) if "%|" in part]
+    assert all(len(bar) <= 100 for bar in bars)
+    done = [re.search(r" ([\d.,]+)(k?)/210[.,]?[0k]+ ", bar).groups() for bar in bars]
+    steps = [float(number.replace(",", "")) * (1000 if kilo else 1) for number, kilo in done]
+    assert steps == sorted(steps)
+    # Steps a second from beginning to end, never seconds a step.
+    assert not re.search(r"\ds/ ?step", out)
+    (saved,) = re.findall(r"train\.py: interrupted; saved (\S+)", out)
+    assert step_of(tmp_path / saved) >= max(steps) * 0.99
+    assert len(sample(tmp_path / "run")) == 10
+
+
+HELP = {
+    "train.py": {
+        "--data": ("name", str(bundled_names())),
+        "--steps": ("step", PRESETS["dinos"].steps),
+        "--hidden-size": ("units", PRESETS["dinos"].hidden_size),
+        "--learning-rate": ("gradient", PRESETS["dinos"].learning_rate),
+        "--clip-value": ("nats", PRESETS["dinos"].clip_value),
+        "--seed": ("random", PRESETS["dinos"].seed),
+        "--out": ("folder", "runs/"),
+        "--overwrite": ("replace", ""),
+    },
+    "sample.py": {
+        "--num": ("names", 10),
+        "--seed": ("random", 0),
+        "--temperature": ("logits", 1.0),
+        "--max-length": ("characters", 50),
+        "--json": ("nats", ""),
+    },
+    "reproduce.py": {
+        "--data": ("name", str(bundled_names())),
+        "--steps": ("step", 12_001),
+        "--json": ("file", ""),
+    },
+}
+
+
+@pytest.mark.parametrize("script", HELP)
+def test_help_shows_every_default_and_unit(script, tmp_path):
+    out = succeed(script, "--help", cwd=tmp_path, COLUMNS="80")
+    positional, options = out.split("options:")
+    entries = re.split(r"\n +(?=--|-h)", options)[1:]
+    shown = {entry.split()[0]: " ".join(entry.split()[1:]) for entry in entries}
+    assert shown.keys() - {"-h,"} == HELP[script].keys()
+    for flag, (meaning, default) in HELP[script].items():
+        assert meaning in shown[flag]
+        assert default == "" or f"{default}" in shown[flag].split("default")[1]
+    # "default: None" tells nobody anything.
+    assert "None" not in out
+    assert {"train.py": "dinos", "sample.py": "folder"}.get(script, "") in positional
+
+
+# reproduce.py: its numbers are tested elsewhere.
+
+
+def test_reproduce_prints_and_writes_the_same_log(trained, tmp_path):
+    data = trained.cwd / "the names.txt"
+    arguments = f"--data={data}", "--json=log ä.json", "--steps"
+    out = succeed("reproduce.py", *arguments, 2001, cwd=tmp_path)
+    log = json.loads((tmp_path / "log ä.json").read_text("utf-8"))
+    assert list(log["smooth_loss"]) == list(log["names"]) == ["0", "2000"]
+    assert log["smooth_loss"]["2000"] < log["smooth_loss"]["0"]
+    assert out == "".join(
+        f"Iteration: {step}, Loss: {loss:f}\n\n"
+        + "".join(f"{n}\n" for n in log["names"][step])
+        + "\n"
+        for step, loss in log["smooth_loss"].items()
+    )
+    assert all(len(names) == 7 for names in log["names"].values())
+    # Fewer steps: the same log up to there, and the file is replaced.
+    shorter = succeed("reproduce.py", *arguments, 2000, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert shorter.startswith("Iteration: 0, ")
+    assert "Iteration: 2000" not in shorter
+    log["smooth_loss"].pop("2000")
+    log["names"].pop("2000")
+    assert json.loads((tmp_path / "log ä.json").read_text("utf-8")) == log
+
+
+# Bad input: one line, exit code 2, and nothing written or lost.
+
+BAD_FILES = {
+    "none.txt": ["No such file"],
+    "other": ["directory"],
+    "names.txt/x": ["Not a directory"],
+    "empty.txt": ["no names", "one name a line"],
+    "blank.txt": ["no names", "one name a line"],
+    "mark.txt": ["no names", "one name a line"],
+    "bytes.txt": ["UTF-8", "0xff", "offset 5"],
+    "long.txt": ["100,000 characters", "line 2", "1,000"],
+}
+BAD_NUMBERS = ["-1", "nan", "1e400", "9" * 400, "abc", ""]
+WHOLE, ZERO = ["1.5"], ["0"]
+NUMBERS = {
+    ("train.py", "--steps"): WHOLE + ZERO,
+    ("train.py", "--hidden-size"): WHOLE + ZERO,
+    ("train.py", "--learning-rate"): ZERO,
+    ("train.py", "--clip-value"): ZERO,
+    ("train.py", "--seed"): WHOLE,
+    ("sample.py", "--num"): WHOLE + ZERO,
+    ("sample.py", "--seed"): WHOLE,
+    ("sample.py", "--temperature"): ZERO,
+    ("sample.py", "--max-length"): WHOLE + ZERO,
+    ("reproduce.py", "--steps"): WHOLE + ZERO,
+}
+FIRST = {
+    "train.py": ["--data=names.txt", "--out=new"],
+    "sample.py": ["run"],
+    "reproduce.py": ["--data=names.txt", "--json=new.json"],
+}
+
+
+def refuse(place, script, *arguments, says):
+    before = snapshot(place)
+    result = run(script, *arguments, cwd=place)
+    assert_one_line(result, script, code=2)
+    assert result.out == ""
+    for part in says:
+        assert part in result.err
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize("script", ["train.py", "reproduce.py"])
+@pytest.mark.parametrize("file", BAD_FILES)
+def test_bad_files(script, file, place):
+    refuse(place, script, *FIRST[script], f"--data={file}", says=[file, *BAD_FILES[file]])
+
+
+@pytest.mark.parametrize(("script", "flag"), NUMBERS)
+def test_bad_numbers(script, flag, place):
+    for value in BAD_NUMBERS + NUMBERS[script, flag]:
+        # Whether it says "--hidden-size" or "hidden size".
+        words = re.sub("^--", "", flag).replace("-", " ")
+        before = snapshot(place)
+        result = run(script, *FIRST[script], f"{flag}={value}", cwd=place)
+        assert_one_line(result, script, code=2)
+        assert words in result.err.replace("-", " "), value
+        assert snapshot(place) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "says"),
+    [
+        ("train.py", ["--hiden-size", "3"], ["--hiden-size", "did you mean --hidden-size"]),
+        ("train.py", ["--hiden-size=3"], ["--hiden-size", "did you mean --hidden-size"]),
+        ("train.py", ["--step=3"], ["--step", "did you mean --steps"]),
+        ("train.py", ["dinos", "--overwite"], ["--overwite", "did you mean --overwrite"]),
+        ("train.py", ["--learning_rate", "0.1"], ["did you mean --learning-rate"]),
+        ("sample.py", ["--temprature", "2"], ["--temprature", "did you mean --temperature"]),
+        ("reproduce.py", ["--setps", "3"], ["--setps", "did you mean --steps"]),
+        ("sample.py", ["--qqqq"], ["--qqqq", "--help"]),
+        ("train.py", ["dino"], ["'dino'", "dinos"]),
+        ("train.py", ["dinos", "rest"], ["rest"]),
+        ("sample.py", ["rest"], ["rest"]),
+        ("train.py", ["--steps"], ["--steps"]),
+        ("train.py", ["--overwrite"], []),
+    ],
+)
+def test_bad_arguments(script, arguments, says, place):
+    first = [] if arguments == ["--overwrite"] else FIRST[script]
+    refuse(place, script, *first, *arguments, says=says)
+
+
+def test_a_missing_run(place):
+    refuse(place, "sample.py", says=["required"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--out=run"], ["run holds a run", "--overwrite"]),
+        (["--out=other"], ["other holds other files"]),
+        (["--out=other", "--overwrite"], ["other holds other files"]),
+        (["--out=."], ["holds other files"]),
+        (["--out=names.txt"], ["names.txt is a file"]),
+        (["--out=names.txt", "--overwrite"], ["names.txt is a file"]),
+        (["--out=names.txt/a/b"], ["names.txt/a"]),
+        (["--out=run", "--overwrite", "--steps=-1"], ["steps"]),
+        (["--out=run", "--overwrite", "--data=bytes.txt"], ["bytes.txt"]),
+        (["--out=run", "--overwrite", "--data=none.txt"], ["none.txt"]),
+    ],
+)
+def test_bad_folders_for_a_run(arguments, says, place):
+    refuse(place, "train.py", "--data=names.txt", *arguments, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--json=none/log.json"], ["none"]),
+        (["--json=names.txt/log.json"], ["names.txt/log.json"]),
+        # Said before the work, not after it.
+        (["--json=other"], ["other", "directory"]),
+        # The file it reads is not one to write.
+        (["--json=names.txt"], ["names.txt", "--json"]),
+        (["--json=blank.txt", "--data=none.txt"], ["none.txt"]),
+    ],
+)
+def test_bad_files_for_a_log(arguments, says, place):
+    refuse(place, "reproduce.py", "--data=names.txt", "--steps=1", *arguments, says=says)
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("none", "not a folder"),
+        ("names.txt", "not a folder"),
+        ("names.txt/x", "not a folder"),
+        ("other", "not a run"),
+        (".", "not a run"),
+    ],
+)
+def test_what_is_not_a_run(folder, says, place):
+    refuse(place, "sample.py", folder, says=[folder, says, "scripts/train.py"])
+
+
+def edit_metadata(content, **changes):
+    """A checkpoint file with other metadata, and a new checksum of the archive, not of its own."""
+    path = Path(content)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    metadata = json.loads(str(arrays["metadata"])) | changes
+    np.savez(path, **arrays | {"metadata": np.array(json.dumps(metadata))})
+
+
+def edit_array(path):
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["params/readout/bias"] += 1
+    np.savez(path, **arrays)
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "empty": (lambda path: path.write_bytes(b""), "damaged"),
+    "halved": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
+    "a byte flipped": (flip_byte, "damaged"),
+    "an array edited": (edit_array, "checksum"),
+    "its step edited": (lambda path: edit_metadata(path, step=1), "checksum"),
+    "a newer format": (lambda path: edit_metadata(path, format=checkpoint.FORMAT + 1), "newer"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "directory"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_checkpoints(damage, place):
+    newest = checkpoints(place / "run")[-1]
+    spoil, says = DAMAGE[damage]
+    spoil(newest)
+    refuse(place, "sample.py", "run", says=[str(newest.relative_to(place)), says])
+
+
+def test_changed_names_matter_to_json_alone(place):
+    names = place / "run" / "names.txt"
+    names.write_bytes(names.read_bytes() + b"more\n")
+    refuse(place, "sample.py", "run", "--json", says=["run/names.txt", "changed"])
+    names.unlink()
+    refuse(place, "sample.py", "run", "--json", says=["run/names.txt", "No such file"])
+    assert len(sample(place / "run")) == 10
+
+
+# Interrupts, kills and numbers that blow up.
+
+
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [
+        ("train.py", "dinojax.data"),
+        ("train.py", "numpy"),
+        ("train.py", "jax"),
+        ("train.py", "jaxlib.xla_client"),
+        ("train.py", "optax"),
+        ("sample.py", "numpy"),
+        ("sample.py", "jax"),
+        ("reproduce.py", "numpy"),
+    ],
+)
+def test_an_interrupt_while_importing(script, module, place, tmp_path_factory):
+    before = snapshot(place)
+    folder = tmp_path_factory.mktemp("trap")
+    environment = trap(folder, "import", f"<{module}>", [1], signal.SIGINT)
+    result = run(script, *FIRST[script], cwd=place, **environment)
+    assert_one_line(result, script, code=130)
+    assert result.out == ""
+    assert snapshot(place) == before
+
+
+def test_an_interrupt_saves(place):
+    """The real thing: a signal from outside, at some moment after the first report."""
+    process = start("train.py", "--data=names.txt", "--steps=210_000", "--out=new", cwd=place)
+    read = ""
+    while not re.search("^step", read, re.M):
+        read += process.stdout.readline().decode()
+        assert process.poll() is None, read
+    process.send_signal(signal.SIGINT)
+    result = finish(process, read)
+    assert_one_line(result, "train.py", code=130)
+    newest = checkpoints(place / "new")[-1]
+    assert result.err.strip() == f"train.py: interrupted; saved {newest.relative_to(place)}"
+    reported = int(re.search(r"^step +([\d,]+)", read, re.M)[1].replace(",", ""))
+    assert reported <= step_of(newest) < 210_000
+    assert len(sample(place / "new")) == 10
+
+
+@pytest.mark.parametrize("counts", [[1], [2], [2, 3]])
+def test_interrupts_while_saving(counts, place):
+    """The second save is in the midst of training; the third is the one that Ctrl-C asks for."""
+    environment = trap(place / "trap", "os.rename", "checkpoint-", counts, signal.SIGINT)
+    arguments = "--data=names.txt", "--steps=7000", "--out=new"
+    result = run("train.py", *arguments, cwd=place, **environment)
+    assert_one_line(result, "train.py", code=130)
+    found = checkpoints(place / "new")
+    assert all(step_of(path) < 7000 for path in found)
+    if counts != [1]:
+        assert runs.load_run(place / "new").step == step_of(found[-1])
+    if counts == [2]:
+        assert f"saved new/{found[-1].name}" in result.err
+
+
+def test_an_interrupt_while_the_process_ends(place):
+    environment = trap(place / "trap", "exit", "", [1], signal.SIGINT)
+    result = run("sample.py", "run", cwd=place, **environment)
+    assert lines(result.out) == sample(place / "run")
+    assert (result.err, result.code) in (("", 0), ("sample.py: interrupted\n", 130))
+
+
+@pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGKILL])
+def test_signals_at_any_moment(what, place):
+    generator = random.Random(0)
+    # Interrupts while it compiles, kills while it trains.
+    environment = {"JAX_ENABLE_COMPILATION_CACHE": str(what != signal.SIGINT).lower()}
+    for folder in (place / "new 1", place / "new 2", place / "new 3"):
+        arguments = "--data=names.txt", "--steps=400_000", f"--out={folder.name}"
+        process = start("train.py", *arguments, cwd=place, **environment)
+        read = process.stdout.readline().decode()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(generator.uniform(0, 1.5))
+        process.send_signal(what)
+        result = finish(process, read)
+        assert read.startswith("3 names")
+        if what == signal.SIGINT:
+            assert_one_line(result, "train.py", code=130)
+        found = checkpoints(folder)
+        assert all(step_of(path) < 400_000 for path in found)
+        if found:
+            assert runs.load_run(folder).step == step_of(found[-1])
+
+
+@pytest.mark.parametrize(
+    ("event", "count", "left"),
+    [("os.rename", 1, 0), ("open", 3, 2), ("os.rename", 3, 2), ("os.remove", 1, 3)],
+)
+def test_a_kill_while_saving_loses_nothing(event, count, left, place):
+    environment = trap(place / "trap", event, "checkpoint-", [count], signal.SIGKILL)
+    arguments = "--data=names.txt", "--steps=7000", "--out=new"
+    result = run("train.py", *arguments, cwd=place, **environment)
+    assert result.code == -signal.SIGKILL
+    found = checkpoints(place / "new")
+    assert len(found) == left
+    steps = [step_of(path) for path in found]
+    assert steps == sorted(set(steps))
+    if found:
+        assert runs.load_run(place / "new").step == steps[-1]
+    else:
+        assert_one_line(run("sample.py", "new", cwd=place), "sample.py", code=2)
+    if event == "open":
+        assert len(sample(place / "new")) == 10
+    if event == "os.rename":
+        # What the kill left behind is no one else's file, and goes.
+        succeed("train.py", *arguments, "--overwrite", cwd=place)
+        assert len(snapshot(place / "new")) == 3
+        assert runs.load_run(place / "new").step == 7000
+
+
+def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(place):
+    # No setting within the flags' bounds does it: tanh saturates long before float32 overflows.
+    (place / "diverge.py").write_text(
+        "import runpy, sys\n"
+        "import jax.numpy as jnp, optax\n"
+        "from dinojax import train\n"
+        "def clipped_sgd(learning_rate, clip_value):\n"
+        "    return optax.sgd(lambda step: jnp.where(step < 150, learning_rate, jnp.inf))\n"
+        "train.clipped_sgd = clipped_sgd\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    arguments = "--data=names.txt", "--steps=5000", "--out=new"
+    process = subprocess.run(
+        [sys.executable, "diverge.py", SCRIPTS / "train.py", *arguments],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=TIMEOUT,
+        text=True,
+    )
+    result = SimpleNamespace(code=process.returncode, err=process.stderr)
+    assert_one_line(result, "train.py", code=1)
+    # Depending on where the compiled call ended, a parameter shows it or the next step's loss.
+    assert re.search(r"step 15[01]\b", result.err)
+    newest = checkpoints(place / "new")[-1]
+    assert f"new/{newest.name}" in result.err
+    assert 0 < step_of(newest) <= 150
+    assert "New names" not in process.stdout
+    assert len(sample(place / "new")) == 10
