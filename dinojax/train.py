@@ -191,7 +191,7 @@ def run(
         _check_finite(state.params, new_losses, step)
         step += size
         yield state, new_losses
-        size = size * 4 if time.monotonic() - started < 0.1 else max(1, size // 2)
+        size = size * 2 if time.monotonic() - started < 0.1 else max(1, size // 2)
 
 
 def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:

@@ -8,13 +8,18 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinojax.command_line import INTERRUPTED, Parser, run
 from dinojax.config import PRESETS, TrainConfig
 from dinojax.devices import set_cpu_flags
+
+if TYPE_CHECKING:
+    from dinojax.vocab import Vocab
 
 REPORTS = 7
 NAMES_PER_REPORT = 4
@@ -88,27 +93,19 @@ def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
 
 
 def main() -> int:
-    """Train, save and report; returns the exit code."""
+    """Read the names, find a folder, train; returns the exit code."""
     # What takes time to import is imported here, where Ctrl-C is one line.
     parser, arguments, config = parse_arguments()
-    from dinojax.data import capitalized, pad_names, read_names
+    from dinojax.data import read_names
     from dinojax.vocab import build_vocab
 
     with parser.reported_errors():
         names, num_blank = read_names(arguments.data)
     vocab = build_vocab(names)
-    examples = pad_names(names, vocab)
-    num_characters = int(examples.weights.sum(dtype=float))
 
     # JAX takes half a second: what is wrong with the arguments was said before.
     set_cpu_flags()
-    import jax
-    import numpy as np
-    from tqdm import tqdm
-
-    from dinojax import runs, train
-    from dinojax.evaluate import nats_per_name
-    from dinojax.sample import sample_names
+    from dinojax import runs
 
     with parser.reported_errors():
         if arguments.out is None:
@@ -116,72 +113,85 @@ def main() -> int:
         else:
             folder = arguments.out
             runs.take_folder(folder, arguments.overwrite)
-
     blank = f" ({count(num_blank, 'blank line')} skipped)" if num_blank else ""
     print(
         f"{count(len(names), 'name')}{blank}, {count(vocab.size, 'symbol')}; "
         f"{count(config.hidden_size, 'hidden unit')}; {count(config.steps, 'step')}",
         flush=True,
     )
+    return learn(names, vocab, config, folder)
+
+
+def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -> int:
+    """Train on the names, save into the folder, and report; returns the exit code."""
+    import jax
+    import numpy as np
+    from tqdm import tqdm
+
+    from dinojax import runs, train
+    from dinojax.data import capitalized, pad_names
+    from dinojax.evaluate import nats_per_name
+    from dinojax.sample import sample_names
+
+    examples = pad_names(names, vocab)
+    num_characters = int(examples.weights.sum(dtype=float))
     model = runs.build_model(config, vocab)
     optimizer = train.clipped_sgd(config.learning_rate, config.clip_value)
     train_step = train.make_train_step(model, optimizer)
     key_params, key_train, key_sample = jax.random.split(jax.random.key(config.seed), 3)
     # A model that has learned nothing costs log(vocab) nats a character.
     untrained_loss = np.log(vocab.size) * num_characters / len(names)
-    state = jax.jit(
-        lambda: train.init_train_state(
-            key_train, model.init(key_params), model, optimizer, 1, untrained_loss
-        )
-    )()
-    write_names = jax.jit(
-        lambda key, params: sample_names(
-            key, params, model, vocab.newline, NAMES_AT_END, MAX_LENGTH
-        )
-    )
 
-    def new_names(num: int) -> list[str]:
-        key = jax.random.fold_in(key_sample, int(state.step))
-        samples = jax.device_get(write_names(key, state.params))
-        rows = zip(samples.ids[:num], samples.lengths[:num], strict=True)
+    @jax.jit
+    def initial_state() -> train.TrainState:
+        params = model.init(key_params)
+        return train.init_train_state(key_train, params, model, optimizer, 1, untrained_loss)
+
+    @jax.jit
+    def write_names(params: Any, step: Any) -> Any:
+        key = jax.random.fold_in(key_sample, step)
+        return sample_names(key, params, model, vocab.newline, NAMES_AT_END, MAX_LENGTH)
+
+    def new_names(state: train.TrainState) -> list[str]:
+        samples = jax.device_get(write_names(state.params, state.step))
+        rows = zip(samples.ids, samples.lengths, strict=True)
         return [capitalized(vocab.decode(ids[:length])) for ids, length in rows]
 
+    state = initial_state()
     save = partial(runs.save_checkpoint, folder, config=config, vocab=vocab, names=names)
     save(state)
     runs.write_names(folder, names)
-    stop = stop_on_interrupt()
     started = saved = time.monotonic()
-    report_at = [config.steps * i // REPORTS for i in range(1, REPORTS)]
-    with tqdm(total=config.steps, unit=" steps", unit_scale=True, disable=None) as bar:
+    report_at = [config.steps * i // REPORTS for i in range(1, REPORTS + 1)]
+    progress = tqdm(total=config.steps, unit=" steps", unit_scale=True, disable=None)
+    with stop_on_interrupt() as stop, progress:
         try:
             for new_state, losses in train.run(train_step, state, examples, config.steps):
-                state = new_state
-                step = int(state.step)
-                bar.update(len(losses))
-                bar.set_postfix_str(f"{float(state.smoothed_loss):.2f} nats a name", refresh=False)
+                state, step = new_state, int(new_state.step)
+                loss = f"{float(state.smoothed_loss):.2f} nats a name"
+                progress.set_postfix_str(loss, refresh=False)
+                progress.update(len(losses))
                 if stop.is_set():
                     break
-                is_report = bool(report_at) and step >= report_at[0]
+                is_report = report_at[0] <= step < config.steps
                 if is_report:
                     report_at = [at for at in report_at if at > step]
-                    bar.write(
-                        f"step {step:>{len(f'{config.steps:,}')},}  "
-                        f"{float(state.smoothed_loss):5.2f} nats a name  "
-                        + " ".join(new_names(NAMES_PER_REPORT))
-                    )
+                    width = len(f"{config.steps:,}")
+                    some = " ".join(new_names(state)[:NAMES_PER_REPORT])
+                    progress.write(f"step {step:>{width},}  {loss}  {some}")
                 if is_report or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                     save(state)
                     saved = time.monotonic()
         except FloatingPointError as error:
             path = save(state)
-            bar.close()
+            progress.close()
             print(
                 f"train.py: error: {error}; the last good checkpoint is {path}; "
                 "try a smaller --learning-rate",
                 file=sys.stderr,
             )
             return DIVERGED
-    path = save(state)
+        path = save(state)
     if stop.is_set():
         print(f"\ntrain.py: interrupted; saved {path}", file=sys.stderr)
         return INTERRUPTED
@@ -189,7 +199,7 @@ def main() -> int:
 
     nats = jax.jit(lambda params: nats_per_name(params, model, examples))(state.params)
     nats = np.asarray(nats).sum(dtype=float)
-    print("\nNew names:", *new_names(NAMES_AT_END), sep="\n  ")
+    print("\nNew names:", *new_names(state), sep="\n  ")
     print(
         f"\n{nats / len(names):.3f} nats a name, {nats / num_characters:.4f} nats a character "
         "(its newline is one), over all the names it learned from\n"
@@ -204,7 +214,8 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def stop_on_interrupt() -> threading.Event:
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; the second one interrupts at once."""
     stop = threading.Event()
 
@@ -213,7 +224,10 @@ def stop_on_interrupt() -> threading.Event:
         signal.signal(signal.SIGINT, at_once)
 
     at_once = signal.signal(signal.SIGINT, handle)
-    return stop
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, at_once)
 
 
 def command(script: str, *arguments: str) -> str:

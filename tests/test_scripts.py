@@ -32,7 +32,7 @@ ENVIRONMENT = {
 ODD_FILE = "\ufeffÁda\r\n\r\nЩит\nx\n  \n日本語\na\u2028b\nÁda\r\nzoë\n\U0001f995é".encode()
 """A byte order mark, three kinds of line end, blank lines, scripts, a duplicate, one letter."""
 ODD_NAMES = ["áda", "щит", "x", "日本語", "a\u2028b", "áda", "zoë", "\U0001f995é"]
-FLAGS = {"steps": 300, "hidden-size": 20, "learning-rate": 0.05, "clip-value": 2.0, "seed": 3}
+FLAGS = {"steps": 2500, "hidden-size": 20, "learning-rate": 0.01, "clip-value": 2.0, "seed": 3}
 
 # Sends a signal to its own process at a chosen event, so that no test of it waits for a clock.
 TRAP = """
@@ -173,13 +173,20 @@ def place(trained, tmp_path):
 def test_training_says_what_it_reads_and_how_it_learns(trained):
     first = lines(trained.out)[0]
     symbols = len(build_vocab(ODD_NAMES).characters)
-    for part in ("8 names", "2 blank lines", f"{symbols} symbols", "20 hidden units", "300 steps"):
+    for part in (
+        "8 names",
+        "2 blank lines",
+        f"{symbols} symbols",
+        "20 hidden units",
+        "2,500 steps",
+    ):
         assert part in first
     reports = re.findall(r"^step +([\d,]+) +(\d+\.\d+) nats a name  (.+)$", trained.out, re.M)
     steps = [int(step.replace(",", "")) for step, _, _ in reports]
-    assert len(steps) >= 3
+    # At least where a compiled call ends, every 1,000 steps.
+    assert len(steps) >= 2
     assert steps == sorted(set(steps))
-    assert steps[-1] <= 300
+    assert steps[-1] < 2500
     assert float(reports[-1][1]) < float(reports[0][1])
 
 
@@ -198,7 +205,7 @@ def test_training_ends_with_ten_names_and_the_exact_loss(trained):
     assert a_name == pytest.approx(nats / len(ODD_NAMES), abs=6e-4)
     num_characters = sum(len(name) + 1 for name in ODD_NAMES)
     assert a_character == pytest.approx(nats / num_characters, abs=6e-5)
-    assert re.search(r"^300 steps in \d+\.\d+ s\b", trained.out, re.M)
+    assert re.search(r"^2,500 steps in \d+\.\d+ s\b", trained.out, re.M)
 
 
 def test_the_command_at_the_end_works_when_pasted(trained):
@@ -220,7 +227,7 @@ def test_the_run_holds_the_settings_the_names_and_two_checkpoints(trained):
     for name, value in FLAGS.items():
         assert getattr(loaded.config, name.replace("-", "_")) == value
     assert runs.read_names(trained.folder, loaded.names_sha256) == ODD_NAMES
-    assert loaded.step == 300
+    assert loaded.step == 2500
     assert len(checkpoints(trained.folder)) == 2
     assert len(list(trained.folder.iterdir())) == 3
 
@@ -248,7 +255,7 @@ def test_training_is_that_of_the_library(trained):
 def test_the_same_seed_gives_the_same_bytes(trained):
     arguments = "--data=the names.txt", *trained.flags, "--out=again"
     succeed("train.py", *arguments, cwd=trained.cwd, JAX_ENABLE_COMPILATION_CACHE="false")
-    last = "checkpoint-000000300.npz"
+    last = "checkpoint-000002500.npz"
     assert (trained.cwd / "again" / last).read_bytes() == (trained.folder / last).read_bytes()
 
 
@@ -290,12 +297,6 @@ def test_overwrite_replaces_the_run_and_no_other_file(place):
     assert runs.load_run(place / "run").step == 20
 
 
-def test_an_empty_folder_is_taken(place):
-    (place / "new").mkdir()
-    succeed("train.py", "--data=names.txt", "--steps=20", "--out=new", cwd=place)
-    assert runs.load_run(place / "new").step == 20
-
-
 # Sampling.
 
 
@@ -314,7 +315,7 @@ def json_lines(folder, *arguments, **environment):
     return [json.loads(line) for line in sample(folder, "--json", *arguments, **environment)]
 
 
-@pytest.mark.parametrize("flags", [[], ["--temperature=0.6"], ["--max-length=3"]])
+@pytest.mark.parametrize("flags", [[], ["--temperature=0.6"], ["--max-length=2"]])
 def test_json(flags, trained):
     """One object a line; the log-probability is the model's at temperature 1, nats."""
     arguments = "--num=300", "--seed=3", *flags
@@ -337,14 +338,14 @@ def test_json(flags, trained):
     assert len({row["in_training_data"] for row in rows}) == 2
     if not flags:
         assert [row["name"] for row in rows] == sample(trained.folder, *arguments)
-    if "--max-length=3" in flags:
-        assert all(last[~ended] == 3)
-        assert max(last) == 3
+    if "--max-length=2" in flags:
+        assert all(last[~ended] == 2)
+        assert max(last) == 2
         assert set(ended) == {False, True}
-        assert any(ended[last == 3])
+        assert any(ended[last == 2])
         whole = [name.lower() for name in sample(trained.folder, *arguments[:2])]
-        assert names == [name[:3] for name in whole]
-        assert list(ended) == [len(name) <= 3 for name in whole]
+        assert names == [name[:2] for name in whole]
+        assert list(ended) == [len(name) <= 2 for name in whole]
 
 
 def test_a_low_temperature_gives_the_likeliest_and_a_high_one_all_sorts(trained):
@@ -382,7 +383,8 @@ def test_json_is_json_in_an_ascii_terminal(trained):
     assert rows == json_lines(trained.folder, "--num=60")
 
 
-def test_training_in_an_ascii_terminal(trained, tmp_path):
+def test_training_in_an_ascii_terminal_and_an_empty_folder(trained, tmp_path):
+    (tmp_path / "ä").mkdir()
     out = succeed(
         "train.py",
         f"--data={trained.cwd / 'the names.txt'}",
