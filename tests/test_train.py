@@ -171,7 +171,10 @@ def test_figures_of_the_exercise_for_one_step(x64):
 def test_clipping_bounds_every_update():
     model, optimizer = make_model(), train.clipped_sgd(0.1, 0.01)
     state = make_state(model, optimizer)
-    huge = lambda *args: 1e6 * summed_cross_entropy(*args)  # noqa: E731
+
+    def huge(logits, targets, weights):
+        return 1e6 * summed_cross_entropy(logits, targets, weights)
+
     new, _ = train.make_train_step(model, optimizer, huge)(state, column("triceratops"))
     moves = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, new.params)
     bound = 0.1 * 0.01
@@ -222,7 +225,10 @@ def test_a_handful_of_names_can_be_memorised():
 def test_a_loss_of_ones_own_is_what_is_minimised():
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
-    small_logits = lambda logits, targets, weights: jnp.sum(logits**2)  # noqa: E731
+
+    def small_logits(logits, targets, weights):
+        return jnp.sum(logits**2)
+
     step = jax.jit(train.make_train_step(model, optimizer, small_logits))
     _, first = step(state, column("rex"))
     for _ in range(100):
