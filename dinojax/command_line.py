@@ -98,4 +98,6 @@ def run(main: Callable[[], int]) -> NoReturn:
     except OSError as error:
         print(f"{program}: error: {describe(error)}", file=sys.stderr)
         code = BAD_INPUT
+    # All is said; Python takes a moment to end, in which a late Ctrl-C would change the exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

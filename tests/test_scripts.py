@@ -47,6 +47,12 @@ def hook(name, arguments):
             os.kill(os.getpid(), signal)
 if event == "exit":
     atexit.register(os.kill, os.getpid(), signal)
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, self.signal)
+if event == "teardown":
+    last = Last()
+    last.signal = signal
 sys.addaudithook(hook)
 """
 
@@ -175,7 +181,7 @@ def test_training_says_what_it_reads_and_how_it_learns(trained):
     symbols = len(build_vocab(ODD_NAMES).characters)
     for part in (
         "8 names",
-        "2 blank lines",
+        "2 blank lines skipped",
         f"{symbols} symbols",
         "20 hidden units",
         "2,500 steps",
@@ -658,6 +664,17 @@ def edit_array(path):
     np.savez(path, **arrays)
 
 
+class Payload:
+    """What NumPy would run if it were let unpickle a checkpoint."""
+
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+def hide_code(path):
+    np.savez(path, metadata=np.array([Payload()], dtype=object))
+
+
 def flip_byte(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -668,6 +685,7 @@ DAMAGE = {
     "empty": (lambda path: path.write_bytes(b""), "damaged"),
     "halved": (lambda path: os.truncate(path, path.stat().st_size // 2), "damaged"),
     "a byte flipped": (flip_byte, "damaged"),
+    "code hidden in it": (hide_code, "damaged"),
     "an array edited": (edit_array, "checksum"),
     "its step edited": (lambda path: edit_metadata(path, step=1), "checksum"),
     "a newer format": (lambda path: edit_metadata(path, format=checkpoint.FORMAT + 1), "newer"),
@@ -750,8 +768,10 @@ def test_interrupts_while_saving(counts, place):
         assert f"saved new/{found[-1].name}" in result.err
 
 
-def test_an_interrupt_while_the_process_ends(place):
-    environment = trap(place / "trap", "exit", "", [1], signal.SIGINT)
+@pytest.mark.parametrize("moment", ["exit", "teardown"])
+def test_an_interrupt_while_the_process_ends(moment, place):
+    """Before and after Python gives up its own handlers: where a second Ctrl-C often arrives."""
+    environment = trap(place / "trap", moment, "", [1], signal.SIGINT)
     result = run("sample.py", "run", cwd=place, **environment)
     assert lines(result.out) == sample(place / "run")
     assert (result.err, result.code) in (("", 0), ("sample.py: interrupted\n", 130))
