@@ -75,7 +75,7 @@ def describe(error: Exception) -> str:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Call `main` and exit with its code; an interrupt or a failing device is one line."""
+    """Call `main` and exit with its code; an interrupt or an OSError is one line."""
     program = os.path.basename(sys.argv[0])
 
     def interrupt(*_: Any) -> NoReturn:

@@ -67,7 +67,7 @@ def next_free_folder(preset: str) -> Path:
 def take_folder(folder: Path, overwrite: bool) -> None:
     """Make `folder` for a new run, or take it as it is if it is empty but for leftovers.
 
-    With `overwrite`, the run that it holds is removed, and no other file in it.
+    With `overwrite` it may hold a run, which stays until `start_run` has replaced it.
 
     Raises:
         OSError: the folder cannot be made.
@@ -81,8 +81,22 @@ def take_folder(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} holds a run; choose another --out, or give --overwrite")
     if not checkpoints and set(folder.iterdir()) - set(folder.glob(LEFTOVERS)):
         raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
-    for file in checkpoints:
-        file.unlink()
+
+
+def start_run(
+    folder: Path, state: TrainState, config: TrainConfig, vocab: Vocab, names: Sequence[str]
+) -> None:
+    """Write the first checkpoint and the names of a new run, in the place of a run before it.
+
+    Raises:
+        OSError: a file cannot be written; if it is the checkpoint, the run before is still there.
+    """
+    earlier = _checkpoints(folder)
+    first = save_checkpoint(folder, state, config, vocab, names)
+    for path in earlier:
+        if path != first:
+            path.unlink(missing_ok=True)
+    write_names(folder, names)
 
 
 def write_names(folder: Path, names: Sequence[str]) -> None:
@@ -110,7 +124,7 @@ def read_names(folder: Path, names_sha256: str) -> list[str]:
 def save_checkpoint(
     folder: Path, state: TrainState, config: TrainConfig, vocab: Vocab, names: Sequence[str]
 ) -> Path:
-    """Write a checkpoint into a run's folder, then remove all but the newest two.
+    """Write a checkpoint into a run's folder, then remove those before it but for the newest.
 
     Raises:
         OSError: it cannot be written; those before it are still there.
@@ -128,7 +142,9 @@ def save_checkpoint(
         },
     }
     checkpoint.save(path, state, metadata)
-    for old in _checkpoints(folder)[:-KEPT_CHECKPOINTS]:
+    checkpoints = _checkpoints(folder)
+    up_to_this = checkpoints[: checkpoints.index(path) + 1]
+    for old in up_to_this[:-KEPT_CHECKPOINTS]:
         old.unlink(missing_ok=True)
     for leftover in folder.glob(LEFTOVERS):
         leftover.unlink(missing_ok=True)

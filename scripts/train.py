@@ -158,9 +158,9 @@ def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -
         return [capitalized(vocab.decode(ids[:length])) for ids, length in rows]
 
     state = initial_state()
+    runs.start_run(folder, state, config, vocab, names)
     save = partial(runs.save_checkpoint, folder, config=config, vocab=vocab, names=names)
-    save(state)
-    runs.write_names(folder, names)
+    failure = None
     started = saved = time.monotonic()
     report_at = [config.steps * i // REPORTS for i in range(1, REPORTS + 1)]
     progress = tqdm(total=config.steps, unit=" steps", unit_scale=True, disable=None)
@@ -183,15 +183,17 @@ def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -
                     save(state)
                     saved = time.monotonic()
         except FloatingPointError as error:
+            failure = error
+        finally:
+            # Whatever ended the loop, if only that nobody reads what it prints any more.
             path = save(state)
-            progress.close()
-            print(
-                f"train.py: error: {error}; the last good checkpoint is {path}; "
-                "try a smaller --learning-rate",
-                file=sys.stderr,
-            )
-            return DIVERGED
-        path = save(state)
+    if failure:
+        print(
+            f"train.py: error: {failure}; the last good checkpoint is {path}; "
+            "try a smaller --learning-rate",
+            file=sys.stderr,
+        )
+        return DIVERGED
     if stop.is_set():
         print(f"\ntrain.py: interrupted; saved {path}", file=sys.stderr)
         return INTERRUPTED

@@ -148,9 +148,38 @@ def test_overwrite_removes_the_checkpoints_and_no_other_file(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 10**9)
     add_foreign(tmp_path)
+    before = listing(tmp_path)
     runs.take_folder(tmp_path, overwrite=True)
-    assert set(listing(tmp_path)) - {runs.NAMES_FILE} == set(FOREIGN)
+    assert listing(tmp_path) == before
+    runs.start_run(tmp_path, make_state(0), CONFIG, VOCAB, NAMES)
+    own = {"checkpoint-000000000.npz", runs.NAMES_FILE}
+    assert set(listing(tmp_path)) - own == set(FOREIGN)
+    assert own <= set(listing(tmp_path))
     assert_foreign_untouched(tmp_path)
+
+
+def test_a_run_that_cannot_start_leaves_the_one_before_it(tmp_path, monkeypatch):
+    save(tmp_path, 10, seed=1)
+    save(tmp_path, 20, seed=2)
+    runs.write_names(tmp_path, NAMES)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        runs.start_run(tmp_path, make_state(0), CONFIG, VOCAB, ["x"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_save_keeps_what_it_wrote_and_the_later_ones(tmp_path):
+    save(tmp_path, 10)
+    save(tmp_path, 20)
+    path = save(tmp_path, 5)
+    assert path.exists()
+    names = [f"checkpoint-{step:09d}.npz" for step in (5, 10, 20)]
+    assert listing(tmp_path) == names
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -855,3 +855,22 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
     assert 0 < step_of(newest) <= 150
     assert "New names" not in process.stdout
     assert len(sample(place / "new")) == 10
+
+
+def test_a_training_that_cannot_start_leaves_the_run_it_was_to_replace(place):
+    before = snapshot(place / "run")
+    arguments = "--data=names.txt", "--steps=20", "--out=run", "--overwrite"
+    result = run("train.py", *arguments, cwd=place, JAX_PLATFORMS="nonsense")
+    assert result.code != 0
+    assert snapshot(place / "run") == before
+
+
+def test_a_training_whose_reader_has_gone_saves_what_it_learned(place):
+    process = start(
+        "train.py", "--data=names.txt", "--steps=7000", "--out=new", cwd=place, PYTHONUNBUFFERED="1"
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == 0
+    process.stderr.close()
+    assert step_of(checkpoints(place / "new")[-1]) >= 1000
