@@ -22,7 +22,7 @@ def scan(
 ) -> tuple[State, jax.Array]:
     """A cell over `projected` [time, ..., features]: its last state, outputs [time, ..., hidden].
 
-    This is the definition; JAX differentiates it in any mode, to any order.
+    This is the definition; JAX differentiates it to any order (forward over reverse, too).
     """
     return lax.scan(partial(step, cell, params), state, projected)
 

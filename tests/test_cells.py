@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from dinojax import recurrence
 from dinojax.cells import linear, vanilla
@@ -85,3 +86,26 @@ def test_linear_takes_ids_of_any_integer_type(dtype):
     kernel = jnp.arange(12.0).reshape(3, 4)
     rows = linear(kernel, jnp.array([2, 0, 3], dtype))
     np.testing.assert_array_equal(rows, np.stack([kernel[2], kernel[0], np.zeros(4)]))
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (3, 2)])
+def test_derivatives_of_linear(leading, x64):
+    key_kernel, key_inputs = jax.random.split(jax.random.key(0))
+    kernel = jax.random.normal(key_kernel, (INPUT, HIDDEN), jnp.float64)
+    inputs = jax.random.normal(key_inputs, (*leading, INPUT), jnp.float64)
+
+    def curved(kernel, inputs):
+        return jnp.sin(linear(jnp.tanh(kernel), jnp.tanh(inputs)))
+
+    check_grads(curved, (kernel, inputs), order=2, modes=["rev"])
+    gradient = jax.grad(lambda *args: curved(*args).sum(), argnums=(0, 1))
+    plain = jax.grad(
+        lambda k, x: jnp.sin(jnp.matmul(jnp.tanh(x), jnp.tanh(k))).sum(), argnums=(0, 1)
+    )
+    # Forward over reverse, as for products of a Hessian and a vector.
+    for ours, expected in zip(
+        jax.tree.leaves(jax.jvp(gradient, (kernel, inputs), (kernel, inputs))),
+        jax.tree.leaves(jax.jvp(plain, (kernel, inputs), (kernel, inputs))),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-14)
