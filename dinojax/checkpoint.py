@@ -58,8 +58,8 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         metadata = json.loads(str(arrays.pop("metadata")[()]))
         version, sha256 = metadata["format"], metadata.pop("sha256", None)
     # Of damaged archives, zipfile and the libraries below it raise a dozen kinds of exception.
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint of dinojax: {error}") from None
+    except Exception:
+        raise ValueError(f"{path} is damaged or not a checkpoint of dinojax") from None
     if version != FORMAT:
         raise ValueError(
             f"{path} has checkpoint format {version}, this dinojax reads {FORMAT}; "

@@ -5,12 +5,15 @@ import difflib
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+MAX_DIGITS = 20
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -40,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
         """Parse all arguments, or report the first that is unknown."""
-        args = sys.argv[1:] if args is None else args
+        args = join_negative_numbers(sys.argv[1:] if args is None else args)
         # Before argparse complains of what followed the unknown flag.
         for argument in args:
             self._check_flag(argument)
@@ -67,6 +70,58 @@ class Parser(argparse.ArgumentParser):
             self.error(describe(error))
 
 
+def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
+    """The arguments with "--flag", "-1e-3" as "--flag=-1e-3": argparse takes it for a flag."""
+    joined: list[str] = []
+    for argument in arguments:
+        with suppress(ValueError):
+            flag = joined[-1] if joined else ""
+            if argument.startswith("-") and flag.startswith("--") and "=" not in flag:
+                float(argument)
+                joined[-1] += f"={argument}"
+                continue
+        joined.append(argument)
+    return joined
+
+
+def whole_number(text: str) -> int:
+    """The type of an argument that is a whole number."""
+    with suppress(ValueError):
+        if len(text) <= MAX_DIGITS:
+            return int(text)
+    shown = repr(text) if len(text) <= MAX_DIGITS else f"{len(text):,} characters"
+    raise argparse.ArgumentTypeError(f"expected a whole number such as 1000, got {shown}")
+
+
+def number(text: str) -> float:
+    """The type of an argument that is a number."""
+    with suppress(ValueError):
+        return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {text[:MAX_DIGITS]!r}")
+
+
+def path(text: str) -> Path:
+    """The type of an argument that is a path."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    return Path(text)
+
+
+def check_writable(path: Path) -> None:
+    """Raise an OSError if a file cannot be written there, before the work whose result it takes."""
+    is_new = not path.exists()
+    path.open("a").close()
+    if is_new:
+        path.unlink()
+
+
+def visible(text: str) -> str:
+    """What may be shown in a terminal: control characters, which could steer it, as escapes."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
+    )
+
+
 def describe(error: Exception) -> str:
     """An exception in one line: what was wrong and where."""
     if isinstance(error, OSError) and error.strerror:
@@ -77,6 +132,9 @@ def describe(error: Exception) -> str:
 def run(main: Callable[[], int]) -> NoReturn:
     """Call `main` and exit with its code; an interrupt or an OSError is one line."""
     program = os.path.basename(sys.argv[0])
+    # As after `>&-`: what nobody wants to read is written nowhere.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
     def interrupt(*_: Any) -> NoReturn:
         # Not by an exception: libraries turn one that meets them at work into errors of their own,

@@ -106,13 +106,22 @@ def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
     """
     if not names:
         raise ValueError("expected at least one name, got none")
-    shape = max(map(len, names)) + 1, len(names)
-    inputs = np.full(shape, vocab.no_character, vocab.dtype)
-    targets = np.full(shape, vocab.newline, vocab.dtype)
-    weights = np.zeros(shape, np.float32)
-    for column, name in enumerate(names):
+    for name in names:
         if "\n" in name:
             raise ValueError(f"expected names without newlines, got {name!r}")
-        inputs[1 : len(name) + 1, column] = targets[: len(name), column] = vocab.encode(name)
-        weights[: len(name) + 1, column] = 1
-    return Batch(inputs, targets, weights)
+    try:
+        ids = vocab.encode("".join(names))
+    except ValueError:
+        # It gives the position in all the names: say it again of the one name.
+        for name in names:
+            vocab.encode(name)
+        raise
+    lengths = np.array([len(name) for name in names])
+    time = np.arange(lengths.max() + 1)[:, None]
+    shape = len(time), len(names)
+    # Written name by name, that is column by column, as the names stand one after the other.
+    targets = np.full(shape, vocab.newline, vocab.dtype)
+    targets.T[(time < lengths).T] = ids
+    inputs = np.full(shape, vocab.no_character, vocab.dtype)
+    inputs[1:] = np.where(time[1:] <= lengths, targets[:-1], vocab.no_character)
+    return Batch(inputs, targets, (time <= lengths).astype(np.float32))

@@ -166,7 +166,13 @@ def load_run(folder: Path) -> Run:
             f"{folder} is not a run: it has no checkpoint; expected a folder that "
             "scripts/train.py wrote"
         )
-    metadata, arrays = checkpoint.load(checkpoints[-1])
+    try:
+        metadata, arrays = checkpoint.load(checkpoints[-1])
+    except ValueError as error:
+        if len(checkpoints) > 1:
+            hint = f"; remove it to use the one before it, {checkpoints[-2].name}"
+            raise ValueError(f"{error}{hint}") from None
+        raise
     try:
         config = TrainConfig(**metadata["config"])
         vocab = Vocab(metadata["characters"])

@@ -1,9 +1,8 @@
 """Training: the optimizer, one step, many steps in one compiled scan, and the loop around them."""
 
-import math
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 
 import jax
@@ -146,21 +145,26 @@ def train_steps(
     return lax.scan(body, state, (jnp.arange(len(order)), order))
 
 
-def example_order(
-    key: jax.Array, epoch: jax.Array | int, offset: jax.Array | int, num: int, num_examples: int
-) -> jax.Array:
-    """Indices of the next `num` examples, [num], from place `offset` of `epoch` on.
+def epoch_order(key: jax.Array, epoch: jax.Array | int, num_examples: int) -> jax.Array:
+    """Indices of all examples in the order in which an epoch reads them, [num_examples].
 
-    Each epoch is a fresh permutation of all examples, drawn from `fold_in(key, epoch)`; one follows
-    the other without a gap, so that every example is read equally often, whatever the batch size.
+    A fresh permutation for each epoch, drawn from `fold_in(key, epoch)`.
     """
+    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
 
-    def permutation(epoch: jax.Array) -> jax.Array:
-        return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
 
-    num_epochs = math.ceil(num / num_examples) + 1
-    epochs = jax.vmap(permutation)(epoch + jnp.arange(num_epochs))
-    return lax.dynamic_slice(epochs.ravel(), (offset,), (num,))
+def example_order(
+    read_epoch: Callable[[int], np.ndarray], first: int, num: int, num_examples: int
+) -> np.ndarray:
+    """Indices of the examples that a run reads as its `first`, `first + 1`, .., [num].
+
+    `read_epoch(epoch)` gives the `epoch_order` of each. One epoch follows the other without a gap,
+    so that every example is read equally often, whatever the batch size.
+    """
+    epoch, offset = divmod(first, num_examples)
+    num_epochs = -(-(offset + num) // num_examples)
+    epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
+    return np.concatenate(epochs)[offset : offset + num]
 
 
 def run(
@@ -176,16 +180,23 @@ def run(
             came before are good.
     """
     compiled = jax.jit(partial(train_steps, train_step))
-    draw_order = jax.jit(example_order, static_argnames=("num", "num_examples"))
+    draw_epoch = jax.jit(epoch_order, static_argnames="num_examples")
     num_examples = examples.inputs.shape[1]
+
+    key = state.key
+
+    # A long list takes many calls to read once, and a second to shuffle.
+    @lru_cache(maxsize=2)
+    def read_epoch(epoch: int) -> np.ndarray:
+        return np.asarray(draw_epoch(key, epoch, num_examples=num_examples))
+
     step, size = int(state.step), 1
     while step < steps:
         started = time.monotonic()
         # Up to a multiple of the largest size, so that reports fall on round numbers.
         size = min(size, CHUNK_SIZE - step % CHUNK_SIZE, steps - step)
-        # In Python's integers: a long run passes more examples than 32 bits count.
-        epoch, offset = divmod(step * batch_size, num_examples)
-        order = draw_order(state.key, epoch, offset, CHUNK_SIZE * batch_size, num_examples)
+        num = CHUNK_SIZE * batch_size
+        order = example_order(read_epoch, step * batch_size, num, num_examples)
         state, losses = compiled(state, examples, order.reshape(CHUNK_SIZE, batch_size), size)
         new_losses = np.asarray(losses)[:size]
         _check_finite(state.params, new_losses, step)
@@ -197,6 +208,6 @@ def run(
 def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
-        raise FloatingPointError(f"the loss is {losses[bad[0]]} at step {step + int(bad[0])}")
+        raise FloatingPointError(f"the loss is {losses[bad[0]]} in step {step + int(bad[0]) + 1}")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-        raise FloatingPointError(f"a parameter is not finite after step {step + len(losses) - 1}")
+        raise FloatingPointError(f"a parameter is not finite after step {step + len(losses)}")

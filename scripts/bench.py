@@ -23,9 +23,9 @@ from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dinojax.command_line import Parser, run
+from dinojax.command_line import Parser, check_writable, path, run, whole_number
 from dinojax.config import PRESETS, check_range
-from dinojax.devices import set_cpu_flags
+from dinojax.devices import start_jax
 
 SCRIPTS = Path(__file__).resolve().parent
 TESTS = SCRIPTS.parent / "tests"
@@ -60,9 +60,9 @@ def parse_arguments() -> tuple[Parser, Namespace]:
 
     parser = Parser("Measure dinojax against the exercise's own loop in NumPy, on this machine.")
     add = parser.add_argument
-    add("--data", type=Path, default=bundled_names(), help="UTF-8 file of names, one a line")
-    add("--rounds", type=int, default=5, help="how often each side does its work")
-    add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    add("--data", type=path, default=bundled_names(), help="UTF-8 file of names, one a line")
+    add("--rounds", type=whole_number, default=5, help="how often each side does its work")
+    add("--json", type=path, metavar="FILE", help="also write all figures to this file")
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
     arguments = parser.parse_args()
     with parser.reported_errors():
@@ -88,7 +88,7 @@ def main() -> int:
                 f"{arguments.data}: a name holds a tab, which the NumPy loop cannot read"
             )
         if arguments.json:
-            arguments.json.open("a").close()
+            check_writable(arguments.json)
     machine = describe_machine()
     print(machine)
     if removed:
@@ -99,15 +99,18 @@ def main() -> int:
     figures: Figures = defaultdict(list)
     # Before JAX is imported here: Linux gives a child a peak of no less than its parent's.
     time_programs(arguments.data, sizes, arguments.rounds, figures)
-    set_cpu_flags()
+    with parser.reported_errors():
+        start_jax()
     vocab, model, params = time_training(names, sizes, arguments.rounds, figures)
     time_sampling(vocab, model, params, sizes, arguments.rounds, figures)
     print_table(figures)
     if arguments.json:
+        from dinojax.checkpoint import write_atomically
+
         fields = "work", "who", "unit", "figures"
         rows = [dict(zip(fields, (*row, all_), strict=True)) for row, all_ in figures.items()]
         log = {"machine": machine, "sizes": sizes._asdict(), "rows": rows}
-        arguments.json.write_text(json.dumps(log, indent=1) + "\n", "utf-8")
+        write_atomically(arguments.json, json.dumps(log, indent=1).encode() + b"\n")
     return 0
 
 
@@ -217,7 +220,12 @@ def time_training(
     start = train.init_train_state(
         key_train, model.init(key_params), model, optimizer, 1, smoothed_loss=0.0
     )
-    order = np.asarray(train.example_order(key_train, 0, 0, sizes.steps, len(names)))
+    order = train.example_order(
+        lambda epoch: np.asarray(train.epoch_order(key_train, epoch, len(names))),
+        0,
+        sizes.steps,
+        len(names),
+    )
     numpy_params, reference_order = jax.device_get(start.params), order[: sizes.reference_steps]
 
     def record(who: str, order: Any, losses: list[float], seconds: float) -> None:

@@ -9,12 +9,11 @@ at the same losses and the same names.
 import json
 import os
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
-from dinojax.command_line import Parser, run
+from dinojax.command_line import Parser, check_writable, path, run, whole_number
 from dinojax.config import check_range
-from dinojax.devices import set_cpu_flags
+from dinojax.devices import start_jax
 
 HIDDEN_SIZE = 50
 LEARNING_RATE = 0.01
@@ -33,12 +32,18 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     add(
         "--data",
         metavar="FILE",
-        type=Path,
+        type=path,
         default=bundled_names(),
         help="the exercise's list, one name a line",
     )
-    add("--steps", metavar="N", type=int, default=12_001, help="training steps, one name each")
-    add("--json", metavar="FILE", type=Path, help="also write the losses and names to this file")
+    add(
+        "--steps",
+        metavar="N",
+        type=whole_number,
+        default=12_001,
+        help="training steps, one name each",
+    )
+    add("--json", metavar="FILE", type=path, help="also write the losses and names to this file")
     arguments = parser.parse_args()
     with parser.reported_errors():
         check_range("--steps", arguments.steps, 1, 10**9)
@@ -89,15 +94,17 @@ def main() -> int:
         if arguments.json:
             if arguments.json.resolve() == arguments.data.resolve():
                 raise ValueError(f"--json would overwrite {arguments.data}, the list of names")
-            arguments.json.open("a").close()
+            check_writable(arguments.json)
     vocab = build_vocab(names)
 
-    set_cpu_flags()
     os.environ["JAX_ENABLE_X64"] = "1"
+    with parser.reported_errors():
+        start_jax()
     import jax
     import jax.numpy as jnp
 
     from dinojax.cells import vanilla
+    from dinojax.checkpoint import write_atomically
     from dinojax.model import char_model
     from dinojax.sample import sample_step
     from dinojax.train import clipped_sgd, init_train_state, make_train_step, train_steps
@@ -140,7 +147,8 @@ def main() -> int:
         log["smooth_loss"][str(step)] = loss
         log["names"][str(step)] = written
     if arguments.json:
-        arguments.json.write_text(json.dumps(log, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        content = json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(arguments.json, content.encode())
     return 0
 
 

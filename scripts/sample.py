@@ -3,11 +3,10 @@
 import json
 import sys
 from argparse import Namespace
-from pathlib import Path
 
-from dinojax.command_line import Parser, run
+from dinojax.command_line import Parser, number, path, run, visible, whole_number
 from dinojax.config import check_range
-from dinojax.devices import set_cpu_flags
+from dinojax.devices import start_jax
 
 BLOCK = 256
 """Names drawn in one call, whatever their number, so that name i does not depend on it."""
@@ -20,28 +19,28 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     add(
         "run",
         metavar="RUN",
-        type=Path,
+        type=path,
         help="folder that scripts/train.py wrote, such as runs/dinos",
     )
-    add("--num", metavar="N", type=int, default=10, help="how many names")
+    add("--num", metavar="N", type=whole_number, default=10, help="how many names")
     add(
         "--seed",
         metavar="N",
-        type=int,
+        type=whole_number,
         default=0,
         help="of the random draws; the same seed, the same names",
     )
     add(
         "--temperature",
         metavar="T",
-        type=float,
+        type=number,
         default=1.0,
         help="divides the logits: below 1 the likely, above 1 the unlikely come more often",
     )
     add(
         "--max-length",
         metavar="N",
-        type=int,
+        type=whole_number,
         default=50,
         help="characters after which a name is cut",
     )
@@ -64,7 +63,8 @@ def main() -> int:
     """Print the names; returns the exit code."""
     parser, arguments = parse_arguments()
     # JAX takes half a second: what is wrong with the arguments was said before.
-    set_cpu_flags()
+    with parser.reported_errors():
+        start_jax()
     import jax
 
     from dinojax import runs
@@ -78,20 +78,16 @@ def main() -> int:
     vocab = loaded.vocab
 
     @jax.jit
-    def write_block(params: Params, block: int) -> Samples:
-        key = jax.random.fold_in(jax.random.key(arguments.seed), block)
-        return sample_names(
-            key,
-            params,
-            loaded.model,
-            vocab.newline,
-            BLOCK,
-            arguments.max_length,
-            arguments.temperature,
-        )
+    def write_block(key: jax.Array, params: Params, temperature: float) -> Samples:
+        length = arguments.max_length
+        return sample_names(key, params, loaded.model, vocab.newline, BLOCK, length, temperature)
 
+    key = jax.random.key(arguments.seed)
+    shown = visible if sys.stdout.isatty() else str
     for first in range(0, arguments.num, BLOCK):
-        rows = zip(*jax.device_get(write_block(loaded.params, first // BLOCK)), strict=True)
+        key_block = jax.random.fold_in(key, first // BLOCK)
+        samples = jax.device_get(write_block(key_block, loaded.params, arguments.temperature))
+        rows = zip(*samples, strict=True)
         for ids, length, log_probability, ended in list(rows)[: arguments.num - first]:
             name = vocab.decode(ids[:length])
             line = capitalized(name)
@@ -105,7 +101,7 @@ def main() -> int:
                     },
                     ensure_ascii=sys.stdout.encoding != "utf-8",
                 )
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(shown(line) + "\n")
     return 0
 
 

@@ -14,9 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.command_line import INTERRUPTED, Parser, run
+from dinojax.command_line import (
+    INTERRUPTED,
+    Parser,
+    number,
+    path,
+    run,
+    visible,
+    whole_number,
+)
 from dinojax.config import PRESETS, TrainConfig
-from dinojax.devices import set_cpu_flags
+from dinojax.devices import start_jax
 
 if TYPE_CHECKING:
     from dinojax.vocab import Vocab
@@ -42,39 +50,43 @@ def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
     add(
         "--data",
         metavar="FILE",
-        type=Path,
+        type=path,
         default=bundled_names(),
         help="UTF-8 file of names, one a line",
     )
     add(
-        "--steps", metavar="N", type=int, default=preset.steps, help="training steps, one name each"
+        "--steps",
+        metavar="N",
+        type=whole_number,
+        default=preset.steps,
+        help="training steps, one name each",
     )
     add(
         "--hidden-size",
         metavar="N",
-        type=int,
+        type=whole_number,
         default=preset.hidden_size,
         help="units of the network",
     )
     add(
         "--learning-rate",
         metavar="RATE",
-        type=float,
+        type=number,
         default=preset.learning_rate,
         help="of gradient descent",
     )
     add(
         "--clip-value",
         metavar="BOUND",
-        type=float,
+        type=number,
         default=preset.clip_value,
         help="bound on the size of each gradient entry, nats per unit of the parameter",
     )
-    add("--seed", metavar="N", type=int, default=preset.seed, help="of all that is random")
+    add("--seed", metavar="N", type=whole_number, default=preset.seed, help="of all that is random")
     add(
         "--out",
         metavar="FOLDER",
-        type=Path,
+        type=path,
         help="folder of the run; default: runs/PRESET, or the next free",
     )
     add("--overwrite", action="store_true", help="replace the run that --out holds")
@@ -104,7 +116,8 @@ def main() -> int:
     vocab = build_vocab(names)
 
     # JAX takes half a second: what is wrong with the arguments was said before.
-    set_cpu_flags()
+    with parser.reported_errors():
+        start_jax()
     from dinojax import runs
 
     with parser.reported_errors():
@@ -155,7 +168,7 @@ def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -
     def new_names(state: train.TrainState) -> list[str]:
         samples = jax.device_get(write_names(state.params, state.step))
         rows = zip(samples.ids, samples.lengths, strict=True)
-        return [capitalized(vocab.decode(ids[:length])) for ids, length in rows]
+        return [visible(capitalized(vocab.decode(ids[:length]))) for ids, length in rows]
 
     state = initial_state()
     runs.start_run(folder, state, config, vocab, names)
@@ -186,16 +199,16 @@ def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -
             failure = error
         finally:
             # Whatever ended the loop, if only that nobody reads what it prints any more.
-            path = save(state)
+            saved_as = save(state)
     if failure:
         print(
-            f"train.py: error: {failure}; the last good checkpoint is {path}; "
+            f"train.py: error: {failure}; the last good checkpoint is {saved_as}; "
             "try a smaller --learning-rate",
             file=sys.stderr,
         )
         return DIVERGED
     if stop.is_set():
-        print(f"\ntrain.py: interrupted; saved {path}", file=sys.stderr)
+        print(f"\ntrain.py: interrupted; saved {saved_as}", file=sys.stderr)
         return INTERRUPTED
     seconds = time.monotonic() - started
 
@@ -211,21 +224,27 @@ def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -
     return 0
 
 
-def count(number: int, noun: str) -> str:
+def count(num: int, noun: str) -> str:
     """A number of things: "1 name", "1,538 names"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts at once."""
+    """An event that the first Ctrl-C sets; one more, a second later or more, interrupts at once."""
     stop = threading.Event()
+    stopped = 0.0
 
-    def handle(*_: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, at_once)
+    def handle(signal_number: int, frame: Any) -> None:
+        nonlocal stopped
+        if not stop.is_set():
+            stopped = time.monotonic()
+            stop.set()
+        # A key that is held down, or a process group that is told twice, means it once.
+        elif time.monotonic() - stopped > 1:
+            at_once(signal_number, frame)
 
-    at_once = signal.signal(signal.SIGINT, handle)
+    at_once: Any = signal.signal(signal.SIGINT, handle)
     try:
         yield stop
     finally:
@@ -236,13 +255,13 @@ def command(script: str, *arguments: str) -> str:
     """The shell command that runs another script with this Python, from this folder."""
     is_python = shutil.which("python") == sys.executable
     python = "python" if is_python else short_path(sys.executable)
-    path = Path(__file__).with_name(script).resolve()
-    return shlex.join([python, short_path(path), *arguments])
+    file = Path(__file__).with_name(script).resolve()
+    return shlex.join([python, short_path(file), *arguments])
 
 
-def short_path(path: str | Path) -> str:
+def short_path(file: str | Path) -> str:
     """A path relative to this folder where that is shorter."""
-    short = min(str(path), os.path.relpath(path), key=len)
+    short = min(str(file), os.path.relpath(file), key=len)
     # What starts with a dash would be taken for a flag.
     return os.path.join(os.curdir, short) if short.startswith("-") else short
 

@@ -375,6 +375,18 @@ def test_a_reader_that_has_seen_enough(trained):
 # Surroundings.
 
 
+def test_closed_streams(trained):
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        command = f'exec "$@" {closed}'
+        process = subprocess.run(
+            ["sh", "-c", command, "sh", sys.executable, SCRIPTS / "sample.py", trained.folder],
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=TIMEOUT,
+        )
+        assert (process.returncode, process.stderr) == (0, b""), closed
+
+
 def test_an_ascii_terminal_gets_the_same_names_in_escapes(trained):
     names = sample(trained.folder, "--num=60")
     escaped = sample(trained.folder, "--num=60", PYTHONIOENCODING="ascii")
@@ -588,6 +600,15 @@ def test_bad_numbers(script, flag, place):
         ("sample.py", ["rest"], ["rest"]),
         ("train.py", ["--steps"], ["--steps"]),
         ("train.py", ["--overwrite"], []),
+        ("train.py", ["--steps", "1e3"], ["--steps", "whole number", "'1e3'"]),
+        ("train.py", ["--steps=" + "9" * 400], ["--steps", "400 characters"]),
+        ("train.py", ["--learning-rate", "-1e-3"], ["learning rate", "-0.001"]),
+        ("train.py", ["--learning-rate", "-.5"], ["learning rate", "-0.5"]),
+        ("train.py", ["--learning-rate", "fast"], ["--learning-rate", "0.01", "'fast'"]),
+        ("train.py", ["--seed", "-1"], ["seed", "-1"]),
+        ("train.py", ["--out", ""], ["--out", "empty"]),
+        ("train.py", ["--data="], ["--data", "empty"]),
+        ("reproduce.py", ["--json", ""], ["--json", "empty"]),
     ],
 )
 def test_bad_arguments(script, arguments, says, place):
@@ -698,7 +719,12 @@ def test_damaged_checkpoints(damage, place):
     newest = checkpoints(place / "run")[-1]
     spoil, says = DAMAGE[damage]
     spoil(newest)
-    refuse(place, "sample.py", "run", says=[str(newest.relative_to(place)), says])
+    older = checkpoints(place / "run")[0]
+    hint = [] if damage == "a folder" else ["remove it", older.name]
+    refuse(place, "sample.py", "run", says=[str(newest.relative_to(place)), says, *hint])
+    if damage != "a folder":
+        newest.unlink()
+        assert len(sample(place / "run")) == 10
 
 
 def test_changed_names_matter_to_json_alone(place):
@@ -766,6 +792,20 @@ def test_interrupts_while_saving(counts, place):
         assert runs.load_run(place / "new").step == step_of(found[-1])
     if counts == [2]:
         assert f"saved new/{found[-1].name}" in result.err
+
+
+def test_an_interrupt_that_comes_twice_saves_once(place):
+    process = start("train.py", "--data=names.txt", "--steps=210_000", "--out=new", cwd=place)
+    read = ""
+    while not re.search("^step", read, re.M):
+        read += process.stdout.readline().decode()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.002)
+    result = finish(process, read)
+    assert_one_line(result, "train.py", code=130)
+    assert f"interrupted; saved new/{checkpoints(place / 'new')[-1].name}" in result.err
 
 
 @pytest.mark.parametrize("moment", ["exit", "teardown"])
@@ -849,7 +889,7 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
     result = SimpleNamespace(code=process.returncode, err=process.stderr)
     assert_one_line(result, "train.py", code=1)
     # Depending on where the compiled call ended, a parameter shows it or the next step's loss.
-    assert re.search(r"step 15[01]\b", result.err)
+    assert re.search(r"step 15[12]\b", result.err)
     newest = checkpoints(place / "new")[-1]
     assert f"new/{newest.name}" in result.err
     assert 0 < step_of(newest) <= 150
@@ -857,12 +897,16 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
     assert len(sample(place / "new")) == 10
 
 
-def test_a_training_that_cannot_start_leaves_the_run_it_was_to_replace(place):
-    before = snapshot(place / "run")
-    arguments = "--data=names.txt", "--steps=20", "--out=run", "--overwrite"
-    result = run("train.py", *arguments, cwd=place, JAX_PLATFORMS="nonsense")
-    assert result.code != 0
-    assert snapshot(place / "run") == before
+@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
+@pytest.mark.parametrize("script", FIRST)
+def test_a_platform_that_jax_does_not_have(script, platform, place):
+    arguments = ["--out=run", "--overwrite"] if script == "train.py" else []
+    before = snapshot(place)
+    result = run(script, *FIRST[script], *arguments, cwd=place, JAX_PLATFORMS=platform)
+    assert_one_line(result, script, code=2)
+    assert f"platform '{platform}'" in result.err
+    assert "JAX_PLATFORMS" in result.err
+    assert snapshot(place) == before
 
 
 def test_a_training_whose_reader_has_gone_saves_what_it_learned(place):

@@ -236,19 +236,24 @@ def test_a_loss_of_ones_own_is_what_is_minimised():
     assert loss < first / 10
 
 
+def example_order(key, first, num, num_examples):
+    def read_epoch(epoch):
+        return np.asarray(train.epoch_order(key, epoch, num_examples))
+
+    return train.example_order(read_epoch, first, num, num_examples)
+
+
 def test_every_epoch_reads_every_example_once_in_an_order_of_its_own():
-    order = train.example_order(jax.random.key(0), 0, 0, num=35, num_examples=7)
-    epochs = np.asarray(order).reshape(5, 7)
+    epochs = example_order(jax.random.key(0), 0, 35, 7).reshape(5, 7)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (5, 1)))
     assert len(np.unique(epochs, axis=0)) > 3
 
 
 def test_order_can_be_entered_anywhere():
     key = jax.random.key(3)
-    whole = train.example_order(key, 0, 0, num=50, num_examples=7)
+    whole = example_order(key, 0, 50, 7)
     for start in (0, 3, 7, 20, 34):
-        epoch, offset = divmod(start, 7)
-        piece = train.example_order(key, epoch, offset, num=16, num_examples=7)
+        piece = example_order(key, start, 16, 7)
         np.testing.assert_array_equal(piece, whole[start : start + 16])
 
 
@@ -256,11 +261,11 @@ def test_cutting_a_run_into_pieces_changes_no_bit():
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
     steps = jax.jit(partial(train.train_steps, train.make_train_step(model, optimizer)))
-    order = train.example_order(jax.random.key(0), 0, 0, 60, len(NAMES)).reshape(60, 1)
+    order = example_order(jax.random.key(0), 0, 60, len(NAMES)).reshape(60, 1)
     whole, losses = steps(state, EXAMPLES, order, 60)
     pieces, done = state, 0
     for size in (1, 7, 20, 32):
-        rows = jnp.roll(order, -done, axis=0)
+        rows = np.roll(order, -done, axis=0)
         pieces, new = steps(pieces, EXAMPLES, rows, size)
         np.testing.assert_array_equal(new[:size], losses[done : done + size])
         assert np.isnan(new[size:]).all()
@@ -302,7 +307,9 @@ def test_run_of_a_single_name():
     assert state.step == 20
 
 
-@pytest.mark.parametrize(("blow_up_at", "where"), [(30, "loss is nan at step 31"), (49, "step 49")])
+@pytest.mark.parametrize(
+    ("blow_up_at", "where"), [(30, "loss is nan in step 32"), (49, "after step 50")]
+)
 def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch):
     monkeypatch.setattr(train, "CHUNK_SIZE", 16)
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
@@ -319,3 +326,21 @@ def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch)
         seen.extend(state for state, _ in run)
     assert 0 < seen[-1].step < blow_up_at
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(seen[-1].params))
+
+
+def test_a_run_shuffles_a_list_once_an_epoch(monkeypatch):
+    monkeypatch.setattr(train, "CHUNK_SIZE", 2)
+    drawn = []
+
+    def epoch_order(key, epoch, num_examples):
+        jax.debug.callback(lambda epoch: drawn.append(int(epoch)), epoch)
+        return jnp.arange(num_examples)
+
+    monkeypatch.setattr(train, "epoch_order", epoch_order)
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    step = train.make_train_step(model, optimizer)
+    steps = 3 * len(NAMES) - 1
+    *_, (state, _) = train.run(step, make_state(model, optimizer), EXAMPLES, steps)
+    assert state.step == steps
+    assert sorted(set(drawn)) == drawn[: len(set(drawn))]
+    assert len(drawn) == len(set(drawn))
