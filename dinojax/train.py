@@ -193,16 +193,18 @@ def run(
     step, size = int(state.step), 1
     while step < steps:
         started = time.monotonic()
-        # Up to a multiple of the largest size, so that reports fall on round numbers.
-        size = min(size, CHUNK_SIZE - step % CHUNK_SIZE, steps - step)
         num = CHUNK_SIZE * batch_size
         order = example_order(read_epoch, step * batch_size, num, num_examples)
-        state, losses = compiled(state, examples, order.reshape(CHUNK_SIZE, batch_size), size)
-        new_losses = np.asarray(losses)[:size]
+        # Up to a multiple of the largest size, so that reports fall on round numbers.
+        num_steps = min(size, CHUNK_SIZE - step % CHUNK_SIZE, steps - step)
+        order = order.reshape(CHUNK_SIZE, batch_size)
+        state, losses = compiled(state, examples, order, num_steps)
+        new_losses = np.asarray(losses)[:num_steps]
         _check_finite(state.params, new_losses, step)
-        step += size
+        step += num_steps
         yield state, new_losses
-        size = size * 2 if time.monotonic() - started < 0.1 else max(1, size // 2)
+        is_fast = time.monotonic() - started < 0.1
+        size = min(size * 2, CHUNK_SIZE) if is_fast else max(1, size // 2)
 
 
 def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:
