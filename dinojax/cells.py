@@ -73,20 +73,13 @@ def vanilla(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -
         h_t = tanh(x_t W_x + b + h_{t-1} W_h)
 
     Row vectors: the exercise writes W_x and W_h transposed. The state is h, [..., hidden], zero at
-    first, and is the output too. Parameters: `input_kernel` W_x [input, hidden], uniform as in
-    Glorot & Bengio (2010); `recurrent_kernel` W_h [hidden, hidden], orthogonal as in Saxe et al.
-    (2014), which neither grows nor shrinks the state; `bias` b [hidden], zero. The exercise draws
-    both kernels from N(0, 0.01^2) instead.
+    first, and is the output too. Parameters: `input_kernel` W_x [input, hidden], `recurrent_kernel`
+    W_h [hidden, hidden], `bias` b [hidden]; see `init_gates` for their initial values. The exercise
+    draws both kernels from N(0, 0.01^2) instead.
     """
 
     def init(key: jax.Array) -> Params:
-        key_input, key_recurrent = jax.random.split(key)
-        glorot, orthogonal = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
-        return {
-            "input_kernel": glorot(key_input, (input_size, hidden_size), dtype),
-            "recurrent_kernel": orthogonal(key_recurrent, (hidden_size, hidden_size), dtype),
-            "bias": jnp.zeros(hidden_size, dtype),
-        }
+        return init_gates(key, input_size, hidden_size, 1, dtype)
 
     def initial_state(batch_shape: tuple[int, ...]) -> State:
         return jnp.zeros((*batch_shape, hidden_size), dtype)
@@ -103,6 +96,149 @@ def vanilla(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -
         return hidden, hidden
 
     return Cell(hidden_size, init, initial_state, project, preactivate, update)
+
+
+def gru(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Cell:
+    """The gated recurrent unit of Cho et al. (2014), in the form that cuDNN and PyTorch compute.
+
+        r_t = sigmoid(x_t W_xr + b_r + h_{t-1} W_hr)                  reset gate
+        z_t = sigmoid(x_t W_xz + b_z + h_{t-1} W_hz)                  update gate
+        n_t = tanh(x_t W_xn + b_n + r_t * (h_{t-1} W_hn + b_hn))      candidate
+        h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+
+    The reset gate acts after the matrix product, which can then be one for all gates; in the paper
+    it acts before. The state is h, [..., hidden], zero at first, and is the output too. Parameters,
+    gates side by side in the order r, z, n: `input_kernel` [input, 3 hidden], `recurrent_kernel`
+    [hidden, 3 hidden], `bias` [3 hidden], and `candidate_bias` b_hn [hidden], zero at first; see
+    `init_gates` for the others' initial values.
+    """
+
+    def init(key: jax.Array) -> Params:
+        params = init_gates(key, input_size, hidden_size, 3, dtype)
+        return params | {"candidate_bias": jnp.zeros(hidden_size, dtype)}
+
+    def initial_state(batch_shape: tuple[int, ...]) -> State:
+        return jnp.zeros((*batch_shape, hidden_size), dtype)
+
+    def project(params: Params, inputs: jax.Array) -> Activations:
+        return affine(params["input_kernel"], params["bias"], inputs)
+
+    def preactivate(params: Params, state: State, projected: Activations) -> Activations:
+        recurrent = linear(params["recurrent_kernel"], state)
+        gates, candidate = jnp.split(projected, [2 * hidden_size], axis=-1)
+        recurrent_gates, recurrent_candidate = jnp.split(recurrent, [2 * hidden_size], axis=-1)
+        bias = jnp.broadcast_to(params["candidate_bias"], recurrent_candidate.shape)
+        return gates + recurrent_gates, candidate, recurrent_candidate + bias
+
+    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+        gates, candidate, recurrent_candidate = preactivations
+        reset_gate, update_gate = jnp.split(sigmoid(gates), 2, axis=-1)
+        candidate = jnp.tanh(candidate + reset_gate * recurrent_candidate)
+        hidden = candidate + update_gate * (state - candidate)
+        return hidden, hidden
+
+    return Cell(hidden_size, init, initial_state, project, preactivate, update)
+
+
+def lstm(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Cell:
+    """The long short-term memory of Hochreiter & Schmidhuber (1997).
+
+        i_t = sigmoid(x_t W_xi + b_i + h_{t-1} W_hi)      input gate
+        f_t = sigmoid(x_t W_xf + b_f + h_{t-1} W_hf)      forget gate
+        g_t = tanh(x_t W_xg + b_g + h_{t-1} W_hg)         candidate
+        o_t = sigmoid(x_t W_xo + b_o + h_{t-1} W_ho)      output gate
+        c_t = f_t * c_{t-1} + i_t * g_t
+        h_t = o_t * tanh(c_t)
+
+    With the forget gate of Gers et al. (2000), and without peepholes.
+
+    The state is the pair (c, h), each [..., hidden], zero at first; h is the output. Parameters,
+    gates side by side in the order i, f, g, o: `input_kernel` [input, 4 hidden], `recurrent_kernel`
+    [hidden, 4 hidden], `bias` [4 hidden]; see `init_gates` for their initial values, but that the
+    forget gate's bias is one, so that the cell remembers at first (Jozefowicz et al., 2015).
+    """
+
+    def init(key: jax.Array) -> Params:
+        params = init_gates(key, input_size, hidden_size, 4, dtype)
+        forget = slice(hidden_size, 2 * hidden_size)
+        return params | {"bias": params["bias"].at[forget].set(1)}
+
+    def initial_state(batch_shape: tuple[int, ...]) -> State:
+        zeros = jnp.zeros((*batch_shape, hidden_size), dtype)
+        return zeros, zeros
+
+    def project(params: Params, inputs: jax.Array) -> Activations:
+        return affine(params["input_kernel"], params["bias"], inputs)
+
+    def preactivate(params: Params, state: State, projected: Activations) -> Activations:
+        _, hidden = state
+        return projected + linear(params["recurrent_kernel"], hidden)
+
+    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+        memory, _ = state
+        input_forget, candidate, output = jnp.split(
+            preactivations, [2 * hidden_size, 3 * hidden_size], axis=-1
+        )
+        input_gate, forget_gate = jnp.split(sigmoid(input_forget), 2, axis=-1)
+        memory = forget_gate * memory + input_gate * jnp.tanh(candidate)
+        hidden = sigmoid(output) * jnp.tanh(memory)
+        return (memory, hidden), hidden
+
+    return Cell(hidden_size, init, initial_state, project, preactivate, update)
+
+
+CELLS = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+"""All cells by name."""
+
+
+def resetting(cell: Cell) -> Cell:
+    """`cell`, its state set back to the initial one before the time steps that ask for it.
+
+    Its `projected` is a pair: that of the cell, and `keep` [..., 1], 0 where the state is to be set
+    back and 1 elsewhere. The initial state must be zero.
+    """
+
+    def kept(state: State, keep: jax.Array) -> State:
+        return jax.tree.map(lambda x: x * jax.lax.stop_gradient(keep), state)
+
+    def preactivate(params: Params, state: State, projected: Activations) -> Activations:
+        inner, keep = projected
+        return cell.preactivate(params, kept(state, keep), inner), keep
+
+    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+        inner, keep = preactivations
+        return cell.update(kept(state, keep), inner)
+
+    return cell._replace(preactivate=preactivate, update=update)
+
+
+def init_gates(
+    key: jax.Array, input_size: int, hidden_size: int, num_gates: int, dtype: DTypeLike
+) -> Params:
+    """Initial parameters of a cell whose gates stand side by side, each gate drawn on its own.
+
+    `input_kernel` [input, gates hidden] is uniform as in Glorot & Bengio (2010); `recurrent_kernel`
+    [hidden, gates hidden] is orthogonal as in Saxe et al. (2014), which neither grows nor shrinks
+    the state; `bias` [gates hidden] is zero.
+    """
+    key_input, key_recurrent = jax.random.split(key)
+    glorot, orthogonal = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
+
+    def draw(initializer: Any, key: jax.Array, rows: int) -> jax.Array:
+        keys = jax.random.split(key, num_gates) if num_gates > 1 else [key]
+        gates = [initializer(key, (rows, hidden_size), dtype) for key in keys]
+        return jnp.concatenate(gates, axis=1)
+
+    return {
+        "input_kernel": draw(glorot, key_input, input_size),
+        "recurrent_kernel": draw(orthogonal, key_recurrent, hidden_size),
+        "bias": jnp.zeros(num_gates * hidden_size, dtype),
+    }
+
+
+def sigmoid(x: jax.Array) -> jax.Array:
+    """1 / (1 + exp(-x)), computed as (tanh(x / 2) + 1) / 2, which XLA on the CPU does faster."""
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
 def linear(kernel: jax.Array, inputs: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """The contract of a cell, for every cell there is."""
 
 from functools import partial
+from itertools import combinations
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import pytest
 from jax.test_util import check_grads
 
 from dinojax import recurrence
-from dinojax.cells import linear, vanilla
+from dinojax.cells import CELLS, gru, linear, lstm, resetting, sigmoid, vanilla
 
-CELLS = {"vanilla": vanilla}
+import numpy_reference
+
 INPUT, HIDDEN = 6, 4
 
 
@@ -22,7 +24,28 @@ def cell(request):
 
 @pytest.fixture
 def params(cell):
-    return cell.init(jax.random.key(0))
+    return random_like(cell.init(jax.random.key(0)))
+
+
+@pytest.fixture(params=CELLS)
+def cell64(request, x64):
+    return CELLS[request.param](INPUT, HIDDEN, jnp.float64)
+
+
+def random_like(tree, seed=0):
+    """The same tree with other numbers: none is zero, no two arrays are the same."""
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(generator.normal(size=x.shape), x.dtype), tree)
+
+
+def random_case(cell, *batch_shape):
+    """Parameters, a state, and inputs [*batch_shape, input], all in float64 and none of them zero.
+
+    The state has all batch dimensions but the first, which is time.
+    """
+    params = random_like(cell.init(jax.random.key(0)))
+    state = random_like(cell.initial_state(batch_shape[1:]), seed=1)
+    return params, state, random_like(jnp.zeros((*batch_shape, INPUT)), seed=2)
 
 
 def test_state_keeps_structure_shapes_and_dtypes(cell, params):
@@ -36,9 +59,7 @@ def test_state_keeps_structure_shapes_and_dtypes(cell, params):
 
 def test_batch_equals_a_loop_over_examples(cell, params):
     ids = jnp.array([[0, 3, 2], [INPUT, 1, 5]])
-    state = jax.tree.map(
-        lambda x: jax.random.normal(jax.random.key(1), x.shape), cell.initial_state((2, 3))
-    )
+    state = random_like(cell.initial_state((2, 3)), seed=1)
     new, output = recurrence.step(cell, params, state, cell.project(params, ids))
     for i in np.ndindex(2, 3):
         one = jax.tree.map(lambda x, i=i: x[i], state)
@@ -54,12 +75,40 @@ def test_ids_count_as_one_hot_vectors_and_no_character_as_zeros(cell, params):
     np.testing.assert_allclose(cell.project(params, ids), cell.project(params, vectors), rtol=1e-6)
 
 
-def test_the_state_matters(cell, params):
+def test_every_part_of_the_state_matters(cell, params):
     projected = cell.project(params, jnp.array(0))
     zero = cell.initial_state(())
+    parts, structure = jax.tree.flatten(zero)
     _, one = recurrence.step(cell, params, zero, projected)
-    _, other = recurrence.step(cell, params, jax.tree.map(lambda x: x + 1, zero), projected)
-    assert np.all(one != other)
+    for i, part in enumerate(parts):
+        changed = structure.unflatten([*parts[:i], part + 1, *parts[i + 1 :]])
+        _, other = recurrence.step(cell, params, changed, projected)
+        assert np.all(one != other)
+
+
+def test_the_first_state_is_zero(cell):
+    # `resetting` relies on it.
+    assert not any(np.any(x) for x in jax.tree.leaves(cell.initial_state((2,))))
+
+
+def test_a_compiled_step_equals_an_eager_one(cell64):
+    params, state, inputs = random_case(cell64, 3, 2)
+
+    def step(params, state, inputs):
+        return recurrence.step(cell64, params, state, cell64.project(params, inputs))
+
+    close = partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-14)
+    expected = step(params, state, inputs[0])
+    jax.tree.map(close, jax.jit(step)(params, state, inputs[0]), expected)
+
+
+def test_gradients_of_a_step(cell64):
+    params, state, inputs = random_case(cell64, 1, 2)
+
+    def step(params, state, inputs):
+        return recurrence.step(cell64, params, state, cell64.project(params, inputs))
+
+    check_grads(step, (params, state, inputs[0]), order=1, modes=["rev"])
 
 
 def test_vanilla_computes_its_equation(x64):
@@ -72,13 +121,123 @@ def test_vanilla_computes_its_equation(x64):
     np.testing.assert_allclose(output, expected, rtol=1e-13)
 
 
-def test_vanilla_starts_from_an_orthogonal_kernel_and_is_drawn_from_its_key():
-    cell = vanilla(INPUT, HIDDEN)
+def gate_by_gate(params, names):
+    """What stands side by side in the parameters of a cell, taken apart for the oracle."""
+    blocks = {
+        leaf: np.split(np.asarray(params[leaf]), len(names), axis=-1)
+        for leaf in ("input_kernel", "recurrent_kernel", "bias")
+    }
+    return {name: {leaf: blocks[leaf][i] for leaf in blocks} for i, name in enumerate(names)}
+
+
+def test_gru_equals_the_numpy_reference(x64):
+    cell = gru(INPUT, HIDDEN, jnp.float64)
+    params, state, inputs = random_case(cell, 5, 3)
+    gates, bias = gate_by_gate(params, "rzn"), np.asarray(params["candidate_bias"])
+    expected = np.asarray(state)
+    for x in inputs:
+        state, output = recurrence.step(cell, params, state, cell.project(params, x))
+        expected = numpy_reference.gru_step(gates, bias, expected, np.asarray(x))
+        np.testing.assert_allclose(state, expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_array_equal(output, state)
+
+
+def test_lstm_equals_the_numpy_reference(x64):
+    cell = lstm(INPUT, HIDDEN, jnp.float64)
+    params, state, inputs = random_case(cell, 5, 3)
+    gates = gate_by_gate(params, "ifgo")
+    memory, hidden = map(np.asarray, state)
+    for x in inputs:
+        state, output = recurrence.step(cell, params, state, cell.project(params, x))
+        memory, hidden = numpy_reference.lstm_step(gates, memory, hidden, np.asarray(x))
+        np.testing.assert_allclose(state[0], memory, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(state[1], hidden, rtol=1e-12, atol=1e-14)
+        np.testing.assert_array_equal(output, state[1])
+
+
+def test_parameters_are_drawn_from_their_key(cell):
     first, again, other = (cell.init(jax.random.key(seed)) for seed in (0, 0, 1))
-    kernel = first["recurrent_kernel"]
-    np.testing.assert_allclose(kernel @ kernel.T, np.eye(HIDDEN), atol=1e-6)
-    np.testing.assert_array_equal(first["input_kernel"], again["input_kernel"])
-    assert np.all(first["input_kernel"] != other["input_kernel"])
+    for name in ("input_kernel", "recurrent_kernel"):
+        np.testing.assert_array_equal(first[name], again[name])
+        assert np.all(first[name] != other[name])
+
+
+@pytest.mark.parametrize(("name", "num_gates"), [("vanilla", 1), ("gru", 3), ("lstm", 4)])
+def test_every_gate_is_drawn_on_its_own(name, num_gates):
+    num_inputs, num_hidden = 30, 20
+    params = CELLS[name](num_inputs, num_hidden).init(jax.random.key(0))
+    input_blocks = np.split(params["input_kernel"], num_gates, axis=1)
+    recurrent_blocks = np.split(params["recurrent_kernel"], num_gates, axis=1)
+    for block in recurrent_blocks:
+        np.testing.assert_allclose(block @ block.T, np.eye(num_hidden), atol=2e-6)
+    bound = np.sqrt(6 / (num_inputs + num_hidden))
+    for block in input_blocks:
+        # 600 numbers, so that the largest is close to the bound.
+        assert block.shape == (num_inputs, num_hidden)
+        assert 0.98 * bound < np.abs(block).max() <= bound
+    for blocks in (input_blocks, recurrent_blocks):
+        assert all(np.all(one != other) for one, other in combinations(blocks, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "biases"),
+    [
+        ("vanilla", {"bias": [0]}),
+        ("gru", {"bias": [0, 0, 0], "candidate_bias": [0]}),
+        ("lstm", {"bias": [0, 1, 0, 0]}),
+    ],
+)
+def test_biases_start_from_zero_but_for_the_forget_gate(name, biases):
+    params = CELLS[name](INPUT, HIDDEN).init(jax.random.key(0))
+    assert {leaf for leaf in params if leaf.endswith("bias")} == set(biases)
+    for leaf, gates in biases.items():
+        np.testing.assert_array_equal(params[leaf], np.repeat(gates, HIDDEN))
+
+
+def test_sigmoid(x64):
+    x = np.linspace(-40, 40, 1001)
+    expected = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(sigmoid(jnp.asarray(x)), expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("x", [-1000.0, 1000.0])
+def test_sigmoid_saturates(x):
+    assert sigmoid(jnp.float32(x)) == float(x > 0)
+    assert jax.grad(sigmoid)(x) == 0
+
+
+def test_a_resetting_cell_equals_one_that_starts_anew(cell64):
+    marks = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], bool)
+    params, start, inputs = random_case(cell64, *marks.shape)
+    keep = jnp.asarray(~marks[..., None], jnp.float64)
+    projected = cell64.project(params, inputs), keep
+    last, outputs = recurrence.scan(resetting(cell64), params, start, projected)
+    close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
+    for example in range(marks.shape[1]):
+        state = jax.tree.map(lambda x, i=example: x[i], start)
+        for t, marked in enumerate(marks[:, example]):
+            if marked:
+                state = cell64.initial_state(())
+            x = cell64.project(params, inputs[t, example])
+            state, expected = recurrence.step(cell64, params, state, x)
+            close(outputs[t, example], expected)
+        jax.tree.map(close, jax.tree.map(lambda x, i=example: x[i], last), state)
+
+
+def test_no_gradient_flows_back_across_a_reset(cell64):
+    params, start, inputs = random_case(cell64, 5)
+
+    def last_output(keep, start, inputs):
+        projected = cell64.project(params, inputs), keep
+        return recurrence.scan(resetting(cell64), params, start, projected)[1][-1].sum()
+
+    gradient = jax.grad(last_output, argnums=(1, 2))
+    keep = jnp.ones((5, 1))
+    d_start, d_inputs = gradient(keep, start, inputs)
+    assert all(np.all(x) for x in jax.tree.leaves((d_start, d_inputs)))
+    d_start, d_inputs = gradient(keep.at[3].set(0), start, inputs)
+    assert not any(np.any(x) for x in jax.tree.leaves((d_start, d_inputs[:3])))
+    assert np.all(d_inputs[3:])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])

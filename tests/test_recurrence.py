@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from dinojax import recurrence
-from dinojax.cells import Cell, linear, vanilla
+from dinojax.cells import Cell, gru, linear, lstm, resetting, vanilla
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
 
@@ -40,18 +40,47 @@ def two_state_cell(dtype) -> Cell:
     return Cell(HIDDEN, init, initial_state, project, preactivate, update)
 
 
-CELLS = {"vanilla": partial(vanilla, INPUT, HIDDEN), "two_state": two_state_cell}
+def resetting_lstm(dtype) -> Cell:
+    """A resetting cell that starts anew where the first of its inputs is large."""
+    cell = lstm(INPUT, HIDDEN, dtype)
+
+    def project(params, inputs):
+        keep = inputs[..., :1] < 0.5
+        return cell.project(params, inputs), keep.astype(dtype)
+
+    return resetting(cell)._replace(project=project)
+
+
+CELLS = {
+    "vanilla": partial(vanilla, INPUT, HIDDEN),
+    "gru": partial(gru, INPUT, HIDDEN),
+    "lstm": partial(lstm, INPUT, HIDDEN),
+    "resetting_lstm": resetting_lstm,
+    "two_state": two_state_cell,
+}
+
+
+def random_like(tree, key):
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    draws = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return structure.unflatten(draws)
+
+
+def make_inputs(dtype, batch_shape=(BATCH,)):
+    return jax.random.normal(jax.random.key(2), (TIME, *batch_shape, INPUT), dtype)
 
 
 def make_case(name, dtype, batch_shape=(BATCH,)):
     cell = CELLS[name](dtype=dtype)
-    key_params, key_state, key_inputs = jax.random.split(jax.random.key(1), 3)
-    params = cell.init(key_params)
-    state = jax.tree.map(
-        lambda x: jax.random.normal(key_state, x.shape, dtype), cell.initial_state(batch_shape)
-    )
-    inputs = jax.random.normal(key_inputs, (TIME, *batch_shape, INPUT), dtype)
-    return cell, params, state, cell.project(params, inputs)
+    key_params, key_state = jax.random.split(jax.random.key(1))
+    params = random_like(cell.init(key_params), key_params)
+    state = random_like(cell.initial_state(batch_shape), key_state)
+    return cell, params, state, cell.project(params, make_inputs(dtype, batch_shape))
+
+
+def at(tree, index):
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def assert_close(actual, expected, **tolerance):
@@ -70,7 +99,7 @@ def test_scan_equals_a_python_loop_of_steps(name, x64):
     cell, params, state, projected = make_case(name, jnp.float64)
     last, outputs = recurrence.scan(cell, params, state, projected)
     for t in range(TIME):
-        state, output = recurrence.step(cell, params, state, projected[t])
+        state, output = recurrence.step(cell, params, state, at(projected, t))
         np.testing.assert_allclose(outputs[t], output, rtol=1e-13, atol=1e-14)
     assert_close(last, state, rtol=1e-13, atol=1e-14)
 
@@ -96,38 +125,42 @@ def test_loop_equals_scan_in_values_and_gradients(name, batch_shape, dtype, tole
 
     for length in (1, 4, TIME):
         (last, outputs), (d_params, d_state, d_projected) = loop(length, params, state, projected)
-        (expected_last, expected), gradients = scan(params, state, projected[:length])
+        (expected_last, expected), gradients = scan(params, state, at(projected, np.s_[:length]))
         close((last, outputs[:length]), (expected_last, expected))
-        close((d_params, d_state, d_projected[:length]), gradients)
+        close((d_params, d_state, at(d_projected, np.s_[:length])), gradients)
         assert not np.any(outputs[length:])
-        assert not np.any(d_projected[length:])
+        assert not any(np.any(x[length:]) for x in jax.tree.leaves(d_projected))
 
 
-def test_loop_of_no_steps_leaves_the_state(x64):
-    cell, params, state, projected = make_case("vanilla", jnp.float64)
+@pytest.mark.parametrize("name", CELLS)
+def test_loop_of_no_steps_leaves_the_state(name, x64):
+    cell, params, state, projected = make_case(name, jnp.float64)
     last, outputs = recurrence.loop(cell, params, state, projected, 0)
-    np.testing.assert_array_equal(last, state)
+    jax.tree.map(np.testing.assert_array_equal, last, state)
     assert not np.any(outputs)
 
 
-def test_loop_ignores_what_lies_past_its_length():
-    cell, params, state, projected = make_case("vanilla", jnp.float32)
-    spoiled = projected.at[4:].set(jnp.nan)
-    gradient = jax.grad(
-        lambda projected: jnp.sum(recurrence.loop(cell, params, state, projected, 4)[1])
+@pytest.mark.parametrize("name", CELLS)
+def test_loop_ignores_what_lies_past_its_length(name):
+    cell, params, state, projected = make_case(name, jnp.float32)
+    spoiled = jax.tree.map(lambda x: x.at[4:].set(jnp.nan), projected)
+    gradient = jax.jit(
+        jax.grad(lambda projected: jnp.sum(recurrence.loop(cell, params, state, projected, 4)[1]))
     )
     assert_close(gradient(spoiled), gradient(projected), rtol=0)
-    assert np.isfinite(gradient(spoiled)).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient(spoiled)))
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_loop_passes_a_numerical_check_of_its_gradients(name, x64):
-    cell, params, state, projected = make_case(name, jnp.float64)
+    cell, params, state, _ = make_case(name, jnp.float64)
 
-    def five_steps(params, state, projected):
+    # By inputs, not by what is projected: to that of a resetting cell belong its marks, constants.
+    def five_steps(params, state, inputs):
+        projected = cell.project(params, inputs)
         return value(lambda *args: recurrence.loop(cell, *args, 5), params, state, projected)
 
-    check_grads(five_steps, (params, state, projected), order=1, modes=["rev"])
+    check_grads(five_steps, (params, state, make_inputs(jnp.float64)), order=1, modes=["rev"])
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -139,11 +172,12 @@ def test_loop_compiles_once_for_all_lengths(name):
     assert unroll._cache_size() == 1
 
 
-def test_loop_works_under_vmap(x64):
-    cell, params, state, projected = make_case("vanilla", jnp.float64)
+@pytest.mark.parametrize("name", CELLS)
+def test_loop_works_under_vmap(name, x64):
+    cell, params, state, projected = make_case(name, jnp.float64)
     lengths = jnp.array([2, 7, 4])
     loop = partial(recurrence.loop, cell, params)
     _, outputs = jax.vmap(loop, in_axes=(0, 1, 0))(state, projected, lengths)
     for i, length in enumerate(lengths):
-        _, expected = recurrence.scan(cell, params, state[i], projected[:length, i])
+        _, expected = recurrence.scan(cell, params, at(state, i), at(projected, np.s_[:length, i]))
         np.testing.assert_allclose(outputs[i, :length], expected, rtol=1e-12, atol=1e-14)
