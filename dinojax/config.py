@@ -1,6 +1,13 @@
 """The configuration of a run, and the named ones to start from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+BatchKind = Literal["padded", "packed", "windows"]
+CellName = Literal["vanilla", "gru", "lstm"]
+OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lion"]
+LossName = Literal["summed", "mean"]
+ScheduleName = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -11,18 +18,62 @@ class TrainConfig:
         ValueError: a value is out of range.
     """
 
-    steps: int = 35_000
+    batches: BatchKind = "padded"
+    """Names, padded or packed, or windows of a running text; see `batches`."""
+    lowercase: bool = True
+    cell: CellName = "vanilla"
+    num_layers: int = 1
     hidden_size: int = 50
+    dropout: float = 0.0
+    batch_size: int = 1
+    window: int = 64
+    """Characters in a row of a packed or windowed batch."""
+    reset_rate: float = 0.0
+    """Share of the rows whose state is set back before a window."""
+    loss: LossName = "summed"
+    steps: int = 35_000
+    epochs: float = 0.0
+    """Where not zero, it decides the number of steps."""
+    optimizer: OptimizerName = "sgd"
     learning_rate: float = 0.01
+    schedule: ScheduleName = "constant"
+    warmup: float = 0.0
+    """Share of the steps in which the learning rate rises to its full value."""
+    weight_decay: float = 0.0
     clip_value: float = 5.0
+    """Bound on the size of each entry of the gradient; zero for none."""
+    clip_norm: float = 0.0
+    """Bound on the norm of the whole gradient; zero for none."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range("steps", self.steps, 1, 10**9)
+        for field in fields(self):
+            choices = get_args(field.type)
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                raise ValueError(
+                    f"{field.name}: expected one of {', '.join(choices)}, got {value!r}"
+                )
+        check_range("num layers", self.num_layers, 1, 100)
         check_range("hidden size", self.hidden_size, 1, 10_000)
+        check_range("batch size", self.batch_size, 1, 100_000)
+        check_range("window", self.window, 1, 100_000)
+        check_range("steps", self.steps, 1, 10**9)
+        check_range("epochs", self.epochs, 0, 10**6)
         check_range("learning rate", self.learning_rate, 1e-12, 1e3)
-        check_range("clip value", self.clip_value, 1e-12, 1e12)
+        check_range("weight decay", self.weight_decay, 0, 1e3)
+        for name in "clip value", "clip norm":
+            bound = getattr(self, name.replace(" ", "_"))
+            if bound != 0:
+                check_range(name, bound, 1e-12, 1e12)
+        for name in "dropout", "reset rate", "warmup":
+            check_range(name, getattr(self, name.replace(" ", "_")), 0, 0.99)
         check_range("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it learns from a running text, not from names."""
+        return self.batches == "windows"
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -31,5 +82,41 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: expected a number from {low:,} to {high:,}, got {value:,}")
 
 
-PRESETS = {"dinos": TrainConfig()}
-"""Configurations by name; `dinos` is the exercise."""
+PRESETS = {
+    "dinos": TrainConfig(),
+    "names": TrainConfig(
+        batches="packed",
+        cell="lstm",
+        hidden_size=128,
+        dropout=0.3,
+        batch_size=32,
+        window=16,
+        loss="mean",
+        epochs=20,
+        optimizer="adamw",
+        learning_rate=4e-3,
+        schedule="cosine",
+        warmup=0.05,
+        weight_decay=0.01,
+        clip_value=0.0,
+        clip_norm=1.0,
+    ),
+    "text": TrainConfig(
+        batches="windows",
+        lowercase=False,
+        cell="lstm",
+        hidden_size=256,
+        batch_size=64,
+        window=64,
+        loss="mean",
+        steps=450,
+        optimizer="adamw",
+        learning_rate=4e-3,
+        schedule="cosine",
+        warmup=0.05,
+        weight_decay=0.01,
+        clip_value=0.0,
+        clip_norm=1.0,
+    ),
+}
+"""Configurations by name: `dinos` is the exercise, `names` for a long list, `text` for a text."""

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dinojax.batches import Batch
 from dinojax.cells import Params
-from dinojax.data import Batch
 from dinojax.loss import cross_entropy
 from dinojax.model import CharModel
 

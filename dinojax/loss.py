@@ -1,6 +1,7 @@
 """What a prediction costs."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -21,3 +22,9 @@ def summed_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Arr
     Summed over time, so long names weigh more, as in the exercise (which has a batch of one).
     """
     return cross_entropy(logits, targets, weights).sum(axis=0).mean()
+
+
+def mean_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Cross-entropy in nats, averaged over all characters that count, each alike."""
+    nats = cross_entropy(logits, targets, weights)
+    return nats.sum() / jnp.maximum(weights.sum(), 1).astype(nats.dtype)

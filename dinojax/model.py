@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dinojax import recurrence
-from dinojax.cells import Cell, Params, State, affine
+from dinojax.cells import Cell, Params, State, affine, resetting
 
 
 class ModelInit(Protocol):
@@ -35,11 +35,19 @@ class ModelUnroll(Protocol):
     """Reads `inputs` [time, ...]: the last state and the logits [time, ..., vocab].
 
     With a `length`, from 0 to time, only the first so many steps are run and paid for: the state is
-    that after them and the logits from there on mean nothing (see `recurrence.loop`).
+    that after them and the logits from there on mean nothing (see `recurrence.loop`). With `resets`
+    the state is set back wherever "no character" is read. With a `dropout_key` the model's dropout
+    is at work, as it should be in training alone.
     """
 
     def __call__(
-        self, params: Params, state: State, inputs: jax.Array, length: jax.Array | None = None
+        self,
+        params: Params,
+        state: State,
+        inputs: jax.Array,
+        length: jax.Array | None = None,
+        resets: bool = False,
+        dropout_key: jax.Array | None = None,
     ) -> tuple[State, jax.Array]: ...
 
 
@@ -57,20 +65,29 @@ class CharModel(NamedTuple):
     unroll: ModelUnroll
 
 
-def char_model(cells: Sequence[Cell], vocab_size: int, dtype: DTypeLike = jnp.float32) -> CharModel:
+def char_model(
+    cells: Sequence[Cell], vocab_size: int, dtype: DTypeLike = jnp.float32, dropout: float = 0.0
+) -> CharModel:
     """A model whose first layer reads characters' ids, each further one the outputs below it.
 
         logits_t = h_t W + b        h_t the output of the last layer
+
+    With `dropout`, each output of each layer is zero with that probability, and divided by one
+    minus it otherwise, as the next layer or the readout sees it (Srivastava et al., 2014; on these
+    connections alone, as in Zaremba et al., 2014).
 
     Parameters: `layers`, a list with those of each cell; `readout` with `kernel` W [hidden, vocab],
     uniform as in Glorot & Bengio (2010), and `bias` b [vocab], zero. The state is a tuple with that
     of each cell.
 
     Raises:
-        ValueError: there is no cell.
+        ValueError: there is no cell, or `dropout` is not in [0, 1).
     """
     if not cells:
         raise ValueError("expected at least one cell, got none")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"expected a dropout from 0 to less than 1, got {dropout}")
+    resetting_cells = [resetting(cell) for cell in cells]
 
     def init(key: jax.Array) -> Params:
         key_readout, *key_cells = jax.random.split(key, len(cells) + 1)
@@ -97,16 +114,36 @@ def char_model(cells: Sequence[Cell], vocab_size: int, dtype: DTypeLike = jnp.fl
         return tuple(states), readout(params, outputs)
 
     def unroll(
-        params: Params, state: State, inputs: jax.Array, length: jax.Array | None = None
+        params: Params,
+        state: State,
+        inputs: jax.Array,
+        length: jax.Array | None = None,
+        resets: bool = False,
+        dropout_key: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
         states, outputs = [], inputs
-        for cell, layer, first in zip(cells, params["layers"], state, strict=True):
+        keep = (inputs != vocab_size)[..., None].astype(dtype)
+        for i, (layer, first) in enumerate(zip(params["layers"], state, strict=True)):
+            cell = resetting_cells[i] if resets else cells[i]
             projected = cell.project(layer, outputs)
+            if resets:
+                projected = projected, keep
             if length is None:
                 last, outputs = recurrence.scan(cell, layer, first, projected)
             else:
                 last, outputs = recurrence.loop(cell, layer, first, projected, length)
             states.append(last)
+            if dropout and dropout_key is not None:
+                outputs = drop(jax.random.fold_in(dropout_key, i), outputs, dropout)
         return tuple(states), readout(params, outputs)
 
     return CharModel(vocab_size, init, initial_state, step, unroll)
+
+
+def drop(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
+    """`values`, each zero with probability `rate`, else divided by one minus it."""
+    # In steps of 2^-16: half as many random bits as a uniform number takes.
+    threshold = round(rate * 2**16)
+    is_kept = jax.random.bits(key, values.shape, jnp.uint16) >= threshold
+    scale = jnp.asarray(2**16 / (2**16 - threshold), values.dtype)
+    return jnp.where(is_kept, values * scale, 0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import jax
 
 import dinojax
 from dinojax import checkpoint
-from dinojax.cells import Params, vanilla
+from dinojax.cells import CELLS, Params
 from dinojax.config import TrainConfig
 from dinojax.model import CharModel, char_model
 from dinojax.train import TrainState
@@ -45,7 +45,9 @@ class Run(NamedTuple):
 
 def build_model(config: TrainConfig, vocab: Vocab) -> CharModel:
     """The model that a configuration describes."""
-    return char_model([vanilla(vocab.size, config.hidden_size)], vocab.size)
+    sizes = vocab.size, *[config.hidden_size] * config.num_layers
+    cells = [CELLS[config.cell](below, size) for below, size in pairwise(sizes)]
+    return char_model(cells, vocab.size, dropout=config.dropout)
 
 
 def next_free_folder(preset: str) -> Path:
@@ -96,7 +98,11 @@ def start_run(
     for path in earlier:
         if path != first:
             path.unlink(missing_ok=True)
-    write_names(folder, names)
+    # Of a running text no copy is kept.
+    if names:
+        write_names(folder, names)
+    else:
+        (folder / NAMES_FILE).unlink(missing_ok=True)
 
 
 def write_names(folder: Path, names: Sequence[str]) -> None:

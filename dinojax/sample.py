@@ -70,6 +70,52 @@ def sample_step(
     return state, ids, chosen - jnp.log(weights.sum(axis=-1))
 
 
+class Beginning(NamedTuple):
+    """Where sampling goes on from."""
+
+    state: State
+    """Of the model, after all characters but the last, without a batch."""
+    previous: jax.Array
+    """Id of the last character, or "no character"."""
+    log_probability: jax.Array
+    """Of the characters read, under the model, in nats."""
+
+
+def read_prompt(params: Params, model: CharModel, prompt: jax.Array) -> Beginning:
+    """What the model knows after the characters `prompt`, ids [time], from the start of a text."""
+    inputs = jnp.concatenate([jnp.full(1, model.vocab_size), prompt.astype(int)])
+    state, logits = model.unroll(params, model.initial_state(()), inputs[:-1])
+    log_probabilities = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log_probabilities, inputs[1:, None], axis=1)
+    return Beginning(state, inputs[-1], chosen.sum())
+
+
+def sample_text(
+    key: jax.Array,
+    params: Params,
+    model: CharModel,
+    beginning: Beginning,
+    num: int,
+    temperature: jax.Array | float = 1.0,
+) -> tuple[Beginning, jax.Array]:
+    """The next `num` characters of one text: where it stands then, and their ids [num].
+
+    A `lax.scan` threads the key and splits it at every step. `num` is static under `jit`.
+    """
+
+    def write(carry: Any, _: None) -> tuple[Any, jax.Array]:
+        key, beginning = carry
+        key, key_draw = jax.random.split(key)
+        uniform = jax.random.uniform(key_draw, (), beginning.log_probability.dtype)
+        state, ids, new = sample_step(
+            params, model, beginning.state, beginning.previous, uniform, temperature
+        )
+        return (key, Beginning(state, ids, beginning.log_probability + new)), ids
+
+    (_, beginning), ids = lax.scan(write, (key, beginning), length=num)
+    return beginning, ids
+
+
 def sample_names(
     key: jax.Array,
     params: Params,
@@ -78,12 +124,15 @@ def sample_names(
     num: int,
     max_length: int,
     temperature: jax.Array | float = 1.0,
+    beginning: Beginning | None = None,
 ) -> Samples:
     """`num` names, each from its start until newline or for `max_length` characters.
 
     A `lax.scan` threads the key and splits it at every step; once all names have ended, the steps
     that remain are skipped. A name depends on the key and its place, not on `num`. `newline` is the
     id that ends a name, `temperature` is above 0; `num` and `max_length` are static under `jit`.
+    With a `beginning` each name goes on from there: `ids` hold what follows, and the
+    log-probabilities are those of the whole names.
     """
 
     def write(carry: Any) -> tuple[Any, jax.Array]:
@@ -101,14 +150,10 @@ def sample_names(
     def body(carry: Any, _: None) -> tuple[Any, jax.Array]:
         return lax.cond(carry[3].all(), skip, write, carry)
 
-    dtype = params["readout"]["bias"].dtype
-    start = (
-        key,
-        model.initial_state((num,)),
-        jnp.full(num, model.vocab_size),
-        jnp.zeros(num, bool),
-        jnp.zeros(num, dtype),
-    )
+    if beginning is None:
+        beginning = read_prompt(params, model, jnp.zeros(0, int))
+    rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), beginning)
+    start = key, rows.state, rows.previous, jnp.zeros(num, bool), rows.log_probability
     cut, ids = lax.scan(body, start, length=max_length)
     # One more draw, which counts only where it is newline: does a name of full length end there?
     (*_, ended, log_probabilities), _ = body(cut, None)

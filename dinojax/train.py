@@ -11,16 +11,23 @@ import numpy as np
 import optax
 from jax import lax
 
+from dinojax.batches import Batch, Dataset
 from dinojax.cells import Params, State
-from dinojax.data import Batch
+from dinojax.config import TrainConfig
 from dinojax.loss import summed_cross_entropy
 from dinojax.model import CharModel
 
 SMOOTHING = 0.999
 """Share of the old value in the smoothed loss at each step, as in the exercise."""
 
+SHUFFLES, DROPOUT, RESETS = range(3)
+"""What a run's key is for; see `key_for`."""
+
 CHUNK_SIZE = 1_000
 """The most steps that run in one compiled call; between calls a run reports, saves and stops."""
+
+CHUNK_CHARACTERS = 250_000
+"""About the most characters that one compiled call reads."""
 
 
 class TrainState(NamedTuple):
@@ -50,9 +57,48 @@ class TrainStep(Protocol):
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]: ...
 
 
+def key_for(key: jax.Array, purpose: int, number: jax.Array | int) -> jax.Array:
+    """The key for one purpose of a run, at one step or epoch."""
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), number)
+
+
 def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransformation:
     """The exercise's optimizer: SGD on gradients clipped entry by entry to +-clip_value."""
     return optax.chain(optax.clip(clip_value), optax.sgd(learning_rate))
+
+
+def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+    """The optimizer that a configuration describes, for a run of so many steps.
+
+    Gradients are clipped first, entry by entry or by their norm. The learning rate rises in a
+    straight line over the share `warmup` of the steps, then stays or falls along half a cosine.
+    """
+    rises = round(config.warmup * steps)
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, config.learning_rate, rises),
+            optax.constant_schedule(config.learning_rate)
+            if config.schedule == "constant"
+            else optax.cosine_decay_schedule(config.learning_rate, max(1, steps - rises)),
+        ],
+        [rises],
+    )
+    is_constant = config.schedule == "constant" and not rises
+    rate = config.learning_rate if is_constant else schedule
+    optimizers = {
+        "sgd": lambda: optax.sgd(rate),
+        "momentum": lambda: optax.sgd(rate, momentum=0.9, nesterov=True),
+        "rmsprop": lambda: optax.rmsprop(rate),
+        "adam": lambda: optax.adam(rate),
+        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
+        "lion": lambda: optax.lion(rate, weight_decay=config.weight_decay),
+    }
+    parts = [optimizers[config.optimizer]()]
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.clip_value:
+        parts.insert(0, optax.clip(config.clip_value))
+    return optax.chain(*parts)
 
 
 def init_train_state(
@@ -80,26 +126,38 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss = summed_cross_entropy,
     carry_state: bool = False,
+    resets: bool = False,
+    reset_rate: float = 0.0,
 ) -> TrainStep:
-    """A step that reads a batch of names, each from its start, and updates the parameters.
+    """A step that reads a batch and updates the parameters.
 
-    The recurrent state is the initial one at the start of each name. With `carry_state` it is the
-    one that the batch before left, as in the exercise, whose batch is one name; no gradient flows
-    across that border. (In a larger batch, a shorter row's state would run on over its padding.)
+    Each row starts from the initial recurrent state. With `carry_state` it starts from the one that
+    the batch before left: for windows of a text, and for the exercise, whose batch is one name; no
+    gradient flows across that border. (With names in a larger batch, a shorter row's state would
+    run on over its padding.) With `resets` the state is set back wherever "no character" is read:
+    for packed names and for windows. With `reset_rate` it is set back before a batch, row by row,
+    with that probability, so that the model learns to start in the midst of a text too.
     """
 
-    def batch_loss(params: Params, state: State, batch: Batch) -> tuple[jax.Array, State]:
+    def batch_loss(
+        params: Params, state: State, batch: Batch, dropout_key: jax.Array
+    ) -> tuple[jax.Array, State]:
         time = batch.weights.shape[0]
         # One past the last time step at which anything counts.
         length = jnp.max(jnp.where(batch.weights.any(axis=1), jnp.arange(1, time + 1), 0))
-        state, logits = model.unroll(params, state, batch.inputs, length)
+        state, logits = model.unroll(params, state, batch.inputs, length, resets, dropout_key)
         return loss(logits, batch.targets, batch.weights), state
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
         batch_shape = batch.inputs.shape[1:]
         first = state.recurrent_state if carry_state else model.initial_state(batch_shape)
+        if reset_rate:
+            key = key_for(state.key, RESETS, state.step)
+            is_kept = jax.random.bernoulli(key, 1 - reset_rate, (*batch_shape, 1))
+            first = jax.tree.map(lambda x: x * is_kept.astype(x.dtype), first)
+        dropout_key = key_for(state.key, DROPOUT, state.step)
         (value, last), gradients = jax.value_and_grad(batch_loss, has_aux=True)(
-            state.params, first, batch
+            state.params, first, batch, dropout_key
         )
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         new = TrainState(
@@ -122,9 +180,9 @@ def train_steps(
     order: jax.Array,
     num_steps: jax.Array | int | None = None,
 ) -> tuple[TrainState, jax.Array]:
-    """Train on each row of `order` [steps, batch] in turn, or the first `num_steps`: a `lax.scan`.
+    """Train by each entry of `order` [steps, ..] in turn, or the first `num_steps`: a `lax.scan`.
 
-    Row i holds the indices of the examples [time, num_examples] that step i trains on. Returns the
+    Entry i holds the indices into `examples` of what step i reads (see `batches`). Returns the
     new state and the losses [steps], NaN from `num_steps` on. Because `num_steps` is data and the
     compiled program the same for all, cutting a run into pieces changes no bit of it.
     """
@@ -135,7 +193,7 @@ def train_steps(
         i, indices = x
 
         def train(state: TrainState) -> tuple[TrainState, jax.Array]:
-            return train_step(state, jax.tree.map(lambda a: jnp.asarray(a)[:, indices], examples))
+            return train_step(state, jax.tree.map(lambda a: jnp.asarray(a)[..., indices], examples))
 
         def skip(state: TrainState) -> tuple[TrainState, jax.Array]:
             return state, jnp.full_like(state.smoothed_loss, jnp.nan)
@@ -145,66 +203,60 @@ def train_steps(
     return lax.scan(body, state, (jnp.arange(len(order)), order))
 
 
-def epoch_order(key: jax.Array, epoch: jax.Array | int, num_examples: int) -> jax.Array:
-    """Indices of all examples in the order in which an epoch reads them, [num_examples].
-
-    A fresh permutation for each epoch, drawn from `fold_in(key, epoch)`.
-    """
-    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
-
-
-def example_order(
-    read_epoch: Callable[[int], np.ndarray], first: int, num: int, num_examples: int
-) -> np.ndarray:
-    """Indices of the examples that a run reads as its `first`, `first + 1`, .., [num].
-
-    `read_epoch(epoch)` gives the `epoch_order` of each. One epoch follows the other without a gap,
-    so that every example is read equally often, whatever the batch size.
-    """
-    epoch, offset = divmod(first, num_examples)
-    num_epochs = -(-(offset + num) // num_examples)
-    epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
-    return np.concatenate(epochs)[offset : offset + num]
+def epoch_order(key: jax.Array, epoch: jax.Array | int, num: int) -> jax.Array:
+    """A fresh permutation of `num` things for each epoch of a run with this key, [num]."""
+    return jax.random.permutation(key_for(key, SHUFFLES, epoch), num)
 
 
 def run(
-    train_step: TrainStep, state: TrainState, examples: Batch, steps: int, batch_size: int = 1
+    train_step: TrainStep, state: TrainState, dataset: Dataset, steps: int
 ) -> Iterator[tuple[TrainState, np.ndarray]]:
     """Train until `steps` steps are done; yields the state and the losses of the steps since.
 
-    It yields every `CHUNK_SIZE` steps, or several times a second where that many take longer. The
-    caller may stop at any time and go on from the last state: the run does not depend on it.
+    It yields every `CHUNK_SIZE` steps, or fewer where steps are large, and several times a second
+    where these take longer. The caller may stop at any time and go on from the last state: the run
+    does not depend on it.
 
     Raises:
         FloatingPointError: a loss or a parameter is not finite; names the step. The states that
             came before are good.
     """
     compiled = jax.jit(partial(train_steps, train_step))
-    draw_epoch = jax.jit(epoch_order, static_argnames="num_examples")
-    num_examples = examples.inputs.shape[1]
-
+    draw_order = jax.jit(epoch_order, static_argnames="num")
+    # Once, not at every call.
+    examples = jax.device_put(dataset.examples)
     key = state.key
 
     # A long list takes many calls to read once, and a second to shuffle.
     @lru_cache(maxsize=2)
     def read_epoch(epoch: int) -> np.ndarray:
-        return np.asarray(draw_epoch(key, epoch, num_examples=num_examples))
+        return dataset.arrange(np.asarray(draw_order(key, epoch, num=dataset.num_shuffled)))
 
+    first = dataset.examples.inputs[..., read_epoch(0)[0]]
+    chunk_size = max(1, min(CHUNK_SIZE, CHUNK_CHARACTERS // first.size))
     step, size = int(state.step), 1
     while step < steps:
         started = time.monotonic()
-        num = CHUNK_SIZE * batch_size
-        order = example_order(read_epoch, step * batch_size, num, num_examples)
         # Up to a multiple of the largest size, so that reports fall on round numbers.
-        num_steps = min(size, CHUNK_SIZE - step % CHUNK_SIZE, steps - step)
-        order = order.reshape(CHUNK_SIZE, batch_size)
+        num_steps = min(size, chunk_size - step % chunk_size, steps - step)
+        order = _read(read_epoch, step, chunk_size, dataset.steps_per_epoch)
         state, losses = compiled(state, examples, order, num_steps)
         new_losses = np.asarray(losses)[:num_steps]
         _check_finite(state.params, new_losses, step)
         step += num_steps
         yield state, new_losses
         is_fast = time.monotonic() - started < 0.1
-        size = min(size * 2, CHUNK_SIZE) if is_fast else max(1, size // 2)
+        size = min(size * 2, chunk_size) if is_fast else max(1, size // 2)
+
+
+def _read(
+    read_epoch: Callable[[int], np.ndarray], first: int, num: int, steps_per_epoch: int
+) -> np.ndarray:
+    """What the steps `first`, `first + 1`, .. read, [num, ..]: one epoch follows the other."""
+    epoch, offset = divmod(first, steps_per_epoch)
+    num_epochs = -(-(offset + num) // steps_per_epoch)
+    epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
+    return np.concatenate(epochs)[offset : offset + num]
 
 
 def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:

@@ -175,14 +175,14 @@ def train_numpy_alone(data: str, steps: int) -> None:
 
 
 def train_dinojax(
-    train_step: Any, start: Any, examples: Any, steps: int
+    train_step: Any, start: Any, dataset: Any, steps: int
 ) -> tuple[Any, list[float], dict[int, float]]:
     """Train by the loop of scripts/train.py; the state, losses, and times when steps were done."""
     from dinojax import train
 
     losses: list[float] = []
     times = {0: time.perf_counter()}
-    for state, new_losses in train.run(train_step, start, examples, steps):
+    for state, new_losses in train.run(train_step, start, dataset, steps):
         losses += new_losses.tolist()
         times[int(state.step)] = time.perf_counter()
     return state, losses, times
@@ -205,13 +205,13 @@ def time_training(
     from tqdm import tqdm
 
     from dinojax import runs, train
-    from dinojax.data import pad_names
+    from dinojax.batches import padded
     from dinojax.vocab import build_vocab
 
     import numpy_reference as reference
 
     vocab = build_vocab(names)
-    examples = pad_names(names, vocab)
+    dataset = padded(names, vocab)
     names_ids = [vocab.encode(name).tolist() for name in names]
     model = runs.build_model(RECIPE, vocab)
     optimizer = train.clipped_sgd(RECIPE.learning_rate, RECIPE.clip_value)
@@ -220,23 +220,20 @@ def time_training(
     start = train.init_train_state(
         key_train, model.init(key_params), model, optimizer, 1, smoothed_loss=0.0
     )
-    order = train.example_order(
-        lambda epoch: np.asarray(train.epoch_order(key_train, epoch, len(names))),
-        0,
-        sizes.steps,
-        len(names),
-    )
+    epochs = range(-(-sizes.steps // len(names)))
+    orders = [train.epoch_order(key_train, epoch, len(names)) for epoch in epochs]
+    order = np.concatenate(orders)[: sizes.steps]
     numpy_params, reference_order = jax.device_get(start.params), order[: sizes.reference_steps]
 
     def record(who: str, order: Any, losses: list[float], seconds: float) -> None:
         figures["train", who, "steps/s"].append(len(order) / seconds)
-        num_characters = float(examples.weights.sum(axis=0)[order].sum())
+        num_characters = float(dataset.examples.weights.sum(axis=0)[order].sum())
         figures["train", who, "characters/s"].append(num_characters / seconds)
         unit = f"nats a name, step {sizes.reference_steps:,}"
         figures["train", who, unit].append(fmean(losses[: sizes.reference_steps][-LAST_LOSSES:]))
 
     for _ in tqdm(range(rounds), "training", leave=False, disable=None):
-        state, losses, times = train_dinojax(train_step, start, examples, sizes.steps)
+        state, losses, times = train_dinojax(train_step, start, dataset, sizes.steps)
         # The first call runs one step; after CHUNK_SIZE steps begin the calls of full size.
         figures["train", "dinojax", "s to compile"].append(times[1] - times[0])
         seconds = times[sizes.steps] - times[train.CHUNK_SIZE]

@@ -86,7 +86,8 @@ def main() -> int:
     parser, arguments = parse_arguments()
     import numpy as np
 
-    from dinojax.data import capitalized, pad_names, read_names
+    from dinojax.batches import pad_names
+    from dinojax.data import capitalized, read_names
     from dinojax.vocab import build_vocab
 
     with parser.reported_errors():

@@ -1,4 +1,4 @@
-"""Train a model on a list of names and write new ones; see --help."""
+"""Train a model on a list of names or a text, and write new ones; see --help."""
 
 import os
 import shlex
@@ -7,12 +7,14 @@ import signal
 import sys
 import threading
 import time
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from dinojax.command_line import (
     INTERRUPTED,
@@ -27,62 +29,93 @@ from dinojax.config import PRESETS, TrainConfig
 from dinojax.devices import start_jax
 
 if TYPE_CHECKING:
+    from dinojax.batches import Dataset
+    from dinojax.cells import Params
+    from dinojax.runs import Run
     from dinojax.vocab import Vocab
 
 REPORTS = 7
 NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
 MAX_LENGTH = 50
+TEXT_LENGTH = 200
 SECONDS_BETWEEN_SAVES = 30
 DIVERGED = 1
 
 
+# What each setting means; a flag of the same name sets it.
+SETTINGS = {
+    "batches": "names padded one a row, packed end to end, or windows of a running text",
+    "lowercase": "read the data in lower case",
+    "cell": "recurrent cell of each layer",
+    "num_layers": "recurrent layers",
+    "hidden_size": "units of each layer",
+    "dropout": "share of each layer's outputs that is dropped in training",
+    "batch_size": "rows a step; a padded row is one name",
+    "window": "characters in a row of a packed or windowed batch",
+    "reset_rate": "share of the rows whose state is set back before a window",
+    "loss": "summed over a name's characters, or their mean",
+    "steps": "training steps",
+    "epochs": "passes over the data, which then decide the number of steps",
+    "optimizer": "how gradients become updates",
+    "learning_rate": "size of the updates",
+    "schedule": "of the learning rate after its warm-up",
+    "warmup": "share of the steps in which the learning rate rises to its full value",
+    "weight_decay": "of adamw and lion, each step, times the learning rate",
+    "clip_value": "bound on the size of each gradient entry, nats per unit; 0 for none",
+    "clip_norm": "bound on the norm of the whole gradient, nats per unit; 0 for none",
+    "seed": "of all that is random",
+}
+OF_WINDOWS = {"reset_rate"}
+OF_ROWS = {"window"}
+OF_THE_MODEL = "cell", "num_layers", "hidden_size"
+
+
 def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
     """Read the command line: the parser, to report errors with, its result, the configuration."""
-    from dinojax.data import bundled_names
-
-    preset = PRESETS["dinos"]
-    parser = Parser("Train a recurrent network on a list of names, letter by letter.")
-    parser.add_argument(
-        "preset", nargs="?", choices=PRESETS, default="dinos", help="settings to start from"
+    parser = Parser(
+        "Train a recurrent network on a list of names or a text, character by character."
     )
     add = parser.add_argument
+    add(
+        "preset",
+        nargs="?",
+        choices=PRESETS,
+        default="dinos",
+        help="settings to start from: the exercise, a long list of names, a running text",
+    )
     add(
         "--data",
         metavar="FILE",
         type=path,
-        default=bundled_names(),
-        help="UTF-8 file of names, one a line",
+        help="UTF-8 file of names, one a line, or of a text (default: for names, the dinosaurs)",
     )
+    for field in fields(TrainConfig):
+        flag, choices = f"--{field.name.replace('_', '-')}", get_args(field.type)
+        values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
+        if field.name == "steps":
+            values |= {name: "by its epochs" for name, preset in PRESETS.items() if preset.epochs}
+        if len(set(values.values())) == 1:
+            default = f"default: {values['dinos']}"
+        else:
+            default = "default: " + ", ".join(f"{name} {value}" for name, value in values.items())
+        options: dict[str, Any] = {"help": f"{SETTINGS[field.name]} ({default})"}
+        if field.type is bool:
+            options |= {"action": BooleanOptionalAction}
+        elif choices:
+            options |= {"choices": choices}
+        else:
+            options |= {
+                "type": whole_number if field.type is int else number,
+                "metavar": "N" if field.type is int else "X",
+            }
+        add(flag, default=None, **options)
     add(
-        "--steps",
-        metavar="N",
-        type=whole_number,
-        default=preset.steps,
-        help="training steps, one name each",
+        "--init-from",
+        metavar="RUN",
+        type=path,
+        help="go on from the parameters of a run, with its vocabulary and the same model",
     )
-    add(
-        "--hidden-size",
-        metavar="N",
-        type=whole_number,
-        default=preset.hidden_size,
-        help="units of the network",
-    )
-    add(
-        "--learning-rate",
-        metavar="RATE",
-        type=number,
-        default=preset.learning_rate,
-        help="of gradient descent",
-    )
-    add(
-        "--clip-value",
-        metavar="BOUND",
-        type=number,
-        default=preset.clip_value,
-        help="bound on the size of each gradient entry, nats per unit of the parameter",
-    )
-    add("--seed", metavar="N", type=whole_number, default=preset.seed, help="of all that is random")
     add(
         "--out",
         metavar="FOLDER",
@@ -93,105 +126,193 @@ def parse_arguments() -> tuple[Parser, Namespace, TrainConfig]:
     arguments = parser.parse_args()
     if arguments.overwrite and arguments.out is None:
         parser.error("--overwrite needs --out, the folder of the run to replace")
+    given = given_settings(arguments)
+    if "steps" in given and "epochs" not in given:
+        given["epochs"] = 0.0
     with parser.reported_errors():
-        config = TrainConfig(
-            steps=arguments.steps,
-            hidden_size=arguments.hidden_size,
-            learning_rate=arguments.learning_rate,
-            clip_value=arguments.clip_value,
-            seed=arguments.seed,
-        )
+        config = replace(PRESETS[arguments.preset], **given)
+    if config.batches != "windows" and OF_WINDOWS & set(given):
+        parser.error("--reset-rate is for --batches windows: names start anew each time")
+    if config.batches == "padded" and OF_ROWS & set(given):
+        parser.error("--window is for --batches packed or windows: a padded row is one name")
+    if config.is_text and arguments.data is None:
+        parser.error("a running text is needed: give its file with --data")
     return parser, arguments, config
 
 
+def given_settings(arguments: Namespace) -> dict[str, Any]:
+    """The settings that the command line gives."""
+    values = {name: getattr(arguments, name) for name in SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def main() -> int:
-    """Read the names, find a folder, train; returns the exit code."""
+    """Read the data, find a folder, train; returns the exit code."""
     # What takes time to import is imported here, where Ctrl-C is one line.
     parser, arguments, config = parse_arguments()
-    from dinojax.data import read_names
+    from dinojax.batches import packed, padded, windows
+    from dinojax.data import bundled_names, read_names, read_running_text
     from dinojax.vocab import build_vocab
 
+    names: list[str] = []
+    text, num_blank = "", 0
     with parser.reported_errors():
-        names, num_blank = read_names(arguments.data)
-    vocab = build_vocab(names)
+        if config.is_text:
+            text = read_running_text(arguments.data, config.lowercase)
+        else:
+            data = arguments.data or bundled_names()
+            names, num_blank = read_names(data, config.lowercase)
+    vocab = build_vocab(names or [text])
 
     # JAX takes half a second: what is wrong with the arguments was said before.
     with parser.reported_errors():
         start_jax()
     from dinojax import runs
 
+    earlier = None
     with parser.reported_errors():
+        if arguments.init_from:
+            earlier = runs.load_run(arguments.init_from)
+            config = like_earlier(config, given_settings(arguments), earlier)
+            vocab = earlier.vocab
+        if config.is_text:
+            dataset = windows(text, vocab, config.batch_size, config.window)
+        elif config.batches == "packed":
+            dataset = packed(names, vocab, config.batch_size, config.window)
+        else:
+            dataset = padded(names, vocab, config.batch_size)
+        if config.epochs:
+            steps = max(1, round(config.epochs * dataset.steps_per_epoch))
+            config = replace(config, steps=steps)
         if arguments.out is None:
             folder = runs.next_free_folder(arguments.preset)
         else:
             folder = arguments.out
             runs.take_folder(folder, arguments.overwrite)
     blank = f" ({count(num_blank, 'blank line')} skipped)" if num_blank else ""
+    amount = count(len(names), "name") if names else count(len(text), "character")
+    layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
     print(
-        f"{count(len(names), 'name')}{blank}, {count(vocab.size, 'symbol')}; "
-        f"{count(config.hidden_size, 'hidden unit')}; {count(config.steps, 'step')}",
+        f"{amount}{blank}, {count(vocab.size, 'symbol')}; "
+        f"{count(config.hidden_size, 'hidden unit')}{layers}; {count(config.steps, 'step')}",
         flush=True,
     )
-    return learn(names, vocab, config, folder)
+    return learn(names, dataset, vocab, config, folder, earlier.params if earlier else None)
 
 
-def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -> int:
-    """Train on the names, save into the folder, and report; returns the exit code."""
+def like_earlier(config: TrainConfig, given: dict[str, Any], earlier: "Run") -> TrainConfig:
+    """The configuration with the model of an earlier run.
+
+    Raises:
+        ValueError: the command line asks for another model or another kind of data.
+    """
+    if config.is_text != earlier.config.is_text:
+        kinds = ["names", "a text"] if config.is_text else ["a text", "names"]
+        raise ValueError(
+            f"--init-from: that run learned {kinds[0]}, this one is to learn {kinds[1]}"
+        )
+    for name in OF_THE_MODEL:
+        value = getattr(earlier.config, name)
+        if given.get(name, value) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag}: the run of --init-from has {value}, got {given[name]}")
+    return replace(config, **{name: getattr(earlier.config, name) for name in OF_THE_MODEL})
+
+
+def learn(
+    names: list[str],
+    dataset: "Dataset",
+    vocab: "Vocab",
+    config: TrainConfig,
+    folder: Path,
+    params: "Params | None",
+) -> int:
+    """Train on the data, save into the folder, and report; returns the exit code."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
     from tqdm import tqdm
 
-    from dinojax import runs, train
-    from dinojax.data import capitalized, pad_names
+    from dinojax import loss, runs, train
+    from dinojax.batches import pad_names
+    from dinojax.data import capitalized
     from dinojax.evaluate import nats_per_name
-    from dinojax.sample import sample_names
+    from dinojax.sample import read_prompt, sample_names, sample_text
 
-    examples = pad_names(names, vocab)
-    num_characters = int(examples.weights.sum(dtype=float))
     model = runs.build_model(config, vocab)
-    optimizer = train.clipped_sgd(config.learning_rate, config.clip_value)
-    train_step = train.make_train_step(model, optimizer)
+    optimizer = train.make_optimizer(config, config.steps)
+    train_step = train.make_train_step(
+        model,
+        optimizer,
+        loss.summed_cross_entropy if config.loss == "summed" else loss.mean_cross_entropy,
+        carry_state=config.is_text,
+        resets=config.batches != "padded",
+        reset_rate=config.reset_rate,
+    )
     key_params, key_train, key_sample = jax.random.split(jax.random.key(config.seed), 3)
     # A model that has learned nothing costs log(vocab) nats a character.
-    untrained_loss = np.log(vocab.size) * num_characters / len(names)
+    untrained_loss = np.log(vocab.size)
+    if config.loss == "summed":
+        untrained_loss *= dataset.examples.weights.sum(dtype=float) / max(1, len(names))
+    unit = "nats a name" if config.loss == "summed" else "nats a character"
 
     @jax.jit
-    def initial_state() -> train.TrainState:
-        params = model.init(key_params)
-        return train.init_train_state(key_train, params, model, optimizer, 1, untrained_loss)
+    def initial_state(params: Any) -> train.TrainState:
+        params = model.init(key_params) if params is None else params
+        return train.init_train_state(
+            key_train, params, model, optimizer, config.batch_size, untrained_loss
+        )
 
     @jax.jit
     def write_names(params: Any, step: Any) -> Any:
         key = jax.random.fold_in(key_sample, step)
         return sample_names(key, params, model, vocab.newline, NAMES_AT_END, MAX_LENGTH)
 
+    @jax.jit
+    def write_text(params: Any, step: Any) -> Any:
+        key = jax.random.fold_in(key_sample, step)
+        start = read_prompt(params, model, jnp.zeros(0, int))
+        return sample_text(key, params, model, start, TEXT_LENGTH)[1]
+
     def new_names(state: train.TrainState) -> list[str]:
         samples = jax.device_get(write_names(state.params, state.step))
         rows = zip(samples.ids, samples.lengths, strict=True)
         return [visible(capitalized(vocab.decode(ids[:length]))) for ids, length in rows]
 
-    state = initial_state()
+    def new_text(state: train.TrainState) -> str:
+        lines = vocab.decode(np.asarray(write_text(state.params, state.step))).split("\n")
+        return "\n".join(map(visible, lines))
+
+    def report(state: train.TrainState, cost: str) -> str:
+        step = f"step {int(state.step):>{len(f'{config.steps:,}')},}  {cost}"
+        if names:
+            return f"{step}  {' '.join(new_names(state)[:NAMES_PER_REPORT])}"
+        return f"{step}\n{new_text(state)}\n"
+
+    state = initial_state(params)
     runs.start_run(folder, state, config, vocab, names)
     save = partial(runs.save_checkpoint, folder, config=config, vocab=vocab, names=names)
     failure = None
+    recent: deque[float] = deque(maxlen=dataset.steps_per_epoch)
     started = saved = time.monotonic()
     report_at = [config.steps * i // REPORTS for i in range(1, REPORTS + 1)]
     progress = tqdm(total=config.steps, unit=" steps", unit_scale=True, disable=None)
     with stop_on_interrupt() as stop, progress:
         try:
-            for new_state, losses in train.run(train_step, state, examples, config.steps):
+            for new_state, losses in train.run(train_step, state, dataset, config.steps):
                 state, step = new_state, int(new_state.step)
-                loss = f"{float(state.smoothed_loss):.2f} nats a name"
-                progress.set_postfix_str(loss, refresh=False)
+                recent.extend(losses.tolist())
+                # The exercise's average is of the last thousand steps or so, too many for others.
+                average = state.smoothed_loss if config.loss == "summed" else losses.mean()
+                cost = f"{float(average):.2f} {unit}"
+                progress.set_postfix_str(cost, refresh=False)
                 progress.update(len(losses))
                 if stop.is_set():
                     break
                 is_report = report_at[0] <= step < config.steps
                 if is_report:
                     report_at = [at for at in report_at if at > step]
-                    width = len(f"{config.steps:,}")
-                    some = " ".join(new_names(state)[:NAMES_PER_REPORT])
-                    progress.write(f"step {step:>{width},}  {loss}  {some}")
+                    progress.write(report(state, cost))
                 if is_report or time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                     save(state)
                     saved = time.monotonic()
@@ -212,14 +333,26 @@ def learn(names: list[str], vocab: "Vocab", config: TrainConfig, folder: Path) -
         return INTERRUPTED
     seconds = time.monotonic() - started
 
-    nats = jax.jit(lambda params: nats_per_name(params, model, examples))(state.params)
-    nats = np.asarray(nats).sum(dtype=float)
-    print("\nNew names:", *new_names(state), sep="\n  ")
+    if names:
+        examples = pad_names(names, vocab)
+        nats = jax.jit(lambda params: nats_per_name(params, model, examples))(state.params)
+        nats, num_characters = np.asarray(nats).sum(dtype=float), examples.weights.sum(dtype=float)
+        print("\nNew names:", *new_names(state), sep="\n  ")
+        print(
+            f"\n{nats / len(names):.3f} nats a name, {nats / num_characters:.4f} nats a character "
+            "(its newline is one), over all the names it learned from"
+        )
+        more = "--num", "20"
+    else:
+        print(f"\nNew text:\n{new_text(state)}")
+        print(
+            f"\n{np.mean(recent):.4f} nats a character, the mean over the last "
+            f"{count(len(recent), 'step')} as it learned"
+        )
+        more = "--length", "400"
     print(
-        f"\n{nats / len(names):.3f} nats a name, {nats / num_characters:.4f} nats a character "
-        "(its newline is one), over all the names it learned from\n"
         f"{count(config.steps, 'step')} in {seconds:.1f} s; saved in {folder}\n"
-        f"More names: {command('sample.py', short_path(folder), '--num', '20')}"
+        f"More {'names' if names else 'text'}: {command('sample.py', short_path(folder), *more)}"
     )
     return 0
 

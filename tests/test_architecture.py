@@ -14,7 +14,7 @@ from dinojax import cells, data, evaluate, loss, model, recurrence, sample, trai
 from conftest import ROOT
 
 READING_ORDER = [
-    "vocab", "data", "config", "cells", "recurrence", "model", "loss", "train", "sample",
+    "vocab", "data", "batches", "config", "cells", "recurrence", "model", "loss", "train", "sample",
     "evaluate", "checkpoint", "runs",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
@@ -49,7 +49,7 @@ def test_modules_apart_import_nothing_of_ours(module):
     assert not list(imports_of(module))
 
 
-@pytest.mark.parametrize("module", ["vocab", "data", "config", *APART])
+@pytest.mark.parametrize("module", ["vocab", "data", "batches", "config", *APART])
 def test_reading_arguments_and_names_does_not_wait_for_jax(module):
     code = f"import sys, dinojax.{module}; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

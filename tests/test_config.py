@@ -7,20 +7,25 @@ import pytest
 from dinojax.config import PRESETS, TrainConfig, check_range
 
 RANGES = {
+    "num_layers": (1, 100),
+    "batch_size": (1, 100_000),
+    "window": (1, 100_000),
     "steps": (1, 10**9),
     "hidden_size": (1, 10_000),
     "learning_rate": (1e-12, 1e3),
     "clip_value": (1e-12, 1e12),
     "seed": (0, 2**32 - 1),
 }
-INTEGERS = "steps", "hidden_size", "seed"
+INTEGERS = "steps", "hidden_size", "seed", "num_layers", "batch_size", "window"
 
 
 def past_the_edges(field):
     low, high = RANGES[field]
     if field in INTEGERS:
         return [low - 1, high + 1, -(10**30), 10**30]
-    return [math.nextafter(low, 0), math.nextafter(high, math.inf), 0.0, -1.0]
+    # Zero bounds nothing.
+    zero = [] if field == "clip_value" else [0.0]
+    return [math.nextafter(low, 0), math.nextafter(high, math.inf), *zero, -1.0]
 
 
 def numbers_named(message):
@@ -31,7 +36,9 @@ def numbers_named(message):
 
 def test_defaults_are_the_exercise():
     exercise = {"steps": 35_000, "hidden_size": 50, "learning_rate": 0.01, "clip_value": 5.0}
-    assert asdict(TrainConfig()) == {**exercise, "seed": 0}
+    assert exercise.items() <= asdict(TrainConfig()).items()
+    off = "dropout", "epochs", "warmup", "weight_decay", "clip_norm", "reset_rate"
+    assert not any(getattr(TrainConfig(), name) for name in off)
     assert PRESETS["dinos"] == TrainConfig()
 
 
@@ -94,3 +101,17 @@ def test_check_range_says_name_range_and_value():
         check_range("--num", 4, 1, 3)
     with pytest.raises(ValueError, match=r"^--num: expected a number from 1 to 3, got nan$"):
         check_range("--num", math.nan, 1, 3)
+
+
+@pytest.mark.parametrize("field", ["dropout", "warmup", "reset_rate"])
+def test_shares_are_less_than_one(field):
+    assert getattr(TrainConfig(**{field: 0.99}), field) == 0.99
+    for value in (-0.1, 1, math.nan):
+        with pytest.raises(ValueError, match=f"^{field.replace('_', ' ')}: expected a number"):
+            TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["batches", "cell", "loss", "optimizer", "schedule"])
+def test_what_is_not_among_the_choices_is_refused_with_them(field):
+    with pytest.raises(ValueError, match=f"^{field}: expected one of .*, got 'other'"):
+        TrainConfig(**{field: "other"})

@@ -2,7 +2,6 @@ import re
 import sys
 import unicodedata
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,8 +11,7 @@ from dinojax.data import (
     MAX_NAME_LENGTH,
     bundled_names,
     capitalized,
-    lowercase,
-    pad_names,
+    composed,
     read_names,
     read_text,
 )
@@ -166,8 +164,8 @@ def test_a_longer_name_is_refused_with_its_line_and_length(write):
 @given(st.text())
 @example("İΑΣ\u0345\u212a")
 def test_lower_case_is_idempotent_and_composed(text):
-    lower = lowercase(text)
-    assert lowercase(lower) == lower
+    lower = composed(text, True)
+    assert composed(lower, True) == lower
     assert unicodedata.is_normalized("NFC", lower)
 
 
@@ -176,7 +174,7 @@ def test_lower_case_is_idempotent_and_composed(text):
     [("T. Rex", "t. rex"), ("ÉOS", "éos"), ("E\u0301OS", "éos"), ("ΟΣ", "ος"), ("\u212a", "k")],
 )
 def test_lower_case(text, lower):
-    assert lowercase(text) == lower
+    assert composed(text, True) == lower
 
 
 @pytest.mark.parametrize(
@@ -202,72 +200,6 @@ def test_capitalized_keeps_the_length_and_the_rest(name):
     printed = capitalized(name)
     assert len(printed) == len(name)
     assert printed[1:] == name[1:]
-
-
-def slow_pad_names(names, vocab):
-    inputs, targets, weights = [], [], []
-    for t in range(max(len(name) for name in names) + 1):
-        inputs.append([])
-        targets.append([])
-        weights.append([])
-        for name in names:
-            starts, counts = t == 0 or t > len(name), t <= len(name)
-            next_character = name[t] if t < len(name) else "\n"
-            inputs[t].append(vocab.size if starts else vocab.characters.index(name[t - 1]))
-            targets[t].append(vocab.characters.index(next_character))
-            weights[t].append(1.0 if counts else 0.0)
-    return inputs, targets, weights
-
-
-@seeded
-@given(st.lists(st.text(st.sampled_from("\tab é\u2028\U0001f995"), max_size=6), min_size=1))
-@example(["", "abba", "a"])
-def test_pad_names_equals_a_loop_over_time_and_names(names):
-    vocab = build_vocab(names)
-    batch = pad_names(names, vocab)
-    for array, expected in zip(batch, slow_pad_names(names, vocab), strict=True):
-        assert array.shape == (max(map(len, names)) + 1, len(names))
-        np.testing.assert_array_equal(array, expected)
-    assert batch.inputs.dtype == batch.targets.dtype == vocab.dtype
-    assert batch.weights.dtype == np.float32
-
-
-def test_a_padded_name_by_hand():
-    inputs, targets, weights = pad_names(["ab", "b"], build_vocab(["ab"]))
-    np.testing.assert_array_equal(inputs, [[3, 3], [1, 2], [2, 3]])
-    np.testing.assert_array_equal(targets, [[1, 2], [2, 0], [0, 0]])
-    np.testing.assert_array_equal(weights, [[1, 1], [1, 1], [1, 0]])
-
-
-@seeded
-@given(st.lists(st.text(st.sampled_from("\tabc"), max_size=9), min_size=1))
-def test_every_name_counts_its_characters_and_one_newline(names):
-    vocab = build_vocab(names)
-    batch = pad_names(names, vocab)
-    for name, column, weights in zip(names, batch.targets.T, batch.weights.T, strict=True):
-        assert vocab.decode(column[weights == 1]) == name + "\n"
-        assert weights.sum() == len(name) + 1
-
-
-def test_many_symbols_widen_the_ids():
-    name = "".join(map(chr, range(0x100, 0x1FF)))
-    batch = pad_names([name], build_vocab([name]))
-    assert batch.inputs.dtype == batch.targets.dtype == np.uint16
-    assert batch.inputs[0, 0] == 256
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ([], "at least one name"),
-        (["a", "a\na"], r"without newlines, got 'a\\na'"),
-        (["\n"], r"without newlines, got '\\n'"),
-        (["a", "axa"], "'x' at position 1 "),
-    ],
-)
-def test_pad_names_refuses(names, message):
-    with pytest.raises(ValueError, match=message):
-        pad_names(names, build_vocab(["a"]))
 
 
 def test_bundled_names_are_as_their_readme_promises():

@@ -1,8 +1,8 @@
 import jax
 import numpy as np
 
+from dinojax.batches import pad_names
 from dinojax.cells import vanilla
-from dinojax.data import pad_names
 from dinojax.evaluate import nats_per_name
 from dinojax.model import char_model
 from dinojax.vocab import build_vocab

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dinojax.batches import pad_names
 from dinojax.cells import vanilla
-from dinojax.data import pad_names
 from dinojax.loss import cross_entropy, summed_cross_entropy
 from dinojax.model import char_model
 from dinojax.vocab import build_vocab

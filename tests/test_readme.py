@@ -44,7 +44,7 @@ def test_python(tmp_path):
     output = run(["-c", "\n".join(blocks("python"))], tmp_path).splitlines()
     names, reports = output[:10], output[10:]
     assert all(re.fullmatch("[a-z]*", name) for name in names)
-    assert reports[-1].startswith("step 500: ")
+    assert reports[-1].startswith("step 300: ")
     assert float(reports[-1].split()[2]) < 2.6
 
 

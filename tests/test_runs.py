@@ -359,7 +359,7 @@ def without(key, part=None):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edited("config", cell="lstm"), "cell"),
+        (edited("config", cell="other"), "cell"),
         (edited("config", steps=0), "steps: expected a number"),
         (edited("config", steps=10**400), "steps"),
         (

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinojax import sample
+from dinojax.batches import pad_names
 from dinojax.cells import vanilla
-from dinojax.data import pad_names
 from dinojax.evaluate import nats_per_name
 from dinojax.model import char_model
 from dinojax.vocab import Vocab

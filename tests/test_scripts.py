@@ -2,6 +2,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 
 from dinojax import checkpoint, runs, train
+from dinojax.batches import pad_names, padded
 from dinojax.config import PRESETS
-from dinojax.data import bundled_names, capitalized, pad_names
+from dinojax.data import bundled_names, capitalized
 from dinojax.evaluate import nats_per_name
+from dinojax.sample import read_prompt, sample_text
 from dinojax.vocab import build_vocab
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -249,8 +252,8 @@ def test_training_is_that_of_the_library(trained):
     )
     assert int(before.step) < int(after.step)
     train_step = train.make_train_step(loaded.model, optimizer)
-    examples = pad_names(ODD_NAMES, loaded.vocab)
-    *_, (state, _) = train.run(train_step, before, examples, FLAGS["steps"])
+    dataset = padded(ODD_NAMES, loaded.vocab)
+    *_, (state, _) = train.run(train_step, before, dataset, FLAGS["steps"])
     for ours, theirs in zip(
         jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True
     ):
@@ -458,12 +461,28 @@ def test_in_a_terminal_a_bar_shows_progress_and_control_c_saves(trained, tmp_pat
 
 HELP = {
     "train.py": {
-        "--data": ("name", str(bundled_names())),
-        "--steps": ("step", PRESETS["dinos"].steps),
-        "--hidden-size": ("units", PRESETS["dinos"].hidden_size),
-        "--learning-rate": ("gradient", PRESETS["dinos"].learning_rate),
-        "--clip-value": ("nats", PRESETS["dinos"].clip_value),
+        "--data": ("name", "dinosaurs"),
+        "--batches": ("packed", "dinos padded"),
+        "--lowercase,": ("lower case", "dinos True"),
+        "--cell": ("recurrent", "text lstm"),
+        "--num-layers": ("layers", 1),
+        "--hidden-size": ("units", "dinos 50"),
+        "--dropout": ("dropped", "names 0.3"),
+        "--batch-size": ("rows", "dinos 1"),
+        "--window": ("characters", 64),
+        "--reset-rate": ("state", PRESETS["text"].reset_rate),
+        "--loss": ("characters", "dinos summed"),
+        "--steps": ("step", "dinos 35000, names by its epochs"),
+        "--epochs": ("passes", "dinos 0"),
+        "--optimizer": ("updates", "names adamw"),
+        "--learning-rate": ("updates", "dinos 0.01"),
+        "--schedule": ("warm-up", "text cosine"),
+        "--warmup": ("steps", "dinos 0.0"),
+        "--weight-decay": ("adamw", "dinos 0.0"),
+        "--clip-value": ("nats", "dinos 5.0"),
+        "--clip-norm": ("nats", "dinos 0.0"),
         "--seed": ("random", PRESETS["dinos"].seed),
+        "--init-from": ("parameters", ""),
         "--out": ("folder", "runs/"),
         "--overwrite": ("replace", ""),
     },
@@ -471,8 +490,11 @@ HELP = {
         "--num": ("names", 10),
         "--seed": ("random", 0),
         "--temperature": ("logits", 1.0),
+        "--prompt": ("begins", ""),
         "--max-length": ("characters", 50),
         "--json": ("nats", ""),
+        "--length": ("characters", 400),
+        "--stop": ("stop", ""),
     },
     "reproduce.py": {
         "--data": ("name", str(bundled_names())),
@@ -523,6 +545,148 @@ def test_reproduce_prints_and_writes_the_same_log(trained, tmp_path):
     assert json.loads((tmp_path / "log ä.json").read_text("utf-8")) == log
 
 
+# Texts, and names that begin as they should.
+
+POEM = "Forsooth this maketh no sense\nÁnd yet it rhymes\x1b\n" * 12
+TEXT_FLAGS = "--steps=60", "--batch-size=4", "--window=16", "--hidden-size=16", "--reset-rate=0.1"
+
+
+@pytest.fixture(scope="module")
+def poet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("poet")
+    (folder / "poem.txt").write_text(POEM, "utf-8")
+    flags = *TEXT_FLAGS, "--num-layers=2", "--dropout=0.1", "--lowercase"
+    out = succeed("train.py", "text", "--data=poem.txt", *flags, "--out=run", cwd=folder)
+    return SimpleNamespace(folder=folder, run=folder / "run", out=out)
+
+
+def test_training_on_a_text_says_what_it_read_and_writes_some(poet):
+    first, *_ = lines(poet.out)
+    num_symbols = len(set(POEM.lower()))
+    expected = f"{len(POEM)} characters, {num_symbols} symbols; 16 hidden units in each of 2 layers"
+    assert first.startswith(expected)
+    assert "New text:" in poet.out
+    # Control characters do not reach the terminal, line ends do.
+    assert "\x1b" not in poet.out
+    loaded = runs.load_run(poet.run)
+    assert (loaded.config.num_layers, loaded.config.dropout, loaded.step) == (2, 0.1, 60)
+    (command,) = re.findall(r"^More text: (.+)$", poet.out, re.M)
+    done = subprocess.run(
+        shlex.split(command), cwd=poet.folder, env=ENVIRONMENT, capture_output=True, check=True
+    )
+    assert len(done.stdout.decode()) == 401
+
+
+def test_a_text_goes_on_from_its_prompt(poet):
+    texts = [
+        succeed("sample.py", "run", f"--prompt={prompt}", f"--length={n}", *more, cwd=poet.folder)
+        for prompt, n, more in (
+            ("FORSOOTH", 50, []),
+            ("forsooth", 50, []),
+            ("forsooth", 20, []),
+            ("forsooth", 50, ["--seed=1"]),
+            ("and", 50, []),
+        )
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("forsooth")
+    assert len(texts[0]) == len("forsooth") + 50 + 1
+    assert texts[0].startswith(texts[2][:-1])
+    assert texts[3] != texts[0]
+    assert texts[4][3:] != texts[0][8:]
+
+
+def test_a_text_is_the_librarys(poet):
+    loaded = runs.load_run(poet.run)
+    prompt = jax.numpy.asarray(loaded.vocab.encode("this "), int)
+    beginning = read_prompt(loaded.params, loaded.model, prompt)
+    written = ""
+    for block in range(2):
+        key = jax.random.fold_in(jax.random.key(7), block)
+        beginning, ids = sample_text(key, loaded.params, loaded.model, beginning, 16)
+        written += loaded.vocab.decode(ids)
+    out = succeed("sample.py", "run", "--prompt=this ", "--length=32", "--seed=7", cwd=poet.folder)
+    assert out == f"this {written}\n"
+
+
+def test_a_text_stops_after_what_it_was_told_to_stop_at(poet):
+    whole = succeed("sample.py", "run", "--prompt=this", "--length=200", cwd=poet.folder)
+    for stop in (whole[4 + 15 : 4 + 18], whole[4 + 40], whole[4 + 60 : 4 + 90]):
+        arguments = "run", "--prompt=this", "--length=200", f"--stop={stop}"
+        stopped = succeed("sample.py", *arguments, cwd=poet.folder)
+        end = whole.index(stop, 4) + len(stop)
+        assert stopped == whole[:end] + "\n"
+
+
+def test_in_a_terminal_it_asks_how_the_text_begins(poet):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            TERMINAL,
+            sys.executable,
+            SCRIPTS / "sample.py",
+            "run",
+            "--length=9",
+        ],
+        cwd=poet.folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    out, _ = process.communicate(b"maketh\n", timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert b"How does it begin? " in out
+    assert b"maketh" in out.split(b"begin? ")[1].replace(b"maketh\r\n", b"", 1)
+
+
+def test_text_and_names_have_flags_of_their_own(poet):
+    for flags, says in (
+        (["--num=3"], ["--num", "learned a text"]),
+        (["--json"], ["--json", "learned a text"]),
+        (["--prompt=zebra"], ["prompt", "'z' at position 0"]),
+    ):
+        result = run("sample.py", "run", *flags, cwd=poet.folder)
+        assert_one_line(result, "sample.py", code=2)
+        assert all(part in result.err for part in says)
+
+
+def test_training_goes_on_from_a_run(poet):
+    arguments = "text", "--data=poem.txt", "--lowercase", *TEXT_FLAGS[:3], "--init-from=run"
+    succeed("train.py", *arguments, "--learning-rate=1e-9", "--out=on", cwd=poet.folder)
+    before, after = runs.load_run(poet.run), runs.load_run(poet.folder / "on")
+    assert after.config.num_layers == 2
+    assert after.vocab == before.vocab
+    for old, new in zip(*map(jax.tree.leaves, (before.params, after.params)), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_every_preset_trains_any_cell_and_lowers_the_loss(preset, cell, tmp_path):
+    words = ["rex", "yi", "mei", "iguanodon", "triceratops", "diplodocus"]
+    (tmp_path / "data.txt").write_text("\n".join(words * 20))
+    arguments = preset, "--data=data.txt", f"--cell={cell}", "--hidden-size=12"
+    more = ["--learning-rate=0.05"] if preset == "dinos" else ["--batch-size=4", "--window=16"]
+    out = succeed("train.py", *arguments, *more, "--steps=300", "--out=run", cwd=tmp_path)
+    cost = float(re.findall(r"([\d.]+) nats a character", out)[-1])
+    assert cost < 0.8 * np.log(len(set("\n".join(words))))
+    assert succeed("sample.py", "run", cwd=tmp_path)
+
+
+def test_names_begin_with_the_prompt(trained):
+    records = [
+        json.loads(line) for line in sample(trained.folder, "--prompt=ZO", "--json", "--num=30")
+    ]
+    assert all(record["name"].startswith("Zo") for record in records)
+    loaded = runs.load_run(trained.folder)
+    for record in records[:5]:
+        name = record["name"].lower()
+        if record["ended"]:
+            nats = nats_per_name(loaded.params, loaded.model, pad_names([name], loaded.vocab))
+            assert -record["log_probability"] == pytest.approx(float(nats[0]), rel=1e-4)
+
+
 # Bad input: one line, exit code 2, and nothing written or lost.
 
 BAD_FILES = {
@@ -541,12 +705,17 @@ NUMBERS = {
     ("train.py", "--steps"): WHOLE + ZERO,
     ("train.py", "--hidden-size"): WHOLE + ZERO,
     ("train.py", "--learning-rate"): ZERO,
-    ("train.py", "--clip-value"): ZERO,
+    ("train.py", "--clip-value"): [],
+    ("train.py", "--num-layers"): WHOLE + ZERO,
+    ("train.py", "--dropout"): ["1"],
+    ("train.py", "--batch-size"): WHOLE + ZERO,
+    ("train.py", "--epochs"): [],
     ("train.py", "--seed"): WHOLE,
     ("sample.py", "--num"): WHOLE + ZERO,
     ("sample.py", "--seed"): WHOLE,
     ("sample.py", "--temperature"): ZERO,
     ("sample.py", "--max-length"): WHOLE + ZERO,
+    ("sample.py", "--length"): WHOLE + ZERO,
     ("reproduce.py", "--steps"): WHOLE + ZERO,
 }
 FIRST = {
@@ -609,6 +778,21 @@ def test_bad_numbers(script, flag, place):
         ("train.py", ["--out", ""], ["--out", "empty"]),
         ("train.py", ["--data="], ["--data", "empty"]),
         ("reproduce.py", ["--json", ""], ["--json", "empty"]),
+        ("train.py", ["--cell", "rnn"], ["--cell", "vanilla", "gru", "lstm"]),
+        ("train.py", ["--window", "9"], ["--window", "packed"]),
+        ("train.py", ["--reset-rate", "0.1"], ["--reset-rate", "windows"]),
+        ("train.py", ["names", "--window", "3"], ["window of 3", "larger window"]),
+        ("train.py", ["text"], ["batch size", "window", "got 12"]),
+        ("train.py", ["text", "--data=empty.txt"], ["empty.txt", "empty"]),
+        ("train.py", ["--init-from=none"], ["none", "not a folder"]),
+        ("train.py", ["--init-from=run", "--hidden-size=3"], ["--hidden-size", "20", "3"]),
+        ("train.py", ["text", "--init-from=run"], ["--init-from", "names", "text"]),
+        ("train.py", ["--init-from=run", "--data=other/mine.txt"], ["'m'", "vocabulary"]),
+        ("sample.py", ["--prompt", ""], ["--prompt", "empty"]),
+        ("sample.py", ["--prompt", "zoQ"], ["prompt", "'q'", "position 2", "vocabulary"]),
+        ("sample.py", ["--prompt", "z\no"], ["prompt", "newline"]),
+        ("sample.py", ["--length", "5"], ["--length", "learned names"]),
+        ("sample.py", ["--stop", "x"], ["--stop", "learned names"]),
     ],
 )
 def test_bad_arguments(script, arguments, says, place):
@@ -871,9 +1055,9 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
         "import runpy, sys\n"
         "import jax.numpy as jnp, optax\n"
         "from dinojax import train\n"
-        "def clipped_sgd(learning_rate, clip_value):\n"
-        "    return optax.sgd(lambda step: jnp.where(step < 150, learning_rate, jnp.inf))\n"
-        "train.clipped_sgd = clipped_sgd\n"
+        "def make_optimizer(config, steps):\n"
+        "    return optax.sgd(lambda step: jnp.where(step < 150, config.learning_rate, jnp.inf))\n"
+        "train.make_optimizer = make_optimizer\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )

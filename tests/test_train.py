@@ -1,4 +1,5 @@
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import pytest
 from jax.test_util import check_grads
 
 from dinojax import train
-from dinojax.cells import vanilla
-from dinojax.data import Batch, pad_names
-from dinojax.loss import cross_entropy, summed_cross_entropy
+from dinojax.batches import Batch, packed, pad_names, padded, windows
+from dinojax.cells import CELLS, vanilla
+from dinojax.config import OptimizerName, ScheduleName, TrainConfig
+from dinojax.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
 from dinojax.model import char_model
 from dinojax.vocab import build_vocab
 
@@ -20,6 +22,7 @@ NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
 VOCAB = build_vocab(NAMES)
 HIDDEN = 9
 EXAMPLES = pad_names(NAMES, VOCAB)
+DATASET = padded(NAMES, VOCAB)
 
 
 def make_model(dtype=jnp.float32):
@@ -214,7 +217,7 @@ def test_a_handful_of_names_can_be_memorised():
     step = train.make_train_step(model, optimizer)
     # Optax's Adam raises a float to the power of an integer.
     with jax.numpy_dtype_promotion("standard"):
-        *_, (state, _) = train.run(step, state, EXAMPLES, 1_500)
+        *_, (state, _) = train.run(step, state, DATASET, 1_500)
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
     _, logits = model.unroll(state.params, model.initial_state((len(NAMES),)), batch.inputs)
     nats = cross_entropy(logits, batch.targets, batch.weights).sum(axis=0)
@@ -236,32 +239,39 @@ def test_a_loss_of_ones_own_is_what_is_minimised():
     assert loss < first / 10
 
 
-def example_order(key, first, num, num_examples):
-    def read_epoch(epoch):
-        return np.asarray(train.epoch_order(key, epoch, num_examples))
-
-    return train.example_order(read_epoch, first, num, num_examples)
-
-
-def test_every_epoch_reads_every_example_once_in_an_order_of_its_own():
-    epochs = example_order(jax.random.key(0), 0, 35, 7).reshape(5, 7)
+def test_every_epoch_has_an_order_of_its_own():
+    epochs = [train.epoch_order(jax.random.key(0), epoch, 7) for epoch in range(5)]
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (5, 1)))
     assert len(np.unique(epochs, axis=0)) > 3
 
 
-def test_order_can_be_entered_anywhere():
-    key = jax.random.key(3)
-    whole = example_order(key, 0, 50, 7)
-    for start in (0, 3, 7, 20, 34):
-        piece = example_order(key, start, 16, 7)
-        np.testing.assert_array_equal(piece, whole[start : start + 16])
+def test_a_run_reads_epoch_after_epoch(monkeypatch):
+    monkeypatch.setattr(train, "CHUNK_SIZE", 4)
+    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    read = []
+
+    def recording_step(state, batch):
+        jax.debug.callback(lambda ids: read.append(ids.tolist()), batch.targets, ordered=True)
+        return state._replace(step=state.step + 1), jnp.zeros(())
+
+    start = make_state(model, optimizer, 2)
+    dataset = padded(NAMES, VOCAB, batch_size=2)
+    *_, (state, _) = train.run(recording_step, start, dataset, 3 * 3)
+    jax.effects_barrier()
+    assert state.step == 9
+    columns = [list(column) for step in read for column in zip(*step, strict=True)]
+    names = [VOCAB.decode(column).split("\n")[0] for column in columns]
+    for epoch in range(3):
+        order = train.epoch_order(start.key, epoch, len(NAMES))
+        expected = [NAMES[i] for i in order] + [""]
+        assert names[6 * epoch : 6 * epoch + 6] == expected
 
 
 def test_cutting_a_run_into_pieces_changes_no_bit():
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
     steps = jax.jit(partial(train.train_steps, train.make_train_step(model, optimizer)))
-    order = example_order(jax.random.key(0), 0, 60, len(NAMES)).reshape(60, 1)
+    order = np.random.default_rng(0).integers(0, len(NAMES), (60, 1))
     whole, losses = steps(state, EXAMPLES, order, 60)
     pieces, done = state, 0
     for size in (1, 7, 20, 32):
@@ -279,11 +289,12 @@ def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not(monkeypatch):
     model, optimizer = make_model(), optax.sgd(0.02, momentum=0.9)
     step = train.make_train_step(model, optimizer)
     start = make_state(model, optimizer, 2)
-    *_, (whole, _) = train.run(step, start, EXAMPLES, 50, batch_size=2)
-    for state, _ in train.run(step, start, EXAMPLES, 50, batch_size=2):
+    dataset = padded(NAMES, VOCAB, batch_size=2)
+    *_, (whole, _) = train.run(step, start, dataset, 50)
+    for state, _ in train.run(step, start, dataset, 50):
         if state.step >= 20:
             break
-    *_, (resumed, _) = train.run(step, state, EXAMPLES, 50, batch_size=2)
+    *_, (resumed, _) = train.run(step, state, dataset, 50)
     assert whole.step == 50
     assert_trees_equal(resumed, whole)
 
@@ -292,7 +303,7 @@ def test_run_yields_every_loss_once(monkeypatch):
     monkeypatch.setattr(train, "CHUNK_SIZE", 16)
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
-    yields = list(train.run(step, make_state(model, optimizer), EXAMPLES, 50))
+    yields = list(train.run(step, make_state(model, optimizer), DATASET, 50))
     losses = np.concatenate([losses for _, losses in yields])
     assert losses.shape == (50,)
     assert np.isfinite(losses).all()
@@ -301,9 +312,9 @@ def test_run_yields_every_loss_once(monkeypatch):
 
 def test_run_of_a_single_name():
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
-    examples = pad_names(["y"], VOCAB)
+    dataset = padded(["y"], VOCAB)
     step = train.make_train_step(model, optimizer)
-    *_, (state, _) = train.run(step, make_state(model, optimizer), examples, 20)
+    *_, (state, _) = train.run(step, make_state(model, optimizer), dataset, 20)
     assert state.step == 20
 
 
@@ -321,7 +332,7 @@ def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch)
         return new._replace(params=jax.tree.map(lambda x: x * factor, new.params)), loss
 
     seen = []
-    run = train.run(breaking_step, make_state(model, optimizer), EXAMPLES, 50)
+    run = train.run(breaking_step, make_state(model, optimizer), DATASET, 50)
     with pytest.raises(FloatingPointError, match=where):
         seen.extend(state for state, _ in run)
     assert 0 < seen[-1].step < blow_up_at
@@ -332,15 +343,134 @@ def test_a_run_shuffles_a_list_once_an_epoch(monkeypatch):
     monkeypatch.setattr(train, "CHUNK_SIZE", 2)
     drawn = []
 
-    def epoch_order(key, epoch, num_examples):
+    def epoch_order(key, epoch, num):
         jax.debug.callback(lambda epoch: drawn.append(int(epoch)), epoch)
-        return jnp.arange(num_examples)
+        return jnp.arange(num)
 
     monkeypatch.setattr(train, "epoch_order", epoch_order)
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     steps = 3 * len(NAMES) - 1
-    *_, (state, _) = train.run(step, make_state(model, optimizer), EXAMPLES, steps)
+    *_, (state, _) = train.run(step, make_state(model, optimizer), DATASET, steps)
     assert state.step == steps
     assert sorted(set(drawn)) == drawn[: len(set(drawn))]
     assert len(drawn) == len(set(drawn))
+
+
+def gradients(model, batch, resets, state=None):
+    def total(params):
+        first = model.initial_state(batch.inputs.shape[1:]) if state is None else state
+        length = batch.inputs.shape[0]
+        _, logits = model.unroll(params, first, batch.inputs, length, resets)
+        return cross_entropy(logits, batch.targets, batch.weights).sum()
+
+    return jax.value_and_grad(total)(model.init(jax.random.key(0)))
+
+
+def epoch(dataset):
+    order = dataset.arrange(np.arange(dataset.num_shuffled))
+    return [jax.tree.map(lambda a, i=i: jnp.asarray(a[..., i]), dataset.examples) for i in order]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_packed_names_have_the_loss_and_the_gradients_of_padded_ones(cell, x64):
+    cells = [CELLS[cell](VOCAB.size, 6, jnp.float64), CELLS[cell](6, 5, jnp.float64)]
+    model = char_model(cells, VOCAB.size, jnp.float64)
+    (plain,) = epoch(padded(NAMES, VOCAB, len(NAMES)))
+    expected = gradients(model, plain, resets=False)
+    for rows, window in ((1, 40), (2, 20), (3, 12)):
+        parts = [gradients(model, b, True) for b in epoch(packed(NAMES, VOCAB, rows, window))]
+        actual = jax.tree.map(lambda *parts: sum(parts), *parts)
+        close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13)
+        jax.tree.map(close, actual, expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_carried_windows_have_the_loss_of_one_long_window(cell, x64):
+    text = "to be, or not to be, that is the question"
+    vocab = build_vocab([text])
+    model = char_model([CELLS[cell](vocab.size, 6, jnp.float64)], vocab.size, jnp.float64)
+    (whole,) = epoch(windows(text, vocab, 1, len(text)))
+    expected, _ = gradients(model, whole, resets=True)
+    # The learning rate is zero: nothing but the carried state joins one step to the next.
+    train_step = train.make_train_step(
+        model, optax.sgd(0.0), lambda *args: cross_entropy(*args).sum(), True, resets=True
+    )
+    state = train.init_train_state(
+        jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0)
+    )
+    losses = [
+        losses for state, losses in train.run(train_step, state, windows(text, vocab, 1, 7), 6)
+    ]
+    np.testing.assert_allclose(np.concatenate(losses).sum(), expected, rtol=1e-12)
+
+
+def test_reset_rate_sets_back_that_share_of_the_rows():
+    model = make_model()
+    rows = 2_000
+    batch = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (2, rows)), Batch(jnp.uint8(1), jnp.uint8(2), jnp.float32(1))
+    )
+    start = make_state(model, optax.sgd(0.0), rows)
+    start = start._replace(recurrent_state=jax.tree.map(jnp.ones_like, start.recurrent_state))
+
+    def last(carry_state, **options):
+        step = train.make_train_step(
+            model, optax.sgd(0.0), carry_state=carry_state, resets=True, **options
+        )
+        return step(start, batch)[0].recurrent_state[0]
+
+    actual, fresh, carried = last(True, reset_rate=0.3), last(False), last(True)
+    is_fresh = np.isclose(actual, fresh, atol=1e-6).all(axis=1)
+    assert (is_fresh | np.isclose(actual, carried, atol=1e-6).all(axis=1)).all()
+    # Five standard deviations of a binomial share.
+    assert abs(is_fresh.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / rows)
+
+
+def test_dropout_is_drawn_anew_each_step_from_the_runs_key():
+    model = char_model([vanilla(VOCAB.size, HIDDEN)], VOCAB.size, dropout=0.5)
+    optimizer = optax.sgd(0.0)
+    train_step = jax.jit(train.make_train_step(model, optimizer))
+    start = make_state(model, optimizer)
+    after, first = train_step(start, column("rex"))
+    _, again = train_step(start, column("rex"))
+    _, second = train_step(after, column("rex"))
+    assert first == again
+    assert first != second
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_every_optimizer_and_schedule_lowers_the_loss(name):
+    for schedule in get_args(ScheduleName):
+        rate = 0.3 if name in ("sgd", "momentum") else 0.01
+        config = TrainConfig(
+            optimizer=name, schedule=schedule, learning_rate=rate, warmup=0.1, clip_norm=1.0
+        )
+        model, optimizer = make_model(), train.make_optimizer(config, 60)
+        step = train.make_train_step(model, optimizer, mean_cross_entropy)
+        with jax.numpy_dtype_promotion("standard"):
+            start = make_state(model, optimizer, 5)
+            losses = [x for _, x in train.run(step, start, padded(NAMES, VOCAB, 5), 60)]
+        assert np.concatenate(losses)[-5:].mean() < 0.8 * np.log(VOCAB.size)
+
+
+def test_the_learning_rate_rises_then_falls_along_a_cosine():
+    config = TrainConfig(schedule="cosine", warmup=0.1, learning_rate=2.0, clip_value=0.0)
+    optimizer = train.make_optimizer(config, 100)
+    state, rates = optimizer.init(jnp.zeros(())), []
+    for _ in range(100):
+        # Optax counts on promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            update, state = optimizer.update(jnp.ones(()), state)
+        rates.append(-float(update))
+    np.testing.assert_allclose(rates[:11], np.linspace(0, 2, 11), atol=1e-6)
+    expected = 1 + np.cos(np.pi * np.arange(90) / 90)
+    np.testing.assert_allclose(rates[10:], expected, atol=1e-5)
+
+
+def test_the_exercises_optimizer_is_clip_and_sgd():
+    ours, plain = train.make_optimizer(TrainConfig(), 10), train.clipped_sgd(0.01, 5.0)
+    gradients = jnp.array([-9.0, 0.5, 7.0])
+    for optimizer in (ours, plain):
+        update, _ = optimizer.update(gradients, optimizer.init(gradients))
+        np.testing.assert_allclose(update, [0.05, -0.005, -0.05])
