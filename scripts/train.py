@@ -52,7 +52,7 @@ SETTINGS = {
     "hidden_size": "units of each layer",
     "dropout": "share of each layer's outputs that is dropped in training",
     "batch_size": "rows a step; a padded row is one name",
-    "window": "characters in a row of a packed or windowed batch",
+    "window": "characters in a row of a packed or windowed batch; packed, at least a whole name",
     "reset_rate": "share of the rows whose state is set back before a window",
     "loss": "summed over a name's characters, or their mean",
     "steps": "training steps",
@@ -178,6 +178,9 @@ def main() -> int:
         if config.is_text:
             dataset = windows(text, vocab, config.batch_size, config.window)
         elif config.batches == "packed":
+            if "window" not in given_settings(arguments):
+                longest = max(map(len, names)) + 1
+                config = replace(config, window=max(config.window, longest))
             dataset = packed(names, vocab, config.batch_size, config.window)
         else:
             dataset = padded(names, vocab, config.batch_size)

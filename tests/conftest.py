@@ -6,6 +6,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+USERS_ENVIRONMENT = dict(os.environ)
+"""For processes that a test starts as a user would."""
+
+# Tests compile much and compute little: two thirds of the time.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
+
 # A silent broadcast or a silent change of type is a bug here; in a test it is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

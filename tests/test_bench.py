@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, USERS_ENVIRONMENT
 
 SCRIPT = ROOT / "scripts" / "bench.py"
 
@@ -17,6 +17,7 @@ def run_bench(*arguments):
         capture_output=True,
         text=True,
         timeout=300,
+        env=USERS_ENVIRONMENT,
     )
 
 

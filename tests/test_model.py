@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.cells import vanilla
-from dinojax.model import char_model
+from dinojax.cells import CELLS, vanilla
+from dinojax.model import char_model, drop
 
 VOCAB, HIDDEN = 7, 5
 
 
-@pytest.fixture(params=[1, 2], ids=["one layer", "two layers"])
+@pytest.fixture(params=["vanilla", "vanilla vanilla", "gru lstm", "lstm vanilla gru"])
 def model(request):
-    sizes = [VOCAB, HIDDEN, HIDDEN + 1][: request.param + 1]
-    cells = [vanilla(*pair) for pair in pairwise(sizes)]
+    names = request.param.split()
+    sizes = [VOCAB, HIDDEN, HIDDEN + 1, HIDDEN + 2][: len(names) + 1]
+    cells = [CELLS[name](*pair) for name, pair in zip(names, pairwise(sizes), strict=True)]
     return char_model(cells, VOCAB)
 
 
@@ -92,3 +93,55 @@ def test_layers_are_drawn_from_keys_of_their_own():
 def test_a_model_without_cells_is_refused():
     with pytest.raises(ValueError, match="expected at least one cell"):
         char_model([], VOCAB)
+
+
+@pytest.mark.parametrize("length", [None, 5])
+def test_resets_read_each_name_as_if_it_stood_alone(length, model, params):
+    # Row 0 reads two names, row 1 goes on from a state, then reads two more, the first empty.
+    inputs = jnp.array([[VOCAB, 1], [3, 4], [0, VOCAB], [VOCAB, 5], [2, 6]], jnp.uint8)
+    state = jax.tree.map(lambda x: jnp.full_like(x, 0.3), model.initial_state((2,)))
+    _, logits = model.unroll(params, state, inputs, length, resets=True)
+    carried = jax.tree.map(lambda x: x[1], state)
+    fresh = model.initial_state(())
+    for row, start, end, first in (
+        (0, 0, 3, fresh),
+        (0, 3, 5, fresh),
+        (1, 0, 2, carried),
+        (1, 2, 5, fresh),
+    ):
+        _, expected = model.unroll(params, first, inputs[start:end, row])
+        np.testing.assert_allclose(logits[start:end, row], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_drops_at_its_rate_and_keeps_the_mean():
+    rate, shape = 0.3, (400, 500)
+    values = drop(jax.random.key(0), jnp.ones(shape), rate)
+    share = np.mean(values == 0)
+    # Five standard deviations of a binomial share.
+    assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / values.size)
+    np.testing.assert_allclose(values[values != 0], 1 / (1 - rate), rtol=1e-4)
+    assert abs(np.mean(values) - 1) < 5 * np.sqrt(rate / (1 - rate) / values.size)
+
+
+def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
+    cells = [CELLS["gru"](VOCAB, 64), CELLS["gru"](64, 64)]
+    plain, dropping = char_model(cells, VOCAB), char_model(cells, VOCAB, dropout=0.5)
+    params, state = plain.init(jax.random.key(0)), plain.initial_state((2,))
+    _, expected = plain.unroll(params, state, inputs)
+    np.testing.assert_array_equal(dropping.unroll(params, state, inputs)[1], expected)
+    key = jax.random.key(1)
+    (first, second), logits = dropping.unroll(params, state, inputs, dropout_key=key)
+    _, again = dropping.unroll(params, state, inputs, dropout_key=key)
+    np.testing.assert_array_equal(logits, again)
+    # At the start, where a GRU's state of zero gives an output of zero, there is nothing to drop.
+    assert np.all(logits[1:] != expected[1:])
+    (plain_first, plain_second), _ = plain.unroll(params, state, inputs)
+    # The state of the first layer never meets dropout, that of the second does through its input.
+    np.testing.assert_array_equal(first, plain_first)
+    assert np.all(second != plain_second)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 2])
+def test_a_dropout_that_leaves_nothing_is_refused(rate):
+    with pytest.raises(ValueError, match="dropout from 0 to less than 1"):
+        char_model([vanilla(VOCAB, 4)], VOCAB, dropout=rate)

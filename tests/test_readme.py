@@ -7,7 +7,7 @@ import sys
 
 from test_architecture import READING_ORDER
 
-from conftest import ROOT
+from conftest import ROOT, USERS_ENVIRONMENT
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -19,12 +19,12 @@ def blocks(language):
 def run(arguments, folder):
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, check=True, capture_output=True, text=True,
-        timeout=300,
+        timeout=300, env=USERS_ENVIRONMENT,
     ).stdout  # fmt: skip
 
 
 def test_commands(tmp_path):
-    for name in ("scripts", "data", "tests"):
+    for name in ("scripts", "data", "tests", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
     run(["scripts/train.py", "--steps", "2000"], tmp_path)
     commands = [line for block in blocks("sh") for line in block.splitlines()]
@@ -37,6 +37,8 @@ def test_commands(tmp_path):
         assert python == ".venv/bin/python"
         if arguments[0] == "scripts/bench.py":
             arguments += ["--tiny", "--rounds", "1"]
+        if arguments[1:2] in (["names"], ["text"]):
+            arguments += ["--epochs", "1"]
         assert run(arguments, tmp_path)
 
 

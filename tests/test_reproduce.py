@@ -9,7 +9,7 @@ from dinojax.data import read_names
 from dinojax.vocab import build_vocab
 
 import numpy_reference
-from conftest import ROOT
+from conftest import ROOT, USERS_ENVIRONMENT
 
 SCRIPT = ROOT / "scripts" / "reproduce.py"
 
@@ -27,7 +27,9 @@ LOSSES = {
 
 def replay(*arguments):
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=True, env=USERS_ENVIRONMENT
+    )
 
 
 def test_replay_of_the_published_log(test_data, tmp_path):

@@ -285,3 +285,61 @@ def test_names_equal_those_of_the_numpy_reference(model, x64):
     for name in range(12):
         expected = numpy_reference.sample_name(reference, uniforms[:, name], 50)
         assert [int(ids[name]) for ids in columns][: len(expected)] == expected
+
+
+@pytest.mark.parametrize("prompt", ["", "a", "ab\nb"])
+def test_a_prompt_is_read_as_steps_would_read_it(prompt, params, model):
+    ids = VOCAB.encode(prompt).astype(int)
+    beginning = sample.read_prompt(params, model, jnp.asarray(ids))
+    state, previous, expected = model.initial_state(()), model.vocab_size, 0.0
+    for i in ids:
+        state, logits = model.step(params, state, jnp.array(previous))
+        expected += jax.nn.log_softmax(logits)[i]
+        previous = int(i)
+    assert beginning.previous == previous
+    np.testing.assert_allclose(beginning.log_probability, expected, rtol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), beginning.state, state)
+
+
+def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(params, model):
+    """Against the exact law: that of whole names, given that they begin with the prompt."""
+    ended, cut = enumerate_names(params, model)
+    exact = {(name, True): p for name, p in ended.items() if name[:1] == "a"}
+    exact |= {(name, False): p for name, p in cut.items() if name[:1] == "a"}
+    beginning = sample.read_prompt(params, model, jnp.array([VOCAB.characters.index("a")]))
+    num = 20_000
+    samples = sample.sample_names(
+        jax.random.key(2), params, model, NEWLINE, num, MAX_LENGTH - 1, 1.0, beginning
+    )
+    observed = dict.fromkeys(exact, 0)
+    for text, is_whole in zip(texts(samples), samples.ended.tolist(), strict=True):
+        observed["a" + text, is_whole] += 1
+    total = sum(exact.values())
+    expected = {outcome: num * p / total for outcome, p in exact.items()}
+    statistic = sum((observed[x] - expected[x]) ** 2 / expected[x] for x in exact)
+    assert statistic < chi_squared_limit(len(exact) - 1)
+
+
+def test_a_text_in_pieces_is_drawn_from_where_the_piece_before_it_ended(params, model):
+    start = sample.read_prompt(params, model, jnp.array([1, 2]))
+    key = jax.random.key(3)
+    after, ids = sample.sample_text(key, params, model, start, 30)
+    read_again = sample.read_prompt(params, model, jnp.concatenate([jnp.array([1, 2]), ids]))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), after, read_again)
+
+
+def test_characters_of_a_text_come_as_often_as_the_model_says(params, model):
+    start = sample.read_prompt(params, model, jnp.array([1, 0, 2]))
+    keys = jax.random.split(jax.random.key(4), 20_000)
+    draw_two = jax.jit(jax.vmap(lambda key: sample.sample_text(key, params, model, start, 2)[1]))
+    drawn = np.asarray(draw_two(keys))
+    state, logits = model.step(params, start.state, start.previous)
+    statistic = 0.0
+    for first in range(VOCAB.size):
+        _, next_logits = model.step(params, state, jnp.array(first))
+        pair = jax.nn.softmax(logits)[first] * jax.nn.softmax(next_logits)
+        for second in range(VOCAB.size):
+            expected = len(keys) * float(pair[second])
+            count = np.sum((drawn == (first, second)).all(axis=1))
+            statistic += (count - expected) ** 2 / expected
+    assert statistic < chi_squared_limit(VOCAB.size**2 - 1)
