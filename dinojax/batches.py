@@ -174,6 +174,26 @@ def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
     return Dataset(flat, 1, steps, arrange)
 
 
+def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
+    """A text as columns of one batch [window, num], to be read each from a fresh state.
+
+    Every character is a target once. Each column reads the character before its first target; the
+    first, as nothing comes before it, "no character". The last may be padded.
+
+    Raises:
+        ValueError: the text is empty, or holds an unknown character.
+    """
+    if not text:
+        raise ValueError("expected a text, got an empty one")
+    ids = vocab.encode(text)
+    num = -(-len(ids) // window)
+    targets = np.full(num * window, vocab.newline, vocab.dtype)
+    targets[: len(ids)] = ids
+    inputs = np.concatenate([np.full(1, vocab.no_character, vocab.dtype), targets[:-1]])
+    weights = (np.arange(num * window) < len(ids)).astype(np.float32)
+    return Batch(*(field.reshape(num, window).T for field in (inputs, targets, weights)))
+
+
 def _with_padding(batch: Batch, vocab: Vocab) -> Batch:
     """The batch with one more entry at the end of the last axis, of which nothing counts."""
     values = vocab.no_character, vocab.newline, 0

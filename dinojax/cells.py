@@ -5,7 +5,8 @@ runs where it is cheapest: `project` needs no state and runs over all time steps
 `preactivate` holds the one matrix product that must wait for the state, and `update` is arithmetic
 without parameters. A cell of your own is another `Cell`; nothing else changes.
 
-All functions accept any leading batch dimensions, written `...` in shapes.
+All functions accept any leading batch dimensions, written `...` in shapes. Every cell takes a
+`dtype`, of its parameters and its state, and a `product_dtype` for its products; see `linear`.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -67,7 +68,12 @@ class Cell(NamedTuple):
     update: CellUpdate
 
 
-def vanilla(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Cell:
+def vanilla(
+    input_size: int,
+    hidden_size: int,
+    dtype: DTypeLike = jnp.float32,
+    product_dtype: DTypeLike | None = None,
+) -> Cell:
     """The simple recurrent cell of Elman (1990), as the dinosaur-name exercise uses it.
 
         h_t = tanh(x_t W_x + b + h_{t-1} W_h)
@@ -85,10 +91,10 @@ def vanilla(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -
         return jnp.zeros((*batch_shape, hidden_size), dtype)
 
     def project(params: Params, inputs: jax.Array) -> Activations:
-        return affine(params["input_kernel"], params["bias"], inputs)
+        return affine(params["input_kernel"], params["bias"], inputs, product_dtype)
 
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
-        return projected + linear(params["recurrent_kernel"], state)
+        return projected + linear(params["recurrent_kernel"], state, product_dtype)
 
     def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
         del state
@@ -98,7 +104,12 @@ def vanilla(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -
     return Cell(hidden_size, init, initial_state, project, preactivate, update)
 
 
-def gru(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Cell:
+def gru(
+    input_size: int,
+    hidden_size: int,
+    dtype: DTypeLike = jnp.float32,
+    product_dtype: DTypeLike | None = None,
+) -> Cell:
     """The gated recurrent unit of Cho et al. (2014), in the form that cuDNN and PyTorch compute.
 
         r_t = sigmoid(x_t W_xr + b_r + h_{t-1} W_hr)                  reset gate
@@ -121,10 +132,10 @@ def gru(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Ce
         return jnp.zeros((*batch_shape, hidden_size), dtype)
 
     def project(params: Params, inputs: jax.Array) -> Activations:
-        return affine(params["input_kernel"], params["bias"], inputs)
+        return affine(params["input_kernel"], params["bias"], inputs, product_dtype)
 
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
-        recurrent = linear(params["recurrent_kernel"], state)
+        recurrent = linear(params["recurrent_kernel"], state, product_dtype)
         gates, candidate = jnp.split(projected, [2 * hidden_size], axis=-1)
         recurrent_gates, recurrent_candidate = jnp.split(recurrent, [2 * hidden_size], axis=-1)
         bias = jnp.broadcast_to(params["candidate_bias"], recurrent_candidate.shape)
@@ -140,7 +151,12 @@ def gru(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Ce
     return Cell(hidden_size, init, initial_state, project, preactivate, update)
 
 
-def lstm(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> Cell:
+def lstm(
+    input_size: int,
+    hidden_size: int,
+    dtype: DTypeLike = jnp.float32,
+    product_dtype: DTypeLike | None = None,
+) -> Cell:
     """The long short-term memory of Hochreiter & Schmidhuber (1997).
 
         i_t = sigmoid(x_t W_xi + b_i + h_{t-1} W_hi)      input gate
@@ -168,11 +184,11 @@ def lstm(input_size: int, hidden_size: int, dtype: DTypeLike = jnp.float32) -> C
         return zeros, zeros
 
     def project(params: Params, inputs: jax.Array) -> Activations:
-        return affine(params["input_kernel"], params["bias"], inputs)
+        return affine(params["input_kernel"], params["bias"], inputs, product_dtype)
 
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
         _, hidden = state
-        return projected + linear(params["recurrent_kernel"], hidden)
+        return projected + linear(params["recurrent_kernel"], hidden, product_dtype)
 
     def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
         memory, _ = state
@@ -241,41 +257,65 @@ def sigmoid(x: jax.Array) -> jax.Array:
     return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
-def linear(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
+def linear(
+    kernel: jax.Array, inputs: jax.Array, product_dtype: DTypeLike | None = None
+) -> jax.Array:
     """Vectors [..., input] times `kernel` [input, features]; ids [...] count as one-hot vectors.
 
-    An id gives its row of the kernel; the id `input`, "no character", gives zeros.
+    An id gives its row of the kernel; the id `input`, "no character", gives zeros. Where a
+    `product_dtype` is given, the product and those of its gradient multiply numbers rounded to it;
+    sums and results keep the precision of the kernel.
     """
     if jnp.issubdtype(inputs.dtype, jnp.integer):
         return jnp.take(kernel, inputs, axis=0, mode="fill", fill_value=0)
-    return _product(inputs, kernel)
+    return _product(inputs, kernel, product_dtype)
 
 
-def _multiply(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+def _dot(
+    left: jax.Array, right: jax.Array, axes: Any, product_dtype: DTypeLike | None
+) -> jax.Array:
+    dtype = left.dtype
+    if product_dtype is not None:
+        left, right = left.astype(product_dtype), right.astype(product_dtype)
+    return jax.lax.dot_general(left, right, (axes, ((), ())), preferred_element_type=dtype)
+
+
+def _multiply(inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None) -> jax.Array:
     flat = inputs.reshape(-1, inputs.shape[-1])
-    return (flat @ kernel).reshape(*inputs.shape[:-1], kernel.shape[1])
+    return _dot(flat, kernel, ((1,), (0,)), product_dtype).reshape(
+        *inputs.shape[:-1], kernel.shape[1]
+    )
 
 
-_product = jax.custom_vjp(_multiply)
+_product = jax.custom_vjp(_multiply, nondiff_argnums=(2,))
 
 
-def _product_forward(inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
-    return _multiply(inputs, kernel), (inputs, kernel)
+def _product_forward(
+    inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
+) -> tuple[jax.Array, Any]:
+    return _multiply(inputs, kernel, product_dtype), (inputs, kernel)
 
 
 # For the gradient of the kernel, JAX's own rule makes a product that XLA on the CPU runs without
 # its fast routines: this one gives 1.1 times the steps a second in the exercise's recipe.
-def _product_backward(residuals: Any, d_outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _product_backward(
+    product_dtype: DTypeLike | None, residuals: Any, d_outputs: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     inputs, kernel = residuals
     leading = tuple(range(inputs.ndim - 1))
-    d_kernel = jax.lax.dot_general(inputs, d_outputs, ((leading, leading), ((), ())))
-    return _multiply(d_outputs, kernel.T), d_kernel
+    d_kernel = _dot(inputs, d_outputs, (leading, leading), product_dtype)
+    return _multiply(d_outputs, kernel.T, product_dtype), d_kernel
 
 
 _product.defvjp(_product_forward, _product_backward)
 
 
-def affine(kernel: jax.Array, bias: jax.Array, inputs: jax.Array) -> jax.Array:
-    """`linear(kernel, inputs)` plus `bias` [features]."""
-    outputs = linear(kernel, inputs)
+def affine(
+    kernel: jax.Array,
+    bias: jax.Array,
+    inputs: jax.Array,
+    product_dtype: DTypeLike | None = None,
+) -> jax.Array:
+    """`linear(kernel, inputs, product_dtype)` plus `bias` [features]."""
+    outputs = linear(kernel, inputs, product_dtype)
     return outputs + jnp.broadcast_to(bias, outputs.shape)

@@ -24,16 +24,34 @@ def set_cpu_flags() -> None:
     os.environ["XLA_FLAGS"] = " ".join([flags, *chosen]).strip()
 
 
-def start_jax() -> None:
-    """Set the flags, import JAX and let it find its devices.
+def num_cores() -> int:
+    """Processor cores that this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def best_share(batch_size: int, available: int) -> int:
+    """The number of devices to spread the rows of a batch over: the most that share them evenly.
+
+    One where a device would get fewer than four rows, which is not worth a thread.
+    """
+    counts = range(1, max(1, min(available, batch_size // 4)) + 1)
+    return max(count for count in counts if batch_size % count == 0)
+
+
+def start_jax(num_cpu_devices: int = 1) -> None:
+    """Set the flags, import JAX and let it find its devices; a CPU counts as `num_cpu_devices`.
 
     Raises:
         ValueError: it finds none for the platform that the user has chosen.
     """
     set_cpu_flags()
+    if num_cpu_devices > 1 and "xla_cpu_multi_thread_eigen" not in os.environ["XLA_FLAGS"]:
+        # Each device has its core: products that ask for a second one would wait for it.
+        os.environ["XLA_FLAGS"] += " --xla_cpu_multi_thread_eigen=false"
     import jax
 
     try:
+        jax.config.update("jax_num_cpu_devices", num_cpu_devices)
         jax.devices()
     # What a missing driver or plugin raises is up to the plugin.
     except Exception as error:

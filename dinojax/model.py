@@ -36,8 +36,8 @@ class ModelUnroll(Protocol):
 
     With a `length`, from 0 to time, only the first so many steps are run and paid for: the state is
     that after them and the logits from there on mean nothing (see `recurrence.loop`). With `resets`
-    the state is set back wherever "no character" is read. With a `dropout_key` the model's dropout
-    is at work, as it should be in training alone.
+    the state is set back wherever "no character" is read. With `dropout_keys` [...], one for
+    each row, the model's dropout is at work, as it should be in training alone.
     """
 
     def __call__(
@@ -47,7 +47,7 @@ class ModelUnroll(Protocol):
         inputs: jax.Array,
         length: jax.Array | None = None,
         resets: bool = False,
-        dropout_key: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> tuple[State, jax.Array]: ...
 
 
@@ -66,7 +66,11 @@ class CharModel(NamedTuple):
 
 
 def char_model(
-    cells: Sequence[Cell], vocab_size: int, dtype: DTypeLike = jnp.float32, dropout: float = 0.0
+    cells: Sequence[Cell],
+    vocab_size: int,
+    dtype: DTypeLike = jnp.float32,
+    dropout: float = 0.0,
+    product_dtype: DTypeLike | None = None,
 ) -> CharModel:
     """A model whose first layer reads characters' ids, each further one the outputs below it.
 
@@ -74,7 +78,8 @@ def char_model(
 
     With `dropout`, each output of each layer is zero with that probability, and divided by one
     minus it otherwise, as the next layer or the readout sees it (Srivastava et al., 2014; on these
-    connections alone, as in Zaremba et al., 2014).
+    connections alone, as in Zaremba et al., 2014). The readout's product multiplies numbers of
+    `product_dtype`, as a cell's do; see `cells.linear`.
 
     Parameters: `layers`, a list with those of each cell; `readout` with `kernel` W [hidden, vocab],
     uniform as in Glorot & Bengio (2010), and `bias` b [vocab], zero. The state is a tuple with that
@@ -104,7 +109,8 @@ def char_model(
         return tuple(cell.initial_state(batch_shape) for cell in cells)
 
     def readout(params: Params, outputs: jax.Array) -> jax.Array:
-        return affine(params["readout"]["kernel"], params["readout"]["bias"], outputs)
+        kernel, bias = params["readout"]["kernel"], params["readout"]["bias"]
+        return affine(kernel, bias, outputs, product_dtype)
 
     def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
         states, outputs = [], inputs
@@ -119,7 +125,7 @@ def char_model(
         inputs: jax.Array,
         length: jax.Array | None = None,
         resets: bool = False,
-        dropout_key: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
         states, outputs = [], inputs
         keep = (inputs != vocab_size)[..., None].astype(dtype)
@@ -133,17 +139,26 @@ def char_model(
             else:
                 last, outputs = recurrence.loop(cell, layer, first, projected, length)
             states.append(last)
-            if dropout and dropout_key is not None:
-                outputs = drop(jax.random.fold_in(dropout_key, i), outputs, dropout)
+            if dropout and dropout_keys is not None:
+                outputs = drop(dropout_keys, i, outputs, dropout)
         return tuple(states), readout(params, outputs)
 
     return CharModel(vocab_size, init, initial_state, step, unroll)
 
 
-def drop(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
-    """`values`, each zero with probability `rate`, else divided by one minus it."""
-    # In steps of 2^-16: half as many random bits as a uniform number takes.
+def drop(keys: jax.Array, layer: int, values: jax.Array, rate: float) -> jax.Array:
+    """`values` [time, ..., features], each zero with probability `rate`, else divided by 1 - rate.
+
+    Each row [...] has a key, so that its draws do not depend on which device holds it.
+    """
+
+    def draw(key: jax.Array) -> jax.Array:
+        # In steps of 2^-16: half as many random bits as a uniform number takes.
+        return jax.random.bits(
+            jax.random.fold_in(key, layer), (values.shape[0], values.shape[-1]), jnp.uint16
+        )
+
     threshold = round(rate * 2**16)
-    is_kept = jax.random.bits(key, values.shape, jnp.uint16) >= threshold
+    bits = jax.vmap(draw, out_axes=1)(keys.reshape(-1)).reshape(values.shape)
     scale = jnp.asarray(2**16 / (2**16 - threshold), values.dtype)
-    return jnp.where(is_kept, values * scale, 0)
+    return jnp.where(bits >= threshold, values * scale, 0)

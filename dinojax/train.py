@@ -1,15 +1,16 @@
 """Training: the optimizer, one step, many steps in one compiled scan, and the loop around them."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dinojax.batches import Batch, Dataset
 from dinojax.cells import Params, State
@@ -51,10 +52,37 @@ class Loss(Protocol):
     def __call__(self, logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array: ...
 
 
-class TrainStep(Protocol):
-    """One update from one batch: the new state, and the loss before the update."""
+class StepInfo(NamedTuple):
+    """What a step met on its way, for reports."""
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]: ...
+    loss: jax.Array
+    """Of the batch, before the update."""
+    gradients: Params
+    """Of that loss, before clipping."""
+
+
+class TrainStep(Protocol):
+    """One update from one batch."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]: ...
+
+
+class Summary(Protocol):
+    """A few numbers that say how gradients are."""
+
+    def __call__(self, gradients: Params) -> Any: ...
+
+
+class Progress(NamedTuple):
+    """What `run` yields."""
+
+    state: TrainState
+    losses: np.ndarray
+    """Of the steps since the last yield, [steps]."""
+    num_characters: np.ndarray
+    """How many counted in each of these steps, [steps]."""
+    summary: Any
+    """Of the gradients in the last of these steps."""
 
 
 def key_for(key: jax.Array, purpose: int, number: jax.Array | int) -> jax.Array:
@@ -67,24 +95,29 @@ def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransf
     return optax.chain(optax.clip(clip_value), optax.sgd(learning_rate))
 
 
-def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer that a configuration describes, for a run of so many steps.
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate of each step, counted from 0, that a configuration describes.
 
-    Gradients are clipped first, entry by entry or by their norm. The learning rate rises in a
-    straight line over the share `warmup` of the steps, then stays or falls along half a cosine.
+    It rises in a straight line over the share `warmup` of the steps, then stays or falls along
+    half a cosine.
     """
-    rises = round(config.warmup * steps)
-    schedule = optax.join_schedules(
-        [
-            optax.linear_schedule(0.0, config.learning_rate, rises),
-            optax.constant_schedule(config.learning_rate)
-            if config.schedule == "constant"
-            else optax.cosine_decay_schedule(config.learning_rate, max(1, steps - rises)),
-        ],
-        [rises],
+    rises = round(config.warmup * config.steps)
+    stays_or_falls = (
+        optax.constant_schedule(config.learning_rate)
+        if config.schedule == "constant"
+        else optax.cosine_decay_schedule(config.learning_rate, max(1, config.steps - rises))
     )
-    is_constant = config.schedule == "constant" and not rises
-    rate = config.learning_rate if is_constant else schedule
+    rising = optax.linear_schedule(0.0, config.learning_rate, rises)
+    return optax.join_schedules([rising, stays_or_falls], [rises])
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimizer that a configuration describes.
+
+    Gradients are clipped first, entry by entry or by their norm; see `make_schedule`.
+    """
+    is_constant = config.schedule == "constant" and not round(config.warmup * config.steps)
+    rate = config.learning_rate if is_constant else make_schedule(config)
     optimizers = {
         "sgd": lambda: optax.sgd(rate),
         "momentum": lambda: optax.sgd(rate, momentum=0.9, nesterov=True),
@@ -99,6 +132,26 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
     if config.clip_value:
         parts.insert(0, optax.clip(config.clip_value))
     return optax.chain(*parts)
+
+
+def describe_gradients(
+    gradients: Params, clip_value: float = 0.0, clip_norm: float = 0.0
+) -> dict[str, jax.Array]:
+    """The norm of all gradients together, and the share of their entries that clipping changes.
+
+    Bounds of zero mean none; see `make_optimizer`, which clips by value first.
+    """
+    leaves = jax.tree.leaves(gradients)
+    norm = optax.tree_utils.tree_norm(gradients)
+    num = sum(leaf.size for leaf in leaves)
+    clipped = jnp.zeros((), jnp.float32)
+    if clip_value:
+        sizes = [jnp.sum(jnp.abs(leaf) > clip_value) for leaf in leaves]
+        clipped = sum(sizes, jnp.zeros((), int)).astype(jnp.float32) / num
+        gradients = jax.tree.map(lambda x: jnp.clip(x, -clip_value, clip_value), gradients)
+    if clip_norm:
+        clipped = jnp.where(optax.tree_utils.tree_norm(gradients) > clip_norm, 1, clipped)
+    return {"gradient_norm": norm, "clipped_share": clipped}
 
 
 def init_train_state(
@@ -128,6 +181,7 @@ def make_train_step(
     carry_state: bool = False,
     resets: bool = False,
     reset_rate: float = 0.0,
+    axis_name: str | None = None,
 ) -> TrainStep:
     """A step that reads a batch and updates the parameters.
 
@@ -137,28 +191,45 @@ def make_train_step(
     run on over its padding.) With `resets` the state is set back wherever "no character" is read:
     for packed names and for windows. With `reset_rate` it is set back before a batch, row by row,
     with that probability, so that the model learns to start in the midst of a text too.
+
+    With an `axis_name` the rows of a batch are spread over the devices of that axis of a mesh, as
+    `run` does it; values and gradients are those of the whole batch, whatever its loss.
     """
 
+    def gather(x: jax.Array) -> jax.Array:
+        return x if axis_name is None else lax.all_gather(x, axis_name, axis=1, tiled=True)
+
+    def row_keys(state: TrainState, purpose: int, num: int) -> jax.Array:
+        rows = jnp.arange(num, dtype=jnp.int32)
+        if axis_name is not None:
+            rows += num * lax.axis_index(axis_name)
+        key = key_for(state.key, purpose, state.step)
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
     def batch_loss(
-        params: Params, state: State, batch: Batch, dropout_key: jax.Array
+        params: Params, state: State, batch: Batch, dropout_keys: jax.Array
     ) -> tuple[jax.Array, State]:
         time = batch.weights.shape[0]
         # One past the last time step at which anything counts.
         length = jnp.max(jnp.where(batch.weights.any(axis=1), jnp.arange(1, time + 1), 0))
-        state, logits = model.unroll(params, state, batch.inputs, length, resets, dropout_key)
-        return loss(logits, batch.targets, batch.weights), state
+        if axis_name is not None:
+            length = lax.pmax(length, axis_name)
+        state, logits = model.unroll(params, state, batch.inputs, length, resets, dropout_keys)
+        return loss(*map(gather, (logits, batch.targets, batch.weights))), state
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
-        batch_shape = batch.inputs.shape[1:]
-        first = state.recurrent_state if carry_state else model.initial_state(batch_shape)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
+        num = batch.inputs.shape[1]
+        first = state.recurrent_state if carry_state else model.initial_state((num,))
         if reset_rate:
-            key = key_for(state.key, RESETS, state.step)
-            is_kept = jax.random.bernoulli(key, 1 - reset_rate, (*batch_shape, 1))
+            keys = row_keys(state, RESETS, num)
+            is_kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - reset_rate, (1,)))(keys)
             first = jax.tree.map(lambda x: x * is_kept.astype(x.dtype), first)
-        dropout_key = key_for(state.key, DROPOUT, state.step)
+        dropout_keys = row_keys(state, DROPOUT, num)
         (value, last), gradients = jax.value_and_grad(batch_loss, has_aux=True)(
-            state.params, first, batch, dropout_key
+            state.params, first, batch, dropout_keys
         )
+        if axis_name is not None:
+            gradients = lax.pmean(gradients, axis_name)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         new = TrainState(
             params=optax.apply_updates(state.params, updates),
@@ -168,7 +239,7 @@ def make_train_step(
             step=state.step + 1,
             smoothed_loss=SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * value,
         )
-        return new, value
+        return new, StepInfo(value, gradients)
 
     return train_step
 
@@ -179,28 +250,41 @@ def train_steps(
     examples: Batch,
     order: jax.Array,
     num_steps: jax.Array | int | None = None,
-) -> tuple[TrainState, jax.Array]:
+    summarize: Summary = lambda gradients: None,
+) -> tuple[TrainState, jax.Array, Any]:
     """Train by each entry of `order` [steps, ..] in turn, or the first `num_steps`: a `lax.scan`.
 
-    Entry i holds the indices into `examples` of what step i reads (see `batches`). Returns the
-    new state and the losses [steps], NaN from `num_steps` on. Because `num_steps` is data and the
-    compiled program the same for all, cutting a run into pieces changes no bit of it.
+    Entry i holds the indices into `examples` of what step i reads (see `batches`). Returns the new
+    state, the losses [steps], NaN from `num_steps` on, and the summary of the last gradients.
+    Because `num_steps` is data and the compiled program the same for all, cutting a run into pieces
+    changes no bit of it.
     """
     if num_steps is None:
         num_steps = len(order)
 
-    def body(state: TrainState, x: tuple[jax.Array, jax.Array]) -> tuple[TrainState, jax.Array]:
+    def no_summary(gradients: Params) -> Any:
+        return jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(summarize, gradients)
+        )
+
+    def body(carry: Any, x: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         i, indices = x
 
-        def train(state: TrainState) -> tuple[TrainState, jax.Array]:
-            return train_step(state, jax.tree.map(lambda a: jnp.asarray(a)[..., indices], examples))
+        def train(carry: Any) -> tuple[Any, jax.Array]:
+            batch = jax.tree.map(lambda a: jnp.asarray(a)[..., indices], examples)
+            state, info = train_step(carry[0], batch)
+            # Only where it will be seen: a norm at every step costs a tenth of the speed.
+            summary = lax.cond(i == num_steps - 1, summarize, no_summary, info.gradients)
+            return (state, summary), info.loss
 
-        def skip(state: TrainState) -> tuple[TrainState, jax.Array]:
-            return state, jnp.full_like(state.smoothed_loss, jnp.nan)
+        def skip(carry: Any) -> tuple[Any, jax.Array]:
+            return carry, jnp.full_like(carry[0].smoothed_loss, jnp.nan)
 
-        return lax.cond(i < num_steps, train, skip, state)
+        return lax.cond(i < num_steps, train, skip, carry)
 
-    return lax.scan(body, state, (jnp.arange(len(order)), order))
+    start = state, no_summary(state.params)
+    (state, summary), losses = lax.scan(body, start, (jnp.arange(len(order)), order))
+    return state, losses, summary
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array | int, num: int) -> jax.Array:
@@ -209,19 +293,27 @@ def epoch_order(key: jax.Array, epoch: jax.Array | int, num: int) -> jax.Array:
 
 
 def run(
-    train_step: TrainStep, state: TrainState, dataset: Dataset, steps: int
-) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Train until `steps` steps are done; yields the state and the losses of the steps since.
+    train_step: TrainStep,
+    state: TrainState,
+    dataset: Dataset,
+    steps: int,
+    mesh: Mesh | None = None,
+    stops: Sequence[int] = (),
+    summarize: Summary = lambda gradients: None,
+) -> Iterator[Progress]:
+    """Train until `steps` steps are done, and tell what happened several times a second.
 
-    It yields every `CHUNK_SIZE` steps, or fewer where steps are large, and several times a second
-    where these take longer. The caller may stop at any time and go on from the last state: the run
-    does not depend on it.
+    It yields at each multiple of `CHUNK_SIZE` and of each of `stops` at least. The caller may leave
+    at any time and go on from the last state: neither that nor `stops` changes a bit of the run.
+
+    With a `mesh` of one axis, whose name `train_step` must know, each of its devices reads its
+    share of the rows of every batch, and keeps their recurrent state; the rest is the same on all.
 
     Raises:
+        ValueError: the devices cannot share the rows of a batch evenly.
         FloatingPointError: a loss or a parameter is not finite; names the step. The states that
             came before are good.
     """
-    compiled = jax.jit(partial(train_steps, train_step))
     draw_order = jax.jit(epoch_order, static_argnames="num")
     # Once, not at every call.
     examples = jax.device_put(dataset.examples)
@@ -232,21 +324,67 @@ def run(
     def read_epoch(epoch: int) -> np.ndarray:
         return dataset.arrange(np.asarray(draw_order(key, epoch, num=dataset.num_shuffled)))
 
-    first = dataset.examples.inputs[..., read_epoch(0)[0]]
-    chunk_size = max(1, min(CHUNK_SIZE, CHUNK_CHARACTERS // first.size))
+    indices = read_epoch(0)[0]
+    num_characters = dataset.examples.inputs[..., indices].size
+    chunk_size = max(1, min(CHUNK_SIZE, CHUNK_CHARACTERS // num_characters))
+    train_chunk: Callable[..., Any] = partial(train_steps, train_step, summarize=summarize)
+    if mesh is not None:
+        train_chunk, state, examples = _spread(train_chunk, mesh, state, examples, indices)
+    compiled = jax.jit(train_chunk)
+    weights = dataset.examples.weights
+    counts = weights.sum(axis=0) if weights.ndim == 2 else weights
     step, size = int(state.step), 1
     while step < steps:
         started = time.monotonic()
         # Up to a multiple of the largest size, so that reports fall on round numbers.
-        num_steps = min(size, chunk_size - step % chunk_size, steps - step)
+        num_steps = min(size, steps - step, *(n - step % n for n in (chunk_size, *stops)))
         order = _read(read_epoch, step, chunk_size, dataset.steps_per_epoch)
-        state, losses = compiled(state, examples, order, num_steps)
+        state, losses, summary = compiled(state, examples, order, num_steps)
         new_losses = np.asarray(losses)[:num_steps]
         _check_finite(state.params, new_losses, step)
         step += num_steps
-        yield state, new_losses
+        num_characters = counts[order[:num_steps]].reshape(num_steps, -1).sum(axis=1)
+        yield Progress(state, new_losses, num_characters, summary)
         is_fast = time.monotonic() - started < 0.1
         size = min(size * 2, chunk_size) if is_fast else max(1, size // 2)
+
+
+def _spread(
+    train_chunk: Callable[..., Any],
+    mesh: Mesh,
+    state: TrainState,
+    examples: Batch,
+    indices: np.ndarray,
+) -> tuple[Callable[..., Any], TrainState, Batch]:
+    """The function for many devices, and its arguments as they should lie on these."""
+    (axis_name,) = mesh.axis_names
+    if indices.shape[-1] % mesh.size:
+        raise ValueError(
+            f"expected a batch size that is a multiple of {mesh.size}, the number of devices, got "
+            f"{indices.shape[-1]}"
+        )
+    everywhere = PartitionSpec()
+    state_spec = jax.tree.map(lambda _: everywhere, state)._replace(
+        recurrent_state=jax.tree.map(lambda _: PartitionSpec(axis_name), state.recurrent_state)
+    )
+    # Around all steps, not each: one sum over devices a step is all that they wait for.
+    spread = jax.shard_map(
+        train_chunk,
+        mesh=mesh,
+        in_specs=(
+            state_spec,
+            everywhere,
+            PartitionSpec(*[None] * indices.ndim, axis_name),
+            everywhere,
+        ),
+        out_specs=(state_spec, everywhere, everywhere),
+        check_vma=False,
+    )
+    # Where a later call finds its arguments; elsewhere at first, all would be compiled twice.
+    state = jax.tree.map(
+        lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)), state, state_spec
+    )
+    return spread, state, jax.device_put(examples, NamedSharding(mesh, everywhere))
 
 
 def _read(

@@ -182,7 +182,7 @@ def train_dinojax(
 
     losses: list[float] = []
     times = {0: time.perf_counter()}
-    for state, new_losses in train.run(train_step, start, dataset, steps):
+    for state, new_losses, *_ in train.run(train_step, start, dataset, steps):
         losses += new_losses.tolist()
         times[int(state.step)] = time.perf_counter()
     return state, losses, times

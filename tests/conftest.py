@@ -1,4 +1,6 @@
+import getpass
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -10,13 +12,22 @@ USERS_ENVIRONMENT = dict(os.environ)
 """For processes that a test starts as a user would."""
 
 # Tests compile much and compute little: two thirds of the time.
-os.environ["XLA_FLAGS"] = " ".join(
+QUICK_TO_COMPILE = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
     ]
 )
+os.environ["XLA_FLAGS"] = QUICK_TO_COMPILE
+
+# What one test has compiled, no other has to, in whichever worker.
+CACHE = Path(tempfile.gettempdir()) / f"dinojax-tests-{getpass.getuser()}"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+# Two, for the tests of what several devices share; everything else uses the first.
+jax.config.update("jax_num_cpu_devices", 2)
 
 # A silent broadcast or a silent change of type is a bug here; in a test it is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")

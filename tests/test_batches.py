@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dinojax.batches import packed, pad_names, padded, windows
+from dinojax.batches import cut_text, packed, pad_names, padded, windows
 from dinojax.vocab import build_vocab
 
 seeded = settings(derandomize=True, deadline=None)
@@ -180,3 +180,40 @@ def test_many_symbols_widen_the_ids():
 def test_pad_names_refuses(names, message):
     with pytest.raises(ValueError, match=message):
         pad_names(names, build_vocab(["a"]))
+
+
+# A text cut into columns.
+
+
+@seeded
+@given(st.text(st.sampled_from("ab\n\u2028"), min_size=1, max_size=60), st.integers(1, 70))
+@example("abab", 4)
+@example("ababa", 4)
+def test_cut_text_gives_each_character_once_with_the_one_before_it(text, window):
+    vocab = build_vocab([text])
+    batch = cut_text(text, vocab, window)
+    assert batch.inputs.shape == (window, -(-len(text) // window))
+    assert batch.inputs.dtype == batch.targets.dtype == vocab.dtype
+    assert batch.weights.dtype == np.float32
+    inputs, targets, weights = (field.T.reshape(-1).tolist() for field in batch)
+    ids = [vocab.characters.index(character) for character in text]
+    assert weights == [1] * len(text) + [0] * (len(weights) - len(text))
+    assert targets[: len(text)] == ids
+    assert inputs[: len(text)] == [vocab.no_character, *ids[:-1]]
+    # Ids that a model may read, where nothing counts too.
+    assert max(targets) < vocab.size
+    assert vocab.no_character not in inputs[1:]
+
+
+def test_a_cut_text_by_hand():
+    inputs, targets, weights = cut_text("abbab", build_vocab(["ab"]), 2)
+    np.testing.assert_array_equal(inputs, [[3, 2, 1], [1, 2, 2]])
+    np.testing.assert_array_equal(targets, [[1, 2, 2], [2, 1, 0]])
+    np.testing.assert_array_equal(weights, [[1, 1, 1], [1, 1, 0]])
+
+
+def test_cut_text_refuses_what_it_cannot_read():
+    with pytest.raises(ValueError, match="expected a text, got an empty one"):
+        cut_text("", VOCAB, 3)
+    with pytest.raises(ValueError, match="'!' at position 3 "):
+        cut_text("rex!", VOCAB, 3)

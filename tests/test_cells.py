@@ -6,11 +6,18 @@ from itertools import combinations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.test_util import check_grads
 
-from dinojax import recurrence
+from dinojax import ngram, recurrence, train
+from dinojax.batches import packed, pad_names
 from dinojax.cells import CELLS, gru, linear, lstm, resetting, sigmoid, vanilla
+from dinojax.data import bundled_names, read_names, split_names
+from dinojax.evaluate import column_evaluation
+from dinojax.loss import mean_cross_entropy
+from dinojax.model import char_model
+from dinojax.vocab import build_vocab
 
 import numpy_reference
 
@@ -268,3 +275,62 @@ def test_derivatives_of_linear(leading, x64):
         strict=True,
     ):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-14)
+
+
+def rounded(x):
+    """What is left of numbers in bfloat16, in the type they came in."""
+    return np.asarray(jnp.asarray(x, jnp.bfloat16), x.dtype)
+
+
+def test_a_product_of_bfloat16_rounds_what_it_multiplies_and_nothing_else(x64):
+    draw = np.random.default_rng(0).normal
+    kernel, inputs, weights = draw(size=(5, 3)), draw(size=(4, 2, 5)), draw(size=(4, 2, 3))
+    product = partial(linear, product_dtype=jnp.bfloat16)
+    outputs, pull = jax.vjp(product, jnp.asarray(kernel), jnp.asarray(inputs))
+    d_kernel, d_inputs = pull(jnp.asarray(weights))
+    close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+    close(outputs, rounded(inputs) @ rounded(kernel))
+    close(d_inputs, rounded(weights) @ rounded(kernel).T)
+    close(d_kernel, np.einsum("tbi,tbo->io", rounded(inputs), rounded(weights)))
+    assert np.abs(np.asarray(outputs) - inputs @ kernel).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_with_products_of_bfloat16_keeps_float32_elsewhere(name):
+    cell, plain = CELLS[name](INPUT, HIDDEN, product_dtype=jnp.bfloat16), CELLS[name](INPUT, HIDDEN)
+    params, state, inputs = (
+        jax.tree.map(lambda x: x.astype(jnp.float32), part) for part in random_case(cell, 3, 2)
+    )
+
+    def outputs(cell, params):
+        return recurrence.scan(cell, params, state, cell.project(params, inputs))
+
+    assert {x.dtype for x in jax.tree.leaves(outputs(cell, params))} == {jnp.dtype("float32")}
+    for actual, expected in zip(
+        *(jax.tree.leaves(outputs(x, params)) for x in (cell, plain)), strict=True
+    ):
+        error = np.abs(np.asarray(actual - expected)).max()
+        assert 1e-5 < error < 0.1
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_each_cell_learns_more_than_a_bigram_model_knows(name):
+    names, _ = read_names(bundled_names())
+    learned, held_out, _ = split_names(names, 0.1, 0.0, 0)
+    vocab = build_vocab(names)
+    model = char_model([CELLS[name](vocab.size, 48)], vocab.size)
+    optimizer = optax.adam(1e-2)
+    key, key_params = jax.random.split(jax.random.key(0))
+    dataset = packed(learned, vocab, 16, 32)
+    state = train.init_train_state(key, model.init(key_params), model, optimizer, 16)
+    step = train.make_train_step(model, optimizer, mean_cross_entropy, resets=True)
+    with jax.numpy_dtype_promotion("standard"):
+        *_, (state, *_) = train.run(step, state, dataset, 300)
+    costs = column_evaluation(model, pad_names(held_out, vocab))(state.params)
+
+    def flat(names):
+        ids = vocab.encode("".join(f"{name}\n" for name in names))
+        return ids, np.concatenate([[True], ids[:-1] == vocab.newline])
+
+    bigram = ngram.nats(ngram.fit_ngrams(*flat(learned), vocab.size, 2), *flat(held_out), 2)
+    assert costs.nats.sum() < 0.95 * bigram.sum()

@@ -40,3 +40,11 @@ def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monk
     devices.set_cpu_flags()
     assert SCHEDULER not in flags()
     assert "--xla_backend_extra_options" in flags()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "available", "expected"),
+    [(1, 8, 1), (7, 2, 1), (8, 2, 2), (64, 2, 2), (64, 3, 2), (66, 3, 3), (64, 1, 1), (64, 0, 1)],
+)
+def test_rows_are_shared_evenly_by_as_many_devices_as_are_worth_it(batch_size, available, expected):
+    assert devices.best_share(batch_size, available) == expected

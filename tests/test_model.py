@@ -115,7 +115,7 @@ def test_resets_read_each_name_as_if_it_stood_alone(length, model, params):
 
 def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     rate, shape = 0.3, (400, 500)
-    values = drop(jax.random.key(0), jnp.ones(shape), rate)
+    values = drop(jax.random.key(0), 0, jnp.ones(shape), rate)
     share = np.mean(values == 0)
     # Five standard deviations of a binomial share.
     assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / values.size)
@@ -129,9 +129,9 @@ def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
     params, state = plain.init(jax.random.key(0)), plain.initial_state((2,))
     _, expected = plain.unroll(params, state, inputs)
     np.testing.assert_array_equal(dropping.unroll(params, state, inputs)[1], expected)
-    key = jax.random.key(1)
-    (first, second), logits = dropping.unroll(params, state, inputs, dropout_key=key)
-    _, again = dropping.unroll(params, state, inputs, dropout_key=key)
+    keys = jax.random.split(jax.random.key(1), 2)
+    (first, second), logits = dropping.unroll(params, state, inputs, dropout_keys=keys)
+    _, again = dropping.unroll(params, state, inputs, dropout_keys=keys)
     np.testing.assert_array_equal(logits, again)
     # At the start, where a GRU's state of zero gives an output of zero, there is nothing to drop.
     assert np.all(logits[1:] != expected[1:])
@@ -139,6 +139,20 @@ def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
     # The state of the first layer never meets dropout, that of the second does through its input.
     np.testing.assert_array_equal(first, plain_first)
     assert np.all(second != plain_second)
+
+
+def test_each_row_and_layer_draws_its_own_dropout():
+    keys = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
+    values = jnp.ones((40, 2, 3, 8))
+    dropped = drop(keys, 0, values, 0.5)
+    for row in np.ndindex(2, 3):
+        alone = drop(keys[row], 0, values[:, 0, 0], 0.5)
+        np.testing.assert_array_equal(dropped[:, *row], alone)
+    rows = dropped.reshape(40, 6, 8)
+    agree = [np.mean(rows[:, 0] == rows[:, i]) for i in range(1, 6)]
+    agree.append(np.mean(dropped == drop(keys, 1, values, 0.5)))
+    # Five standard deviations of a share of a half.
+    assert all(abs(share - 0.5) < 5 * 0.5 / np.sqrt(40 * 8) for share in agree)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 2])

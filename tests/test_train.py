@@ -1,4 +1,5 @@
 from functools import partial
+from itertools import pairwise
 from typing import get_args
 
 import jax
@@ -109,7 +110,9 @@ def test_many_steps_equal_the_numpy_reference(carry_state, x64):
         carry_state,
         3.0,
     )
-    state, actual = jax.jit(partial(train.train_steps, step))(state, EXAMPLES, order[:, None], 40)
+    state, actual, _ = jax.jit(partial(train.train_steps, step))(
+        state, EXAMPLES, order[:, None], 40
+    )
     np.testing.assert_allclose(actual, losses, rtol=1e-10)
     np.testing.assert_allclose(state.smoothed_loss, smoothed, rtol=1e-10)
     np.testing.assert_allclose(state.recurrent_state[0][0], hidden, rtol=1e-9)
@@ -157,7 +160,8 @@ def test_figures_of_the_exercise_for_one_step(x64):
     optimizer = train.clipped_sgd(0.01, 5.0)
     state = train.init_train_state(jax.random.key(0), params, model, optimizer, 1, 0.0)
     state = state._replace(recurrent_state=(jnp.asarray(previous.T),))
-    new, loss = jax.jit(train.make_train_step(model, optimizer, carry_state=True))(state, batch)
+    step = jax.jit(train.make_train_step(model, optimizer, carry_state=True))
+    new, (loss, _) = step(state, batch)
     moved = jax.tree.map(lambda a, b: np.asarray(a - b) / 0.01, params, new.params)
     (hidden,) = new.recurrent_state
     np.testing.assert_allclose(loss, 126.503975722, rtol=1e-10)
@@ -195,7 +199,7 @@ def test_what_is_in_the_padding_changes_nothing():
     )
     step = jax.jit(train.make_train_step(model, optimizer))
     state = make_state(model, optimizer, len(NAMES))
-    (new, loss), (other, other_loss) = step(state, batch), step(state, spoiled)
+    (new, (loss, _)), (other, (other_loss, _)) = step(state, batch), step(state, spoiled)
     assert loss == other_loss
     jax.tree.map(np.testing.assert_array_equal, new.params, other.params)
 
@@ -206,7 +210,7 @@ def test_the_state_starts_anew_unless_it_is_carried():
     elsewhere = state._replace(recurrent_state=(jnp.ones((1, HIDDEN)),))
     for carry_state in (False, True):
         step = train.make_train_step(model, optimizer, carry_state=carry_state)
-        (_, loss), (_, other) = step(state, column("rex")), step(elsewhere, column("rex"))
+        (_, (loss, _)), (_, (other, _)) = (step(x, column("rex")) for x in (state, elsewhere))
         assert (loss != other) == carry_state
 
 
@@ -217,7 +221,7 @@ def test_a_handful_of_names_can_be_memorised():
     step = train.make_train_step(model, optimizer)
     # Optax's Adam raises a float to the power of an integer.
     with jax.numpy_dtype_promotion("standard"):
-        *_, (state, _) = train.run(step, state, DATASET, 1_500)
+        *_, (state, *_) = train.run(step, state, DATASET, 1_500)
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
     _, logits = model.unroll(state.params, model.initial_state((len(NAMES),)), batch.inputs)
     nats = cross_entropy(logits, batch.targets, batch.weights).sum(axis=0)
@@ -233,9 +237,9 @@ def test_a_loss_of_ones_own_is_what_is_minimised():
         return jnp.sum(logits**2)
 
     step = jax.jit(train.make_train_step(model, optimizer, small_logits))
-    _, first = step(state, column("rex"))
+    _, (first, _) = step(state, column("rex"))
     for _ in range(100):
-        state, loss = step(state, column("rex"))
+        state, (loss, _) = step(state, column("rex"))
     assert loss < first / 10
 
 
@@ -252,11 +256,12 @@ def test_a_run_reads_epoch_after_epoch(monkeypatch):
 
     def recording_step(state, batch):
         jax.debug.callback(lambda ids: read.append(ids.tolist()), batch.targets, ordered=True)
-        return state._replace(step=state.step + 1), jnp.zeros(())
+        info = train.StepInfo(jnp.zeros(()), state.params)
+        return state._replace(step=state.step + 1), info
 
     start = make_state(model, optimizer, 2)
     dataset = padded(NAMES, VOCAB, batch_size=2)
-    *_, (state, _) = train.run(recording_step, start, dataset, 3 * 3)
+    *_, (state, *_) = train.run(recording_step, start, dataset, 3 * 3)
     jax.effects_barrier()
     assert state.step == 9
     columns = [list(column) for step in read for column in zip(*step, strict=True)]
@@ -272,11 +277,11 @@ def test_cutting_a_run_into_pieces_changes_no_bit():
     state = make_state(model, optimizer)
     steps = jax.jit(partial(train.train_steps, train.make_train_step(model, optimizer)))
     order = np.random.default_rng(0).integers(0, len(NAMES), (60, 1))
-    whole, losses = steps(state, EXAMPLES, order, 60)
+    whole, losses, _ = steps(state, EXAMPLES, order, 60)
     pieces, done = state, 0
     for size in (1, 7, 20, 32):
         rows = np.roll(order, -done, axis=0)
-        pieces, new = steps(pieces, EXAMPLES, rows, size)
+        pieces, new, _ = steps(pieces, EXAMPLES, rows, size)
         np.testing.assert_array_equal(new[:size], losses[done : done + size])
         assert np.isnan(new[size:]).all()
         done += size
@@ -290,11 +295,11 @@ def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not(monkeypatch):
     step = train.make_train_step(model, optimizer)
     start = make_state(model, optimizer, 2)
     dataset = padded(NAMES, VOCAB, batch_size=2)
-    *_, (whole, _) = train.run(step, start, dataset, 50)
-    for state, _ in train.run(step, start, dataset, 50):
+    *_, (whole, *_) = train.run(step, start, dataset, 50)
+    for state, *_ in train.run(step, start, dataset, 50):
         if state.step >= 20:
             break
-    *_, (resumed, _) = train.run(step, state, dataset, 50)
+    *_, (resumed, *_) = train.run(step, state, dataset, 50)
     assert whole.step == 50
     assert_trees_equal(resumed, whole)
 
@@ -304,17 +309,17 @@ def test_run_yields_every_loss_once(monkeypatch):
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     yields = list(train.run(step, make_state(model, optimizer), DATASET, 50))
-    losses = np.concatenate([losses for _, losses in yields])
+    losses = np.concatenate([x.losses for x in yields])
     assert losses.shape == (50,)
     assert np.isfinite(losses).all()
-    assert np.cumsum([len(losses) for _, losses in yields]).tolist() == [s.step for s, _ in yields]
+    assert np.cumsum([len(x.losses) for x in yields]).tolist() == [x.state.step for x in yields]
 
 
 def test_run_of_a_single_name():
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     dataset = padded(["y"], VOCAB)
     step = train.make_train_step(model, optimizer)
-    *_, (state, _) = train.run(step, make_state(model, optimizer), dataset, 20)
+    *_, (state, *_) = train.run(step, make_state(model, optimizer), dataset, 20)
     assert state.step == 20
 
 
@@ -334,7 +339,7 @@ def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch)
     seen = []
     run = train.run(breaking_step, make_state(model, optimizer), DATASET, 50)
     with pytest.raises(FloatingPointError, match=where):
-        seen.extend(state for state, _ in run)
+        seen.extend(state for state, *_ in run)
     assert 0 < seen[-1].step < blow_up_at
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(seen[-1].params))
 
@@ -351,7 +356,7 @@ def test_a_run_shuffles_a_list_once_an_epoch(monkeypatch):
     model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     steps = 3 * len(NAMES) - 1
-    *_, (state, _) = train.run(step, make_state(model, optimizer), DATASET, steps)
+    *_, (state, *_) = train.run(step, make_state(model, optimizer), DATASET, steps)
     assert state.step == steps
     assert sorted(set(drawn)) == drawn[: len(set(drawn))]
     assert len(drawn) == len(set(drawn))
@@ -399,9 +404,7 @@ def test_carried_windows_have_the_loss_of_one_long_window(cell, x64):
     state = train.init_train_state(
         jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0)
     )
-    losses = [
-        losses for state, losses in train.run(train_step, state, windows(text, vocab, 1, 7), 6)
-    ]
+    losses = [x.losses for x in train.run(train_step, state, windows(text, vocab, 1, 7), 6)]
     np.testing.assert_allclose(np.concatenate(losses).sum(), expected, rtol=1e-12)
 
 
@@ -432,11 +435,59 @@ def test_dropout_is_drawn_anew_each_step_from_the_runs_key():
     optimizer = optax.sgd(0.0)
     train_step = jax.jit(train.make_train_step(model, optimizer))
     start = make_state(model, optimizer)
-    after, first = train_step(start, column("rex"))
-    _, again = train_step(start, column("rex"))
-    _, second = train_step(after, column("rex"))
+    after, (first, _) = train_step(start, column("rex"))
+    _, (again, _) = train_step(start, column("rex"))
+    _, (second, _) = train_step(after, column("rex"))
     assert first == again
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"), [("vanilla", "padded"), ("gru", "packed"), ("lstm", "windows")]
+)
+def test_two_devices_learn_what_one_learns(cell, kind, x64):
+    sizes = VOCAB.size, 8, 8
+    cells = [CELLS[cell](below, size, jnp.float64) for below, size in pairwise(sizes)]
+    model = char_model(cells, VOCAB.size, jnp.float64, dropout=0.3)
+    dataset = {
+        "padded": padded(NAMES, VOCAB, 4),
+        "packed": packed(NAMES, VOCAB, 4, 12),
+        "windows": windows("rex\ntriceratops\nyi\nmei\niguanodon\n" * 3, VOCAB, 4, 5),
+    }[kind]
+
+    # Not a mean over rows, nor over characters: the loss of the whole batch, whatever it is.
+    def loss(*args):
+        return jnp.sqrt(1 + cross_entropy(*args).sum()) + mean_cross_entropy(*args)
+
+    optimizer = train.clipped_sgd(0.1, 5.0)
+    state = train.init_train_state(
+        jax.random.key(1), model.init(jax.random.key(0)), model, optimizer, 4
+    )
+    ends = []
+    for mesh in None, jax.make_mesh((2,), ("rows",), (jax.sharding.AxisType.Auto,)):
+        step = train.make_train_step(
+            model,
+            optimizer,
+            loss,
+            carry_state=kind == "windows",
+            resets=kind != "padded",
+            reset_rate=0.3,
+            axis_name="rows" if mesh else None,
+        )
+        summarize = partial(train.describe_gradients, clip_value=0.01)
+        reports = list(train.run(step, state, dataset, 7, mesh, summarize=summarize))
+        losses = np.concatenate([x.losses for x in reports])
+        ends.append((without_keys(reports[-1].state), losses, reports[-1].summary))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), *ends)
+
+
+def test_devices_that_cannot_share_the_rows_evenly_are_refused():
+    model, mesh = make_model(), jax.make_mesh((2,), ("rows",), (jax.sharding.AxisType.Auto,))
+    optimizer = optax.sgd(0.1)
+    step = train.make_train_step(model, optimizer, axis_name="rows")
+    state = make_state(model, optimizer, 3)
+    with pytest.raises(ValueError, match="a multiple of 2, the number of devices, got 3"):
+        next(train.run(step, state, padded(NAMES, VOCAB, 3), 1, mesh))
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
@@ -444,19 +495,26 @@ def test_every_optimizer_and_schedule_lowers_the_loss(name):
     for schedule in get_args(ScheduleName):
         rate = 0.3 if name in ("sgd", "momentum") else 0.01
         config = TrainConfig(
-            optimizer=name, schedule=schedule, learning_rate=rate, warmup=0.1, clip_norm=1.0
+            optimizer=name,
+            schedule=schedule,
+            learning_rate=rate,
+            warmup=0.1,
+            clip_norm=1.0,
+            steps=60,
         )
-        model, optimizer = make_model(), train.make_optimizer(config, 60)
+        model, optimizer = make_model(), train.make_optimizer(config)
         step = train.make_train_step(model, optimizer, mean_cross_entropy)
         with jax.numpy_dtype_promotion("standard"):
             start = make_state(model, optimizer, 5)
-            losses = [x for _, x in train.run(step, start, padded(NAMES, VOCAB, 5), 60)]
+            losses = [x.losses for x in train.run(step, start, padded(NAMES, VOCAB, 5), 60)]
         assert np.concatenate(losses)[-5:].mean() < 0.8 * np.log(VOCAB.size)
 
 
 def test_the_learning_rate_rises_then_falls_along_a_cosine():
-    config = TrainConfig(schedule="cosine", warmup=0.1, learning_rate=2.0, clip_value=0.0)
-    optimizer = train.make_optimizer(config, 100)
+    config = TrainConfig(
+        schedule="cosine", warmup=0.1, learning_rate=2.0, clip_value=0.0, steps=100
+    )
+    optimizer = train.make_optimizer(config)
     state, rates = optimizer.init(jnp.zeros(())), []
     for _ in range(100):
         # Optax counts on promotion.
@@ -469,7 +527,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine():
 
 
 def test_the_exercises_optimizer_is_clip_and_sgd():
-    ours, plain = train.make_optimizer(TrainConfig(), 10), train.clipped_sgd(0.01, 5.0)
+    ours, plain = train.make_optimizer(TrainConfig()), train.clipped_sgd(0.01, 5.0)
     gradients = jnp.array([-9.0, 0.5, 7.0])
     for optimizer in (ours, plain):
         update, _ = optimizer.update(gradients, optimizer.init(gradients))
