@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from dinojax.cells import Params, State
+from dinojax.controls import Controls, controlled_weights, leave_as_it_is
 from dinojax.model import CharModel
+
+UNCONTROLLED = Controls()
 
 
 class Samples(NamedTuple):
@@ -18,9 +21,11 @@ class Samples(NamedTuple):
     lengths: jax.Array
     """Characters in each name [num], the newline not counted."""
     log_probabilities: jax.Array
-    """Log-probability of each name under the model, at temperature 1, in nats, [num].
+    """Log-probability of each name under the model, without controls, in nats, [num].
 
     Of the name and its newline if it ended, of the characters alone if it was cut."""
+    drawn_log_probabilities: jax.Array
+    """The same under the law it was drawn from, as the controls made it."""
     ended: jax.Array
     """Whether the name ended by itself, [num]; if not, it was cut at `max_length`."""
 
@@ -52,22 +57,28 @@ def sample_step(
     state: State,
     previous: jax.Array,
     uniforms: jax.Array,
-    temperature: jax.Array | float = 1.0,
-) -> tuple[State, jax.Array, jax.Array]:
-    """Read characters `previous` [...] and draw the next: the state, their ids, log-probabilities.
+    controls: Controls = UNCONTROLLED,
+) -> tuple[State, jax.Array, jax.Array, jax.Array]:
+    """Read characters `previous` [...] and draw the next, with `uniforms` [...] and `controls`.
 
-    Draws from softmax(logits / temperature) with `uniforms` [...]; the log-probabilities, in nats,
-    are those of the model, at temperature 1.
+    Returns the state, the ids drawn, their log-probabilities under the model, and those under the
+    law they were drawn from, in nats, [...] each.
     """
     state, logits = model.step(params, state, previous)
     logits -= logits.max(axis=-1, keepdims=True)
-    weights = jnp.exp(logits)
-    # The second exponential costs a fifth of the names a second; most sampling is at 1.
-    temperature = jnp.asarray(temperature, logits.dtype)
-    tempered = lax.cond(temperature == 1, lambda: weights, lambda: jnp.exp(logits / temperature))
-    ids = draw(tempered, uniforms)
-    chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
-    return state, ids, chosen - jnp.log(weights.sum(axis=-1))
+    weights = controlled_weights(logits, controls)
+    ids = draw(weights, uniforms)
+
+    def chosen(values: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(values, ids[..., None], axis=-1)[..., 0]
+
+    new = chosen(logits) - jnp.log(jnp.exp(logits).sum(axis=-1))
+    drawn = lax.cond(
+        leave_as_it_is(controls, model.vocab_size),
+        lambda: new,
+        lambda: jnp.log(chosen(weights) / weights.sum(axis=-1)),
+    )
+    return state, ids, new, drawn
 
 
 class Beginning(NamedTuple):
@@ -96,7 +107,7 @@ def sample_text(
     model: CharModel,
     beginning: Beginning,
     num: int,
-    temperature: jax.Array | float = 1.0,
+    controls: Controls = UNCONTROLLED,
 ) -> tuple[Beginning, jax.Array]:
     """The next `num` characters of one text: where it stands then, and their ids [num].
 
@@ -108,12 +119,12 @@ def sample_text(
         key, key_draw = jax.random.split(key)
         uniform = jax.random.uniform(key_draw, (), beginning.log_probability.dtype)
         state, ids, new = sample_step(
-            params, model, beginning.state, beginning.previous, uniform, temperature
-        )
+            params, model, beginning.state, beginning.previous, uniform, controls
+        )[:3]
         return (key, Beginning(state, ids, beginning.log_probability + new)), ids
 
-    (_, beginning), ids = lax.scan(write, (key, beginning), length=num)
-    return beginning, ids
+    (_, last), ids = lax.scan(write, (key, beginning), length=num)
+    return last, ids
 
 
 def sample_names(
@@ -123,25 +134,27 @@ def sample_names(
     newline: int,
     num: int,
     max_length: int,
-    temperature: jax.Array | float = 1.0,
+    controls: Controls = UNCONTROLLED,
     beginning: Beginning | None = None,
 ) -> Samples:
     """`num` names, each from its start until newline or for `max_length` characters.
 
     A `lax.scan` threads the key and splits it at every step; once all names have ended, the steps
     that remain are skipped. A name depends on the key and its place, not on `num`. `newline` is the
-    id that ends a name, `temperature` is above 0; `num` and `max_length` are static under `jit`.
-    With a `beginning` each name goes on from there: `ids` hold what follows, and the
-    log-probabilities are those of the whole names.
+    id that ends a name; `num` and `max_length` are static under `jit`. With a `beginning` each name
+    goes on from there: `ids` hold what follows, and the log-probabilities are those of the whole
+    names, of which the beginning was not drawn.
     """
 
     def write(carry: Any) -> tuple[Any, jax.Array]:
         key, state, previous, ended, log_probabilities = carry
         key, key_draw = jax.random.split(key)
-        uniforms = jax.random.uniform(key_draw, (num,), log_probabilities.dtype)
-        state, ids, new = sample_step(params, model, state, previous, uniforms, temperature)
+        uniforms = jax.random.uniform(key_draw, (num,), log_probabilities[0].dtype)
+        state, ids, *new = sample_step(params, model, state, previous, uniforms, controls)
         ids = jnp.where(ended, newline, ids)
-        log_probabilities += jnp.where(ended, 0, new)
+        log_probabilities = tuple(
+            total + jnp.where(ended, 0, x) for total, x in zip(log_probabilities, new, strict=True)
+        )
         return (key, state, ids, ended | (ids == newline), log_probabilities), ids
 
     def skip(carry: Any) -> tuple[Any, jax.Array]:
@@ -153,16 +166,13 @@ def sample_names(
     if beginning is None:
         beginning = read_prompt(params, model, jnp.zeros(0, int))
     rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), beginning)
-    start = key, rows.state, rows.previous, jnp.zeros(num, bool), rows.log_probability
+    log_probabilities = rows.log_probability, jnp.zeros_like(rows.log_probability)
+    start = key, rows.state, rows.previous, jnp.zeros(num, bool), log_probabilities
     cut, ids = lax.scan(body, start, length=max_length)
     # One more draw, which counts only where it is newline: does a name of full length end there?
     (*_, ended, log_probabilities), _ = body(cut, None)
-    return Samples(
-        ids=ids.T,
-        lengths=jnp.sum(ids != newline, axis=0),
-        log_probabilities=jnp.where(ended, log_probabilities, cut[4]),
-        ended=ended,
-    )
+    whole, drawn = (jnp.where(ended, x, y) for x, y in zip(log_probabilities, cut[4], strict=True))
+    return Samples(ids.T, jnp.sum(ids != newline, axis=0), whole, drawn, ended)
 
 
 def stream_names(
@@ -172,7 +182,7 @@ def stream_names(
     newline: int,
     num: int,
     max_length: int,
-    temperature: jax.Array | float = 1.0,
+    controls: Controls = UNCONTROLLED,
     rows: int = 4096,
 ) -> Samples:
     """The same law as `sample_names`, for many names: no row waits for a longer name in another.
@@ -189,16 +199,20 @@ def stream_names(
         key, state, previous, turn, position, samples = carry
         key, key_draw = jax.random.split(key)
         uniforms = jax.random.uniform(key_draw, (rows,), samples.log_probabilities.dtype)
-        state, ids, new = sample_step(params, model, state, previous, uniforms, temperature)
+        state, ids, new, drawn = sample_step(params, model, state, previous, uniforms, controls)
         ends = ids == newline
         is_full = position == max_length
+        counts = ends | ~is_full
         # Rows that have had all their turns point past the end, where writing is dropped.
         name = turn * rows + first
         samples = Samples(
             ids=samples.ids.at[name, position].set(ids, mode="drop"),
             lengths=samples.lengths.at[name].set(position, mode="drop"),
             log_probabilities=samples.log_probabilities.at[name].add(
-                jnp.where(ends | ~is_full, new, 0), mode="drop"
+                jnp.where(counts, new, 0), mode="drop"
+            ),
+            drawn_log_probabilities=samples.drawn_log_probabilities.at[name].add(
+                jnp.where(counts, drawn, 0), mode="drop"
             ),
             ended=samples.ended.at[name].set(ends, mode="drop"),
         )
@@ -223,6 +237,7 @@ def stream_names(
         ids=jnp.full((num, max_length), newline),
         lengths=jnp.zeros(num, int),
         log_probabilities=zeros,
+        drawn_log_probabilities=zeros,
         ended=zeros.astype(bool),
     )
     turn = jnp.zeros(rows, int)

@@ -130,7 +130,7 @@ def main() -> int:
     def write_names(params: Any) -> jax.Array:
         def write(carry: Any, uniforms: jax.Array) -> Any:
             state, previous = carry
-            state, ids, _ = sample_step(params, model, state, previous, uniforms)
+            state, ids, *_ = sample_step(params, model, state, previous, uniforms)
             return (state, ids), ids
 
         start = model.initial_state((NAMES_PER_REPORT,)), jnp.full(NAMES_PER_REPORT, vocab.size)

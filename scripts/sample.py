@@ -1,27 +1,56 @@
 """Write new names, or a text, with a trained model; see --help."""
 
 import json
+import re
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
-from dinojax.command_line import Parser, number, path, run, visible, whole_number
+from dinojax.command_line import (
+    Parser,
+    number,
+    path,
+    run,
+    say_damaged,
+    visible,
+    which_checkpoint,
+    whole_number,
+)
 from dinojax.config import check_range
 from dinojax.devices import start_jax
 
 if TYPE_CHECKING:
-    from dinojax.cells import Params
+    from dinojax.controls import Controls
     from dinojax.runs import Run
     from dinojax.sample import Beginning
 
-BLOCK = 256
-"""Names drawn in one call, whatever their number, so that name i does not depend on it."""
+FIRST_BLOCK, BLOCK = 256, 4096
+"""Names drawn in the first call and in each further one, so that name i depends on no other."""
 CHARACTERS = 16
 """Characters of a text drawn in one call, then shown."""
-FOR_NAMES = {"num": 10, "max_length": 50, "json": False}
+FOR_NAMES = {
+    "num": 10,
+    "max_length": 50,
+    "min_length": 0,
+    "match": None,
+    "novel": False,
+    "unique": False,
+    "distance": 0,
+    "max_draws": 1_000_000,
+    "best": 0,
+    "json": False,
+    "out": None,
+}
 """The flags that a run of names alone knows, and their defaults."""
 FOR_TEXT = {"length": 400, "stop": ""}
 """The flags that a run of a text alone knows, and their defaults."""
+OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws"
+"""What --best has no use for; it draws nothing."""
+CONSTRAINTS = "max_length", "min_length", "match", "novel", "unique", "distance"
+FEWER = 1
+"""Exit code where fewer names were found than were wanted."""
 
 
 def parse_arguments() -> tuple[Parser, Namespace]:
@@ -35,18 +64,17 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         help="folder that scripts/train.py wrote, such as runs/dinos",
     )
     add(
+        "--which",
+        metavar="STEP",
+        type=which_checkpoint,
+        default="best",
+        help="checkpoint: best (by validation loss), last, or a number of steps",
+    )
+    add(
         "--seed",
         metavar="N",
         type=whole_number,
-        default=0,
-        help="of the random draws; the same seed, the same names",
-    )
-    add(
-        "--temperature",
-        metavar="T",
-        type=number,
-        default=1.0,
-        help="divides the logits: below 1 the likely, above 1 the unlikely come more often",
+        help="of the random draws; the same seed, the same names (default: 0)",
     )
     add(
         "--prompt",
@@ -54,27 +82,88 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         help="how every name, or the text, begins; asked for where a text is to be written in a "
         "terminal",
     )
+    controls = parser.add_argument_group("what may be drawn, in this order")
+    controls.add_argument(
+        "--temperature",
+        metavar="T",
+        type=number,
+        help="divides the logits: below 1 the likely, above 1 the unlikely come more often; at 0 "
+        "the likeliest alone (default: 1)",
+    )
+    controls.add_argument(
+        "--top-k",
+        metavar="K",
+        type=whole_number,
+        help="only the K likeliest characters, and those as likely as the last (default: all)",
+    )
+    controls.add_argument(
+        "--top-p",
+        metavar="P",
+        type=number,
+        help="only the fewest of the likeliest whose probabilities sum to P (default: 1)",
+    )
+    controls.add_argument(
+        "--min-p",
+        metavar="P",
+        type=number,
+        help="only characters at least P times as likely as the likeliest (default: 0)",
+    )
     names = parser.add_argument_group("for a run of names")
-    names.add_argument(
+    add = names.add_argument
+    add(
         "--num",
         metavar="N",
         type=whole_number,
         help=f"how many names (default: {FOR_NAMES['num']})",
     )
-    names.add_argument(
+    add(
         "--max-length",
         metavar="N",
         type=whole_number,
-        help="characters after which a name is cut, the prompt not counted "
-        f"(default: {FOR_NAMES['max_length']})",
+        help="the most characters, the prompt not counted: only names that end by then (default: "
+        f"all names, cut after {FOR_NAMES['max_length']})",
     )
-    names.add_argument(
+    add(
+        "--min-length",
+        metavar="N",
+        type=whole_number,
+        help="the fewest characters of the whole name (default: any)",
+    )
+    add(
+        "--match",
+        metavar="REGEX",
+        help="only names in which this is found, a regular expression of Python; ^ and $ stand for "
+        "beginning and end (default: any)",
+    )
+    add("--novel", action="store_true", default=None, help="only names it has not learned from")
+    add("--unique", action="store_true", default=None, help="no name twice")
+    add(
+        "--distance",
+        metavar="D",
+        type=whole_number,
+        help="only names at least D edits away from each it has learned from (default: any)",
+    )
+    add(
+        "--max-draws",
+        metavar="N",
+        type=whole_number,
+        help="give up after this many draws, if the names wanted are too rare (default: "
+        f"{FOR_NAMES['max_draws']})",
+    )
+    add(
+        "--best",
+        metavar="N",
+        type=whole_number,
+        help="the N most probable names there are, the first first, instead of random ones",
+    )
+    add(
         "--json",
         action="store_true",
         default=None,
-        help="one object a line: name, log_probability of the model in nats, ended (by itself, "
-        "not cut), in_training_data",
+        help="one object a line: name, log_probability of the model and drawn_log_probability, "
+        "under what may be drawn, in nats, ended (by itself, not cut), in_training_data",
     )
+    add("--out", metavar="FILE", type=path, help="write there instead of here, all or nothing")
     text = parser.add_argument_group("for a run of a text")
     text.add_argument(
         "--length",
@@ -85,15 +174,52 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     text.add_argument("--stop", metavar="TEXT", help="stop after this, if it comes before that")
     arguments = parser.parse_args()
     with parser.reported_errors():
-        check_range("--seed", arguments.seed, 0, 2**32 - 1)
-        check_range("--temperature", arguments.temperature, 1e-6, 1e6)
-        for flag, high in (("num", 10**9), ("max_length", 10_000), ("length", 10**9)):
-            if getattr(arguments, flag) is not None:
-                check_range(f"--{flag.replace('_', '-')}", getattr(arguments, flag), 1, high)
-        for flag in "prompt", "stop":
-            if getattr(arguments, flag) == "":
-                raise ValueError(f"--{flag}: expected a text, got an empty one; leave it out")
+        check_arguments(arguments)
     return parser, arguments
+
+
+def check_arguments(arguments: Namespace) -> None:
+    """Raise a ValueError for what cannot be; compile what --match gives."""
+    for flag, low, high in (
+        ("seed", 0, 2**32 - 1),
+        ("temperature", 0, 1e6),
+        ("top_k", 1, 2**31 - 1),
+        ("top_p", 1e-6, 1),
+        ("min_p", 0, 1),
+        ("num", 1, 10**9),
+        ("max_length", 1, 10_000),
+        ("min_length", 1, 10_000),
+        ("distance", 1, 10_000),
+        ("max_draws", 1, 10**12),
+        ("best", 1, 100_000),
+        ("length", 1, 10**9),
+    ):
+        if getattr(arguments, flag) is not None:
+            check_range(f"--{flag.replace('_', '-')}", getattr(arguments, flag), low, high)
+    for flag in "prompt", "stop", "match":
+        if getattr(arguments, flag) == "":
+            raise ValueError(f"--{flag}: expected a text, got an empty one; leave it out")
+    if arguments.best is not None:
+        for flag in (*OF_DRAWING, "min_length", "match", "novel", "unique", "distance"):
+            if getattr(arguments, flag) is not None:
+                raise ValueError(f"--best and --{flag.replace('_', '-')} exclude each other")
+    longest = arguments.max_length
+    if arguments.min_length and longest:
+        longest += len(arguments.prompt or "")
+        if arguments.min_length > longest:
+            raise ValueError(
+                f"--min-length {arguments.min_length} and --max-length {arguments.max_length}: "
+                "expected a minimum that is not above the maximum"
+            )
+    if arguments.match is not None:
+        try:
+            re.compile(arguments.match)
+        except re.error as error:
+            raise ValueError(
+                f"--match: {error.msg} at position {error.pos} of {arguments.match!r}"
+            ) from None
+        if re.search(r"(?<!\\)(\\\\)*\\n|\n", arguments.match):
+            raise ValueError("--match: a name holds no newline, so this is found in none")
 
 
 def main() -> int:
@@ -105,11 +231,13 @@ def main() -> int:
     import jax.numpy as jnp
 
     from dinojax import runs
+    from dinojax.controls import Controls
     from dinojax.data import composed
     from dinojax.sample import read_prompt
 
     with parser.reported_errors():
-        loaded = runs.load_run(arguments.run)
+        loaded = runs.load_run(arguments.run, arguments.which)
+        say_damaged(loaded.damaged, loaded.checkpoint)
         is_text = loaded.config.is_text
         for flag in FOR_NAMES if is_text else FOR_TEXT:
             if getattr(arguments, flag) is not None:
@@ -118,9 +246,17 @@ def main() -> int:
                     f"--{flag.replace('_', '-')} is for runs of {kinds[0]}; "
                     f"{arguments.run} learned {kinds[1]}"
                 )
+        is_constrained = any(getattr(arguments, flag) is not None for flag in CONSTRAINTS)
+        given = {
+            name: getattr(arguments, name)
+            for name in Controls._fields
+            if getattr(arguments, name) is not None
+        }
+        controls = Controls()._replace(**given)
         for flag, default in (FOR_TEXT if is_text else FOR_NAMES).items():
             if getattr(arguments, flag) is None:
                 setattr(arguments, flag, default)
+        arguments.seed = arguments.seed or 0
         if is_text and arguments.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
             arguments.prompt = input("How does it begin? ")
         prompt = composed(arguments.prompt or "", loaded.config.lowercase)
@@ -130,60 +266,190 @@ def main() -> int:
             raise ValueError(f"the prompt: {error}") from None
         if not is_text and "\n" in prompt:
             raise ValueError("the prompt: a name holds no newline")
-        known = (
-            set(runs.read_names(arguments.run, loaded.names_sha256)) if arguments.json else set()
-        )
-    beginning = read_prompt(loaded.params, loaded.model, jnp.asarray(ids, int))
+        known: list[str] = []
+        if arguments.json or arguments.novel or arguments.distance:
+            known = list(runs.read_part(arguments.run, loaded.description, "train"))
+        beginning = read_prompt(loaded.params, loaded.model, jnp.asarray(ids, int))
     if is_text:
-        write_text(loaded, arguments, prompt, beginning)
+        write_text(loaded, arguments, prompt, beginning, controls)
+        return 0
+    if arguments.best:
+        rows = find_best(loaded, arguments, prompt, beginning)
     else:
-        write_names(loaded, arguments, prompt, beginning, known)
-    return 0
+        drawn = draw_names(loaded, arguments, prompt, beginning, controls)
+        rows = accept(drawn, arguments, loaded, known) if is_constrained else drawn
+    num = arguments.best or arguments.num
+    with output(arguments) as file:
+        written = write_names(rows, num, file, set(known), arguments.json)
+    return 0 if written == num or not (is_constrained or arguments.best) else FEWER
 
 
-def write_names(
-    loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning", known: set[str]
-) -> None:
-    """Print names that begin with the prompt."""
+@contextmanager
+def output(arguments: Namespace) -> Iterator[TextIO]:
+    """Where names are written to: standard output, or a file that appears once it is whole."""
+    if arguments.out is None:
+        yield sys.stdout
+        return
+    import io
+
+    from dinojax.checkpoint import atomic_file
+
+    with atomic_file(arguments.out) as binary:
+        file = io.TextIOWrapper(binary, "utf-8", newline="\n")
+        yield file
+        file.flush()
+        file.detach()
+
+
+def draw_names(
+    loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning", controls: "Controls"
+) -> Iterator[list[dict[str, Any]]]:
+    """Names that begin with the prompt, one block after the other, without end."""
+    from functools import partial
+    from itertools import count
+
     import jax
 
-    from dinojax.data import capitalized
-    from dinojax.sample import Samples, sample_names
+    from dinojax.sample import sample_names
 
     vocab = loaded.vocab
 
-    @jax.jit
-    def write_block(
-        key: jax.Array, params: "Params", temperature: float, beginning: "Beginning"
-    ) -> Samples:
-        length = arguments.max_length
+    @partial(jax.jit, static_argnames="num")
+    def draw(key: Any, params: Any, beginning: Any, controls: Any, num: int) -> Any:
         return sample_names(
-            key, params, loaded.model, vocab.newline, BLOCK, length, temperature, beginning
+            key, params, loaded.model, vocab.newline, num, arguments.max_length, controls, beginning
         )
 
     key = jax.random.key(arguments.seed)
-    shown = visible if sys.stdout.isatty() else str
-    for first in range(0, arguments.num, BLOCK):
-        key_block = jax.random.fold_in(key, first // BLOCK)
-        samples = write_block(key_block, loaded.params, arguments.temperature, beginning)
-        rows = zip(*jax.device_get(samples), strict=True)
-        for ids, length, log_probability, ended in list(rows)[: arguments.num - first]:
-            name = prompt + vocab.decode(ids[:length])
-            line = capitalized(name)
-            if arguments.json:
-                line = json.dumps(
-                    {
-                        "name": line,
-                        "log_probability": float(log_probability),
-                        "ended": bool(ended),
-                        "in_training_data": name in known,
-                    },
-                    ensure_ascii=sys.stdout.encoding != "utf-8",
-                )
-            sys.stdout.write(shown(line) + "\n")
+    for block in count():
+        num = BLOCK if block else FIRST_BLOCK
+        key_block = jax.random.fold_in(key, block)
+        samples = jax.device_get(draw(key_block, loaded.params, beginning, controls, num=num))
+        yield [
+            {
+                "name": prompt + vocab.decode(ids[:length]),
+                "log_probability": float(whole),
+                "drawn_log_probability": float(drawn),
+                "ended": bool(ended),
+            }
+            for ids, length, whole, drawn, ended in zip(*samples, strict=True)
+        ]
 
 
-def write_text(loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning") -> None:
+def accept(
+    blocks: Iterator[list[dict[str, Any]]],
+    arguments: Namespace,
+    loaded: "Run",
+    known: list[str],
+) -> Iterator[list[dict[str, Any]]]:
+    """Of each block, the names that are wanted: exact draws from the law given that they are.
+
+    At the end, and where there are none any more within --max-draws, it says how many were.
+    """
+    flags = re.IGNORECASE if loaded.config.lowercase else 0
+    pattern = re.compile(arguments.match or "", flags)
+    learned, seen = set(known), set()
+    num_drawn = num_accepted = 0
+    try:
+        for block in blocks:
+            block = block[: arguments.max_draws - num_drawn]
+            num_drawn += len(block)
+            rows = [
+                row
+                for row in block
+                if row["ended"]
+                and len(row["name"]) >= arguments.min_length
+                and pattern.search(row["name"])
+                and not (arguments.novel and row["name"] in learned)
+            ]
+            if arguments.distance and rows:
+                from dinojax.distances import far_from
+
+                is_far = far_from([row["name"] for row in rows], known, arguments.distance)
+                rows = [row for row, far in zip(rows, is_far, strict=True) if far]
+            if arguments.unique:
+                fresh = []
+                for row in rows:
+                    if row["name"] not in seen:
+                        seen.add(row["name"])
+                        fresh.append(row)
+                rows = fresh
+            num_accepted += len(rows)
+            yield rows
+            if num_drawn >= arguments.max_draws:
+                break
+    finally:
+        print(
+            f"sample.py: {num_accepted:,} of {num_drawn:,} draws are as wanted "
+            f"({num_accepted / max(num_drawn, 1):.3g})",
+            file=sys.stderr,
+        )
+
+
+def find_best(
+    loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning"
+) -> Iterator[list[dict[str, Any]]]:
+    """The most probable names, and how much of all probability they have."""
+    import math
+
+    from dinojax.search import most_probable
+
+    found = most_probable(
+        loaded.params,
+        loaded.model,
+        loaded.vocab.newline,
+        arguments.best,
+        arguments.max_length,
+        beginning,
+    )
+    share = math.fsum(map(math.exp, found.log_probabilities))
+    print(
+        f"sample.py: the {len(found.names):,} most probable names have {share:.3%} of all "
+        f"probability; {found.num_prefixes:,} beginnings were read to find them",
+        file=sys.stderr,
+    )
+    yield [
+        {
+            "name": prompt + loaded.vocab.decode(ids),
+            "log_probability": total,
+            "drawn_log_probability": None,
+            "ended": True,
+        }
+        for ids, total in zip(found.names, found.log_probabilities, strict=True)
+    ]
+
+
+def write_names(
+    blocks: Iterator[list[dict[str, Any]]],
+    num: int,
+    file: TextIO,
+    known: set[str],
+    as_json: bool,
+) -> int:
+    """Write up to `num` names; returns how many there were."""
+    from dinojax.data import capitalized
+
+    shown: Callable[[str], str] = visible if file.isatty() else str
+    written = 0
+    for rows in blocks:
+        for row in rows[: num - written]:
+            line = capitalized(row["name"])
+            if as_json:
+                row = row | {"name": line, "in_training_data": row["name"] in known}
+                line = json.dumps(row, ensure_ascii=(file.encoding or "").lower() != "utf-8")
+            file.write(shown(line) + "\n")
+            written += 1
+        if written == num:
+            break
+    if hasattr(blocks, "close"):
+        # It says what it has to say now, not when Python finds the time.
+        blocks.close()
+    return written
+
+
+def write_text(
+    loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning", controls: "Controls"
+) -> None:
     """Print the prompt and what follows, as it comes."""
     import jax
     import numpy as np
@@ -197,15 +463,15 @@ def write_text(loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beg
 
     @jax.jit
     def write_on(
-        key: jax.Array, params: "Params", beginning: "Beginning", temperature: float
+        key: jax.Array, params: Any, beginning: "Beginning", controls: "Controls"
     ) -> tuple["Beginning", jax.Array]:
-        return sample_text(key, params, loaded.model, beginning, CHARACTERS, temperature)
+        return sample_text(key, params, loaded.model, beginning, CHARACTERS, controls)
 
     show(prompt)
     key, stop, tail = jax.random.key(arguments.seed), arguments.stop, ""
     for first in range(0, arguments.length, CHARACTERS):
         key_block = jax.random.fold_in(key, first // CHARACTERS)
-        beginning, ids = write_on(key_block, loaded.params, beginning, arguments.temperature)
+        beginning, ids = write_on(key_block, loaded.params, beginning, controls)
         new = loaded.vocab.decode(np.asarray(ids))[: arguments.length - first]
         if stop:
             # It may have begun in what was shown before.

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_controls import slow as slow_law
 
 from dinojax import sample
 from dinojax.batches import pad_names
 from dinojax.cells import vanilla
-from dinojax.evaluate import nats_per_name
+from dinojax.controls import NO_LIMIT, Controls
+from dinojax.evaluate import nats_per_column
 from dinojax.model import char_model
 from dinojax.vocab import Vocab
 
@@ -46,11 +48,11 @@ def chi_squared_limit(degrees):
     return degrees + 5 * np.sqrt(2 * degrees)
 
 
-def write(sampler, key, params, model, num, max_length=MAX_LENGTH, temperature=1.0):
+def write(sampler, key, params, model, num, max_length=MAX_LENGTH, **controls):
     sampler = jax.jit(
         partial(sampler, model=model, newline=NEWLINE, num=num, max_length=max_length)
     )
-    return jax.device_get(sampler(key, params, temperature=temperature))
+    return jax.device_get(sampler(key, params, controls=Controls(**controls)))
 
 
 def texts(samples):
@@ -58,15 +60,14 @@ def texts(samples):
     return [VOCAB.decode(ids[:length]) for ids, length in rows]
 
 
-def enumerate_names(params, model, temperature=1.0):
+def enumerate_names(params, model, **controls):
     """Probability of every name up to `MAX_LENGTH`, and of every cut one, by walking the tree."""
     step = jax.jit(model.step)
     ended, cut = {}, {}
 
     def walk(prefix, state, previous, probability):
         state, logits = step(params, state, previous)
-        weights = np.exp(np.asarray(logits, np.float64) / temperature)
-        newline, *others = weights / weights.sum() * probability
+        newline, *others = slow_law(np.asarray(logits, np.float64), **controls) * probability
         ended[prefix] = newline
         if len(prefix) == MAX_LENGTH:
             cut[prefix] = sum(others)
@@ -78,20 +79,44 @@ def enumerate_names(params, model, temperature=1.0):
     return ended, cut
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize(
+    "controls",
+    [
+        {},
+        {"temperature": 0.6},
+        {"top_k": 2},
+        {"top_p": 0.7},
+        {"min_p": 0.2},
+        {"temperature": 1.5, "top_k": 2, "top_p": 0.9, "min_p": 0.2},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
-def test_names_come_as_often_as_the_model_says(sampler, temperature, params, model):
+def test_names_come_as_often_as_the_model_says(sampler, controls, params, model):
     num = 20_000
-    samples = write(sampler, jax.random.key(0), params, model, num, temperature=temperature)
-    ended, cut = enumerate_names(params, model, temperature)
+    samples = write(sampler, jax.random.key(0), params, model, num, **controls)
+    ended, cut = enumerate_names(params, model, **controls)
     assert sum(ended.values()) + sum(cut.values()) == pytest.approx(1)
     expected = {(name, True): p for name, p in ended.items()}
     expected |= {(name, False): p for name, p in cut.items()}
     observed = dict.fromkeys(expected, 0)
     for outcome in zip(texts(samples), samples.ended.tolist(), strict=True):
         observed[outcome] += 1
+    # What may not be drawn is not, not once.
+    assert all(observed[x] == 0 for x, p in expected.items() if p == 0)
+    expected = {x: p for x, p in expected.items() if p > 0}
     statistic = sum((observed[x] - num * p) ** 2 / (num * p) for x, p in expected.items())
+    assert len(expected) > 1
     assert statistic < chi_squared_limit(len(expected) - 1)
+    # And that law is what the samples say they were drawn from.
+    outcomes = zip(texts(samples), samples.ended.tolist(), strict=True)
+    laws = [(ended if whole else cut_characters(cut, ended))[x] for x, whole in outcomes]
+    np.testing.assert_allclose(np.exp(samples.drawn_log_probabilities), laws, rtol=1e-4)
+
+
+def cut_characters(cut, ended):
+    """Probability of the characters of a name that was cut, whatever would have come next."""
+    return {name: p + ended[name] for name, p in cut.items()}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
@@ -102,7 +127,7 @@ def test_log_probabilities_are_those_of_the_model(sampler, params, model):
     scored = dict(
         zip(
             ended,
-            np.asarray(nats_per_name(params, model, pad_names(list(ended), VOCAB))),
+            np.asarray(nats_per_column(params, model, pad_names(list(ended), VOCAB))),
             strict=True,
         )
     )
@@ -189,23 +214,40 @@ def test_a_low_temperature_always_takes_the_most_probable(params, model):
     assert set(texts(samples)) == {greedy}
 
 
-def test_one_compilation_for_all_keys_and_temperatures(params, model):
+def test_one_compilation_for_all_keys_and_controls(params, model):
     sampler = jax.jit(
-        lambda key, temperature: sample.sample_names(
-            key, params, model, NEWLINE, 5, MAX_LENGTH, temperature
+        lambda key, controls: sample.sample_names(
+            key, params, model, NEWLINE, 5, MAX_LENGTH, controls
         )
     )
-    for seed, temperature in product(range(3), (0.5, 1.0, 2.0)):
-        sampler(jax.random.key(seed), temperature)
+    for seed, temperature, top_k in product(range(2), (0.0, 1.0, 2.0), (1, NO_LIMIT)):
+        sampler(jax.random.key(seed), Controls(temperature, top_k))
     assert sampler._cache_size() == 1
 
 
+@pytest.mark.parametrize("sampler", [sample.sample_names, partial(sample.stream_names, rows=6)])
+def test_rows_with_controls_of_their_own_write_what_they_would_alone(sampler, params, model):
+    key, num = jax.random.key(20), 6
+    rows = [Controls(0.0), Controls(0.5), Controls(), Controls(top_k=1), Controls(top_p=0.5)]
+    rows.append(Controls(2.0, 2, 0.9, 0.1))
+    together = Controls(*(jnp.asarray(values) for values in zip(*rows, strict=True)))
+    write = jax.jit(
+        lambda controls: sampler(key, params, model, NEWLINE, num, MAX_LENGTH, controls)
+    )
+    mixed = write(together)
+    for i, controls in enumerate(rows):
+        alone = write(controls)
+        for x, y in zip(mixed, alone, strict=True):
+            np.testing.assert_allclose(x[i], y[i], rtol=1e-5, atol=1e-6)
+
+
 def test_works_under_vmap(params, model):
+    @jax.jit
     def one(key):
         return sample.sample_names(key, params, model, NEWLINE, 3, MAX_LENGTH)
 
     keys = jax.random.split(jax.random.key(11), 4)
-    batched = jax.vmap(one)(keys)
+    batched = jax.jit(jax.vmap(one))(keys)
     for i, key in enumerate(keys):
         np.testing.assert_array_equal(batched.ids[i], one(key).ids)
 
@@ -264,7 +306,7 @@ def test_figures_of_the_exercise_for_sampling(x64):
     state, previous, written = model.initial_state(()), jnp.array(27), []
     for t in range(35):
         uniform = jnp.array(np.random.RandomState(2 * t).random_sample())
-        state, previous, _ = step(state, previous, uniform)
+        state, previous, *_ = step(state, previous, uniform)
         written.append(int(previous))
     assert written == [
         12, 17, 24, 14, 13, 9, 10, 22, 24, 6, 13, 11, 12, 6, 21, 15, 21, 14,
@@ -279,7 +321,7 @@ def test_names_equal_those_of_the_numpy_reference(model, x64):
     step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
     state, previous, columns = model.initial_state((12,)), jnp.full(12, VOCAB.no_character), []
     for row in uniforms:
-        state, previous, _ = step(state, previous, jnp.array(row))
+        state, previous, *_ = step(state, previous, jnp.array(row))
         columns.append(previous)
     reference = jax.tree.map(np.asarray, params)
     for name in range(12):
@@ -309,7 +351,7 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(params, m
     beginning = sample.read_prompt(params, model, jnp.array([VOCAB.characters.index("a")]))
     num = 20_000
     samples = sample.sample_names(
-        jax.random.key(2), params, model, NEWLINE, num, MAX_LENGTH - 1, 1.0, beginning
+        jax.random.key(2), params, model, NEWLINE, num, MAX_LENGTH - 1, Controls(), beginning
     )
     observed = dict.fromkeys(exact, 0)
     for text, is_whole in zip(texts(samples), samples.ended.tolist(), strict=True):

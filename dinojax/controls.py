@@ -1,0 +1,92 @@
+"""Controls of sampling: which of the characters that a model finds likely may be drawn, how often.
+
+They act in this order, each on what the one before it left:
+
+    temperature   softmax(logits / temperature): below 1 the likely come more often, above 1 the
+                  unlikely; at 0 the likeliest alone (the first of several)
+    top-k         the k likeliest characters, and those as likely as the k-th
+    top-p         the fewest of the likeliest whose probabilities sum to p or more, and those as
+                  likely as the last of these (Holtzman et al., 2020)
+    min-p         those at least p times as likely as the likeliest (Nguyen et al., 2024)
+
+What is left is scaled to sum to one.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NO_LIMIT = 2**31 - 1
+
+
+class Controls(NamedTuple):
+    """Numbers for all rows, or one for each, [...]; the defaults leave the model's law as it is."""
+
+    temperature: jax.Array | float = 1.0
+    top_k: jax.Array | int = NO_LIMIT
+    top_p: jax.Array | float = 1.0
+    min_p: jax.Array | float = 0.0
+
+
+def controlled(logits: jax.Array, controls: Controls) -> jax.Array:
+    """Log-probabilities [..., vocab] of what is drawn from `logits` [..., vocab], in nats.
+
+    Minus infinity where a character may not be drawn.
+    """
+    temperature, top_k, top_p, min_p = _for_rows(logits, controls)
+    likeliest = jax.nn.one_hot(logits.argmax(axis=-1), logits.shape[-1], dtype=bool)
+    at_zero = jnp.where(likeliest, jnp.zeros((), logits.dtype), -jnp.inf)
+    tempered = jnp.where(
+        temperature > 0, logits / jnp.where(temperature > 0, temperature, 1), at_zero
+    )
+
+    descending = -jnp.sort(-tempered, axis=-1)
+    last = jnp.clip(top_k, 1, logits.shape[-1]) - 1
+    least = jnp.take_along_axis(descending, last, axis=-1)
+
+    shares = jax.nn.softmax(jnp.where(descending >= least, descending, -jnp.inf), axis=-1)
+    before = jnp.cumsum(shares, axis=-1) - shares
+    # Rounding may make it sum to one too soon: a p of one keeps all.
+    num = jnp.sum(before < top_p, axis=-1, keepdims=True)
+    last = jnp.where(top_p >= 1, logits.shape[-1], jnp.maximum(num, 1)) - 1
+    least = jnp.maximum(least, jnp.take_along_axis(descending, last, axis=-1))
+
+    least = jnp.maximum(least, descending[..., :1] + jnp.log(min_p))
+    return jax.nn.log_softmax(jnp.where(tempered >= least, tempered, -jnp.inf), axis=-1)
+
+
+def controlled_weights(logits: jax.Array, controls: Controls) -> jax.Array:
+    """exp(logits) [..., vocab] under the controls, up to a factor; `logits` of 0 at most.
+
+    Sorting takes longer than all else in a step of a small model: it is done only where it counts.
+    """
+    vocab_size = logits.shape[-1]
+    is_plain = leave_as_it_is(controls, vocab_size)
+    is_tempered = leave_as_it_is(controls._replace(temperature=1.0), vocab_size)
+    is_tempered &= jnp.all(jnp.asarray(controls.temperature) > 0)
+    temperature, *_ = _for_rows(logits, controls)
+    return lax.switch(
+        jnp.where(is_plain, 0, jnp.where(is_tempered, 1, 2)),
+        [
+            lambda: jnp.exp(logits),
+            lambda: jnp.exp(logits / temperature),
+            lambda: jnp.exp(controlled(logits, controls)),
+        ],
+    )
+
+
+def leave_as_it_is(controls: Controls, vocab_size: int) -> jax.Array:
+    """Whether the controls change nothing, for any row."""
+    temperature, top_k, top_p, min_p = map(jnp.asarray, controls)
+    is_plain = jnp.all(temperature == 1) & jnp.all(top_k >= vocab_size)
+    return is_plain & jnp.all(top_p >= 1) & jnp.all(min_p <= 0)
+
+
+def _for_rows(logits: jax.Array, controls: Controls) -> list[jax.Array]:
+    """The controls as [..., 1], in the types to compare with."""
+    types = logits.dtype, jnp.int32, logits.dtype, logits.dtype
+    shape = logits.shape[:-1]
+    values = zip(controls, types, strict=True)
+    return [jnp.broadcast_to(jnp.asarray(x, dtype), shape)[..., None] for x, dtype in values]

@@ -1,0 +1,83 @@
+"""The most probable names, against all there are."""
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax.cells import CELLS
+from dinojax.model import char_model
+from dinojax.sample import read_prompt
+from dinojax.search import most_probable
+
+VOCAB_SIZE, NEWLINE, MAX_LENGTH = 4, 0, 5
+
+
+@pytest.fixture(scope="module", params=["vanilla", "lstm"])
+def model(request):
+    return char_model([CELLS[request.param](VOCAB_SIZE, 5)], VOCAB_SIZE)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    params = model.init(jax.random.key(0))
+    key = jax.random.key(1)
+    return jax.tree.map(lambda x: x + 0.7 * jax.random.normal(key, x.shape), params)
+
+
+def all_names(params, model, beginning=(), max_length=MAX_LENGTH):
+    """Every name up to the length, with its log-probability, the most probable first."""
+    found = []
+    for length in range(max_length + 1):
+        names = np.array(list(product(range(1, VOCAB_SIZE), repeat=length)), int)
+        names = names.reshape(3**length, length)
+        start = np.broadcast_to(np.array(beginning, int), (len(names), len(beginning)))
+        whole = np.concatenate([start, names, np.full((len(names), 1), NEWLINE)], axis=1).T
+        inputs = np.concatenate([np.full_like(whole[:1], VOCAB_SIZE), whole[:-1]])
+        _, logits = model.unroll(params, model.initial_state((len(names),)), jnp.asarray(inputs))
+        chosen = np.take_along_axis(
+            np.asarray(jax.nn.log_softmax(logits)), whole[..., None], axis=-1
+        )
+        totals = chosen.astype(float).sum(axis=(0, 2))
+        found += zip(totals.tolist(), map(tuple, names.tolist()), strict=True)
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("num", [1, 7, 60])
+def test_it_finds_what_brute_force_finds(num, params, model):
+    expected = all_names(params, model)[:num]
+    found = most_probable(params, model, NEWLINE, num, MAX_LENGTH)
+    assert found.names == [name for _, name in expected]
+    np.testing.assert_allclose(found.log_probabilities, [p for p, _ in expected], rtol=1e-5)
+
+
+def test_more_than_there_are_are_all_there_are(params, model):
+    found = most_probable(params, model, NEWLINE, 1000, 3)
+    expected = all_names(params, model, max_length=3)
+    assert found.names == [name for _, name in expected]
+    assert found.num_prefixes == len(expected) == 1 + 3 + 9 + 27
+
+
+def test_names_with_a_beginning(params, model):
+    beginning = read_prompt(params, model, jnp.array([2, 1]))
+    found = most_probable(params, model, NEWLINE, 9, 3, beginning)
+    expected = all_names(params, model, (2, 1), 3)[:9]
+    assert found.names == [name for _, name in expected]
+    np.testing.assert_allclose(found.log_probabilities, [p for p, _ in expected], rtol=1e-5)
+
+
+def test_giving_up_returns_what_is_certain(params, model, monkeypatch):
+    monkeypatch.setattr("dinojax.search.BATCH", 2)
+    expected = [name for _, name in all_names(params, model)]
+    found = most_probable(params, model, NEWLINE, 60, MAX_LENGTH, max_prefixes=20)
+    assert found.num_prefixes == 20
+    assert 0 < len(found.names) < 60
+    assert found.names == expected[: len(found.names)]
+
+
+def test_it_reads_few_of_all_beginnings(params, model, monkeypatch):
+    monkeypatch.setattr("dinojax.search.BATCH", 1)
+    found = most_probable(params, model, NEWLINE, 1, 12)
+    assert found.num_prefixes < 3**12 / 100
