@@ -100,6 +100,15 @@ def number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {text[:MAX_DIGITS]!r}")
 
 
+def which_checkpoint(text: str) -> str:
+    """The type of an argument that chooses a checkpoint: "best", "last", or a number of steps."""
+    if text in ("best", "last") or (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"expected best, last or a number of steps, got {text[:MAX_DIGITS]!r}"
+    )
+
+
 def path(text: str) -> Path:
     """The type of an argument that is a path."""
     if not text:
@@ -120,6 +129,13 @@ def visible(text: str) -> str:
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
     )
+
+
+def say_damaged(damaged: Sequence[Path], used: Path) -> None:
+    """Say on standard error which checkpoints were passed over."""
+    program = os.path.basename(sys.argv[0])
+    for file in damaged:
+        print(f"{program}: note: {file} cannot be used; using {used.name}", file=sys.stderr)
 
 
 def describe(error: Exception) -> str:

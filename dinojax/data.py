@@ -1,7 +1,10 @@
 """From a file to names or a running text."""
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 MAX_NAME_LENGTH = 1_000
 """Characters a name may have: padding makes every name as long as the longest."""
@@ -75,6 +78,61 @@ def read_running_text(path: Path, lowercase: bool = False) -> str:
     if not text:
         raise ValueError(f"{path} is empty; expected a text")
     return text
+
+
+def split_names(
+    names: Sequence[str], validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Names to learn from, names to validate by and names to test by, each in the order given.
+
+    Which is which is drawn by `seed` and does not depend on the order. A name that occurs several
+    times is one name: all its copies go to the same part, which so share none. A fraction is of the
+    distinct names; above zero it means at least one.
+
+    Raises:
+        ValueError: nothing would be left to learn from.
+    """
+    distinct = sorted(set(names))
+    num_test, num_validation = (
+        _part(fraction, len(distinct)) for fraction in (test_fraction, validation_fraction)
+    )
+    _check_rest(len(distinct) - num_test - num_validation, len(distinct), "distinct names")
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    part_of = dict.fromkeys(distinct, 0)
+    # The test part first: it stays the same whatever is set apart for validation.
+    for i, place in enumerate(order[: num_test + num_validation].tolist()):
+        part_of[distinct[place]] = 2 if i < num_test else 1
+    train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
+    return train, validation, test
+
+
+def split_text(text: str, validation_fraction: float, test_fraction: float) -> tuple[str, str, str]:
+    """The beginning of a text to learn from, what follows to validate by, its end to test by.
+
+    A fraction is of the characters; above zero it means at least one.
+
+    Raises:
+        ValueError: nothing would be left to learn from.
+    """
+    num_test, num_validation = (
+        _part(fraction, len(text)) for fraction in (test_fraction, validation_fraction)
+    )
+    num_train = len(text) - num_test - num_validation
+    _check_rest(num_train, len(text), "characters")
+    end = num_train + num_validation
+    return text[:num_train], text[num_train:end], text[end:]
+
+
+def _part(fraction: float, num: int) -> int:
+    return max(1, round(fraction * num)) if fraction else 0
+
+
+def _check_rest(num: int, of: int, things: str) -> None:
+    if num < 1:
+        raise ValueError(
+            f"no data would be left to learn from: expected more than {of:,} {things}, or smaller "
+            "fractions for validation and test"
+        )
 
 
 def composed(text: str, lowercase: bool) -> str:

@@ -265,10 +265,10 @@ def test_an_edited_checkpoint_is_refused(edit, saved):
 
 
 def test_a_newer_format_asks_for_a_newer_dinojax(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     checkpoint.save(saved, {"step": np.int32(1)}, {})
     monkeypatch.undo()
-    message = re.escape(f"{saved} has checkpoint format 2, this dinojax reads 1;")
+    message = re.escape(f"{saved} has checkpoint format 3, this dinojax reads 2;")
     with pytest.raises(ValueError, match=message + ".*dinojax that wrote it, or a newer one"):
         checkpoint.load(saved)
 

@@ -1,10 +1,12 @@
+import json
 import math
 import re
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from typing import get_args
 
 import pytest
 
-from dinojax.config import PRESETS, TrainConfig, check_range
+from dinojax.config import PRESETS, TrainConfig, check_range, config_from
 
 RANGES = {
     "num_layers": (1, 100),
@@ -14,9 +16,16 @@ RANGES = {
     "hidden_size": (1, 10_000),
     "learning_rate": (1e-12, 1e3),
     "clip_value": (1e-12, 1e12),
+    "validation_fraction": (0, 0.99),
+    "test_fraction": (0, 0.99),
+    "evaluate_every": (0, 10**9),
+    "patience": (0, 10**9),
+    "devices": (0, 4096),
     "seed": (0, 2**32 - 1),
 }
-INTEGERS = "steps", "hidden_size", "seed", "num_layers", "batch_size", "window"
+INTEGERS = [field.name for field in fields(TrainConfig) if field.type is int]
+NEEDS = {"patience": {"validation_fraction": 0.1}, "devices": {"batch_size": 4096}}
+"""Settings without which another has no value but zero."""
 
 
 def past_the_edges(field):
@@ -24,8 +33,8 @@ def past_the_edges(field):
     if field in INTEGERS:
         return [low - 1, high + 1, -(10**30), 10**30]
     # Zero bounds nothing.
-    zero = [] if field == "clip_value" else [0.0]
-    return [math.nextafter(low, 0), math.nextafter(high, math.inf), *zero, -1.0]
+    zero = [] if field == "clip_value" or low == 0 else [0.0]
+    return [math.nextafter(low, -math.inf), math.nextafter(high, math.inf), *zero, -1.0]
 
 
 def numbers_named(message):
@@ -37,7 +46,8 @@ def numbers_named(message):
 def test_defaults_are_the_exercise():
     exercise = {"steps": 35_000, "hidden_size": 50, "learning_rate": 0.01, "clip_value": 5.0}
     assert exercise.items() <= asdict(TrainConfig()).items()
-    off = "dropout", "epochs", "warmup", "weight_decay", "clip_norm", "reset_rate"
+    off = {"dropout", "epochs", "warmup", "weight_decay", "clip_norm", "reset_rate"}
+    off |= {"validation_fraction", "test_fraction", "evaluate_every", "patience", "devices"}
     assert not any(getattr(TrainConfig(), name) for name in off)
     assert PRESETS["dinos"] == TrainConfig()
 
@@ -51,7 +61,7 @@ def test_a_config_does_not_change():
     ("field", "value"), [(field, edge) for field, edges in RANGES.items() for edge in edges]
 )
 def test_the_edges_of_a_range_are_in_it(field, value):
-    assert getattr(TrainConfig(**{field: value}), field) == value
+    assert getattr(TrainConfig(**{field: value}, **NEEDS.get(field, {})), field) == value
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,7 @@ def test_the_edges_of_a_range_are_in_it(field, value):
 )
 def test_what_is_past_the_edges_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=rf"^{field.replace('_', ' ')}: expected a number from "):
-        TrainConfig(**{field: value})
+        TrainConfig(**{field: value}, **NEEDS.get(field, {}))
 
 
 @pytest.mark.parametrize("field", INTEGERS)
@@ -115,3 +125,102 @@ def test_shares_are_less_than_one(field):
 def test_what_is_not_among_the_choices_is_refused_with_them(field):
     with pytest.raises(ValueError, match=f"^{field}: expected one of .*, got 'other'"):
         TrainConfig(**{field: "other"})
+
+
+# Settings that depend on each other.
+
+
+def test_patience_needs_a_validation_to_judge_by():
+    with pytest.raises(ValueError, match=r"^patience: expected a validation fraction above 0"):
+        TrainConfig(patience=1)
+    with pytest.raises(ValueError, match=r"^patience: expected a validation fraction above 0"):
+        TrainConfig(patience=1, test_fraction=0.1)
+    assert TrainConfig(patience=1, validation_fraction=0.01).patience == 1
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.99, 0.01), (0.5, 0.5), (0.2, 0.8), (0.9, 0.9)])
+def test_fractions_that_leave_too_little_are_refused(validation, test):
+    sum_ = re.escape(str(validation + test))
+    message = f"^validation and test fraction: expected a sum of up to 0.99, got {sum_}$"
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(validation_fraction=validation, test_fraction=test)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test"), [(0.99, 0.0), (0.0, 0.99), (0.5, 0.49), (0.1, 0.1)]
+)
+def test_fractions_that_leave_something(validation, test):
+    config = TrainConfig(validation_fraction=validation, test_fraction=test)
+    assert (config.validation_fraction, config.test_fraction) == (validation, test)
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(2, 1), (2, 3), (3, 4), (8, 4)])
+def test_devices_that_do_not_divide_the_batch_are_refused(devices, batch_size):
+    message = (
+        f"^devices: expected a number that divides the batch size, {batch_size}, got {devices}$"
+    )
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(devices=devices, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(0, 3), (1, 3), (3, 3), (2, 32)])
+def test_devices_that_divide_the_batch(devices, batch_size):
+    assert TrainConfig(devices=devices, batch_size=batch_size).devices == devices
+
+
+# From JSON.
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_comes_back_from_json(preset):
+    settings = json.loads(json.dumps(asdict(PRESETS[preset])))
+    assert config_from(settings) == PRESETS[preset]
+
+
+def test_a_config_without_a_default_left_comes_back_from_json():
+    other = {"steps": 7, "lowercase": False, "patience": 3, "devices": 4, "evaluate_every": 5}
+    config = replace(PRESETS["names"], **other, test_fraction=0.2, dtype="bfloat16", seed=1)
+    assert config_from(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_missing_settings_have_their_defaults():
+    assert config_from({}) == TrainConfig()
+    assert config_from({"steps": 7}) == TrainConfig(steps=7)
+
+
+@pytest.mark.parametrize("name", ["stepz", "", "is_text", "__class__", "Steps"])
+def test_an_unknown_setting_is_refused_with_all_that_are_known(name):
+    with pytest.raises(ValueError, match=f"^unknown setting {name!r}; expected some of") as caught:
+        config_from({"steps": 7, name: 1})
+    known = str(caught.value).split("expected some of ")[1].split(", ")
+    assert known == [field.name for field in fields(TrainConfig)]
+
+
+WRONG = {
+    int: [True, False, 4.5, 4.0, "4", None, [4], {}, math.nan],
+    float: [True, "0.1", None, [0.1], {}],
+    bool: [0, 1, 1.0, "true", None, []],
+    str: [0, True, None, ["vanilla"], 1.5],
+}
+
+
+@pytest.mark.parametrize("field", fields(TrainConfig), ids=lambda field: field.name)
+def test_a_value_of_another_type_is_refused_by_name(field):
+    kind = str if get_args(field.type) else field.type
+    for value in WRONG[kind]:
+        shown = re.escape(repr(value))
+        with pytest.raises(
+            ValueError, match=f"^{field.name}: expected {kind.__name__}, got {shown}$"
+        ):
+            config_from({field.name: value})
+
+
+def test_an_int_is_a_float_and_a_range_is_a_range():
+    for value in 0.0, 0, 5, 5.0:
+        assert config_from({"clip_norm": value}) == TrainConfig(clip_norm=float(value))
+    with pytest.raises(ValueError, match=r"^learning rate: expected a number from"):
+        config_from({"learning_rate": 0})
+    with pytest.raises(ValueError, match=r"^cell: expected one of vanilla, gru, lstm, got 'rnn'"):
+        config_from({"cell": "rnn"})
+    with pytest.raises(ValueError, match=r"^patience: "):
+        config_from({"patience": 2})

@@ -1,6 +1,8 @@
+import random
 import re
 import sys
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,7 +15,10 @@ from dinojax.data import (
     capitalized,
     composed,
     read_names,
+    read_running_text,
     read_text,
+    split_names,
+    split_text,
 )
 from dinojax.vocab import build_vocab
 
@@ -200,6 +205,113 @@ def test_capitalized_keeps_the_length_and_the_rest(name):
     printed = capitalized(name)
     assert len(printed) == len(name)
     assert printed[1:] == name[1:]
+
+
+def test_a_running_text_is_composed_and_never_empty(write):
+    path = write("\ufeffE\u0301os\r\n  REX\n\n")
+    assert read_running_text(path) == "\u00c9os\n  REX\n\n"
+    assert read_running_text(path, lowercase=True) == "\u00e9os\n  rex\n\n"
+    with pytest.raises(ValueError, match=r"names\.txt is empty; expected a text"):
+        read_running_text(write("\ufeff"))
+
+
+# Splits.
+
+FRACTIONS = st.sampled_from([0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.9])
+MANY = [f"name {i}" for i in range(100)]
+
+
+def wanted(fraction, num):
+    """How many things a fraction asks for."""
+    return 0 if fraction == 0 else max(1, round(fraction * num))
+
+
+@seeded
+@given(
+    st.lists(st.text("abc", max_size=3), min_size=1, max_size=40),
+    FRACTIONS,
+    FRACTIONS,
+    st.integers(0, 2**32 - 1),
+)
+@example(["a"], 0.1, 0.0, 0)
+@example(["a", "b"], 0.1, 0.1, 0)
+@example(["a", "b", "c", "a"], 0.1, 0.1, 0)
+def test_parts_share_no_name_and_hold_all_copies_in_order(names, validation, test, seed):
+    num = len(set(names))
+    sizes = wanted(validation, num), wanted(test, num)
+    if sum(sizes) >= num:
+        with pytest.raises(ValueError, match="no data would be left to learn from"):
+            split_names(names, validation, test, seed)
+        return
+    parts = split_names(names, validation, test, seed)
+    distinct = [set(part) for part in parts]
+    assert [len(part) for part in distinct] == [num - sum(sizes), *sizes]
+    assert len(set.union(*distinct)) == num
+    for part, of_part in zip(parts, distinct, strict=True):
+        assert part == [name for name in names if name in of_part]
+    assert Counter(names) == sum(map(Counter, parts), Counter())
+
+
+def test_a_split_depends_on_the_seed_and_not_on_the_order():
+    first = split_names(MANY, 0.2, 0.1, 0)
+    assert first == split_names(MANY, 0.2, 0.1, 0)
+    assert [len(part) for part in first] == [70, 20, 10]
+    shuffled = random.Random(0).sample(MANY, 100)
+    for part, other in zip(first, split_names(shuffled, 0.2, 0.1, 0), strict=True):
+        assert part != other
+        assert sorted(part) == sorted(other)
+    # Nor on how often a name occurs.
+    repeated = split_names(MANY + MANY[:50], 0.2, 0.1, 0)
+    assert list(map(set, repeated)) == list(map(set, first))
+    splits = [split_names(MANY, 0.2, 0.1, seed) for seed in range(20)]
+    for i in range(3):
+        assert len({tuple(split[i]) for split in splits}) == 20
+
+
+def test_every_name_is_as_likely_in_each_part():
+    counts = Counter()
+    for seed in range(2_000):
+        for i, part in enumerate(split_names(MANY[:10], 0.3, 0.2, seed)):
+            counts.update((i, name) for name in part)
+    for i, share in enumerate([0.5, 0.3, 0.2]):
+        deviation = (2_000 * share * (1 - share)) ** 0.5
+        for name in MANY[:10]:
+            assert abs(counts[i, name] - 2_000 * share) < 5 * deviation
+
+
+def test_fractions_of_zero_leave_all_to_learn_from():
+    names = ["b", "a", "b"]
+    assert split_names(names, 0.0, 0.0, 0) == (names, [], [])
+    assert split_text("abc", 0.0, 0.0) == ("abc", "", "")
+
+
+def test_a_tiny_list_still_gets_one_of_each():
+    parts = split_names(["a", "b", "c"], 0.01, 0.01, 0)
+    assert [len(part) for part in parts] == [1, 1, 1]
+    assert split_text("abc", 0.01, 0.01) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("names", "num"), [(["a", "b"], "2"), (["a", "a", "b"], "2"), (MANY * 20, "100")]
+)
+def test_a_split_that_leaves_no_name_is_refused_with_their_number(names, num):
+    with pytest.raises(ValueError, match=f"left to learn from: expected more than {num} distinct"):
+        split_names(names, 0.5, 0.5, 0)
+
+
+@seeded
+@given(st.text(min_size=1, max_size=60), FRACTIONS, FRACTIONS)
+@example("a", 0.1, 0.0)
+@example("ab", 0.1, 0.1)
+def test_the_parts_of_a_text_follow_each_other(text, validation, test):
+    sizes = wanted(validation, len(text)), wanted(test, len(text))
+    if sum(sizes) >= len(text):
+        with pytest.raises(ValueError, match=f"expected more than {len(text)} characters"):
+            split_text(text, validation, test)
+        return
+    parts = split_text(text, validation, test)
+    assert "".join(parts) == text
+    assert [len(part) for part in parts] == [len(text) - sum(sizes), *sizes]
 
 
 def test_bundled_names_are_as_their_readme_promises():

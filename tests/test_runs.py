@@ -1,8 +1,12 @@
-import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from threading import Barrier
 
@@ -13,7 +17,7 @@ import pytest
 
 import dinojax
 from dinojax import checkpoint, runs
-from dinojax.config import TrainConfig
+from dinojax.config import TrainConfig, config_from
 from dinojax.train import clipped_sgd, init_train_state
 from dinojax.vocab import build_vocab
 
@@ -27,10 +31,38 @@ FOREIGN = [
     "my-checkpoint-000000001.npz",
     "checkpoint-00000000x.npz",
     ".hidden",
-    ".names.txt.1.tmp",
+    ".notes.txt.1.tmp",
+    ".train.txt.x.tmp",
+    ".train.txt.1.tmp.bak",
+    ".checkpoint-1.npz.123.tmp",
+    "train.txt.1.tmp",
+    "test.txt.bak",
+    "names.txt",
+]
+LEFTOVERS = [
+    ".checkpoint-000000003.npz.123.tmp",
+    ".checkpoint-1000000000.npz.1.tmp",
+    ".train.txt.123.tmp",
+    ".validation.txt.123.tmp",
+    ".test.txt.123.tmp",
+    ".config.json.123.tmp",
+    ".metrics.jsonl.123.tmp",
+    ".loss.png.123.tmp",
+    ".loss.svg.123.tmp",
 ]
 
 
+def describe(parts, config=CONFIG):
+    digests = {name: runs.digest(runs.part_content(part)) for name, part in parts.items()}
+    return runs.Description(
+        config, VOCAB, "d\u00e4ta/\u2028.txt", "f" * 64, "runs/earlier", digests
+    )
+
+
+DESCRIPTION = describe({"train": NAMES, "validation": ["a"]})
+
+
+@cache
 def make_state(step, seed=0):
     model = runs.build_model(CONFIG, VOCAB)
     optimizer = clipped_sgd(CONFIG.learning_rate, CONFIG.clip_value)
@@ -39,12 +71,22 @@ def make_state(step, seed=0):
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 
-def save(folder, step, seed=0, names=NAMES):
-    return runs.save_checkpoint(folder, make_state(step, seed), CONFIG, VOCAB, names)
+def save(folder, step, seed=0, best=-1, keep=runs.KEPT_CHECKPOINTS):
+    tally = runs.Tally(best_step=best, best_loss=0.1 if best >= 0 else float("inf"))
+    return runs.save_checkpoint(folder, make_state(step, seed), DESCRIPTION, tally, keep)
 
 
-def sha256_of(names):
-    return hashlib.sha256("".join(name + "\n" for name in names).encode()).hexdigest()
+def write_parts(folder, parts):
+    for name, part in parts.items():
+        (folder / f"{name}.txt").write_bytes(runs.part_content(part))
+
+
+def steps_in(folder):
+    return [int(path.stem.split("-")[1]) for path in runs.find_checkpoints(folder)]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def with_key_data(state):
@@ -137,40 +179,48 @@ def test_an_empty_folder_is_taken(overwrite, tmp_path):
 
 def test_a_folder_with_a_run_is_refused(tmp_path):
     save(tmp_path, 1)
-    runs.write_names(tmp_path, ["rex"])
+    write_parts(tmp_path, {"train": ["rex"]})
     before = listing(tmp_path)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds a run;") + ".*--overwrite"):
         runs.take_folder(tmp_path, overwrite=False)
     assert listing(tmp_path) == before
 
 
-def test_overwrite_removes_the_checkpoints_and_no_other_file(tmp_path):
+def test_overwrite_removes_the_run_and_no_other_file(tmp_path):
     save(tmp_path, 1)
-    save(tmp_path, 10**9)
+    save(tmp_path, 10**9, best=1)
+    write_parts(tmp_path, {"train": ["x"], "validation": ["y"], "test": ["z"]})
     add_foreign(tmp_path)
     before = listing(tmp_path)
     runs.take_folder(tmp_path, overwrite=True)
     assert listing(tmp_path) == before
-    runs.start_run(tmp_path, make_state(0), CONFIG, VOCAB, NAMES)
-    own = {"checkpoint-000000000.npz", runs.NAMES_FILE}
-    assert set(listing(tmp_path)) - own == set(FOREIGN)
-    assert own <= set(listing(tmp_path))
+    parts = {"train": NAMES, "test": ["b"]}
+    runs.start_run(tmp_path, make_state(0), describe(parts), parts)
+    own = ["checkpoint-000000000.npz", "config.json", "test.txt", "train.txt"]
+    assert listing(tmp_path) == sorted([*own, *FOREIGN])
     assert_foreign_untouched(tmp_path)
+    for name, part in parts.items():
+        assert runs.read_part(tmp_path, describe(parts), name) == part
+    assert runs.load_run(tmp_path).step == 0
+    assert runs.load_run(tmp_path).tally == runs.Tally()
 
 
-def test_a_run_that_cannot_start_leaves_the_one_before_it(tmp_path, monkeypatch):
-    save(tmp_path, 10, seed=1)
-    save(tmp_path, 20, seed=2)
-    runs.write_names(tmp_path, NAMES)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+@pytest.mark.parametrize("earlier", [(10, 20), (0, 20)])
+def test_a_run_that_cannot_start_leaves_the_one_before_it(earlier, tmp_path, monkeypatch):
+    for step in earlier:
+        save(tmp_path, step, seed=1)
+    write_parts(tmp_path, {"train": NAMES, "validation": ["a"]})
+    runs.write_config(tmp_path, DESCRIPTION)
+    before = contents(tmp_path)
 
     def fail(*_):
         raise OSError("no space")
 
     monkeypatch.setattr("os.replace", fail)
+    parts = {"train": ["x"]}
     with pytest.raises(OSError, match="no space"):
-        runs.start_run(tmp_path, make_state(0), CONFIG, VOCAB, ["x"])
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        runs.start_run(tmp_path, make_state(0), describe(parts), parts)
+    assert contents(tmp_path) == before
 
 
 def test_a_save_keeps_what_it_wrote_and_the_later_ones(tmp_path):
@@ -200,81 +250,153 @@ def test_a_file_is_not_a_folder_to_take(overwrite, tmp_path):
     assert file.read_text() == "mine"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_leftovers_alone_is_empty(overwrite, tmp_path):
+    for name in [*LEFTOVERS, ".lock"]:
+        (tmp_path / name).write_bytes(b"half")
+    runs.take_folder(tmp_path, overwrite)
+    save(tmp_path, 0)
+    assert listing(tmp_path) == [".lock", "checkpoint-000000000.npz"]
+
+
 @pytest.mark.parametrize(
     "names",
     [
         ["rex"],
         ["rex", "mei", "rex"],
-        ["a\u2028b\x85c\x0bd\x0c", "é\U0001f995", "t. rex", "\ufeffx"],
+        ["a\u2028b\x85c\x0bd\x0c", "\u00e9\U0001f995", "t. rex", "\ufeffx", "a\rb", " ", "\r"],
     ],
 )
-def test_names_come_back_as_written(names, tmp_path):
-    runs.write_names(tmp_path, names)
-    assert runs.read_names(tmp_path, sha256_of(names)) == names
-    assert (tmp_path / "names.txt").read_bytes() == ("\n".join(names) + "\n").encode()
-    assert listing(tmp_path) == ["names.txt"]
+def test_names_come_back_exactly(names, tmp_path):
+    parts = {"train": names, "validation": names[:1], "test": names[-1:]}
+    runs.start_run(tmp_path, make_state(0), describe(parts), parts)
+    for name, part in parts.items():
+        assert runs.read_part(tmp_path, describe(parts), name) == part
+        content = "".join(f"{name}\n" for name in part)
+        assert (tmp_path / f"{name}.txt").read_bytes() == content.encode()
 
 
-@pytest.mark.parametrize("content", [b"rex\nmeI\n", b"rex\nmei", b"rex\r\nmei\r\n", b"", b"\xff"])
-def test_changed_names_are_refused(content, tmp_path):
-    names = ["rex", "mei"]
-    runs.write_names(tmp_path, names)
-    (tmp_path / "names.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"names\.txt was changed after training"):
-        runs.read_names(tmp_path, sha256_of(names))
+@pytest.mark.parametrize(
+    "text",
+    ["a", "a\n", "\n", "\n\n a\r\nb\r", "\ufeffa\u2028\x85\x0b\x0c\U0001f995\n\n", "e\u0301"],
+)
+def test_a_text_comes_back_exactly(text, tmp_path):
+    parts = {"train": text, "test": text + "x"}
+    description = describe(parts, replace(CONFIG, batches="windows"))
+    runs.start_run(tmp_path, make_state(0), description, parts)
+    assert runs.read_part(tmp_path, description, "train") == text
+    assert runs.read_part(tmp_path, description, "test") == text + "x"
+    assert (tmp_path / "train.txt").read_bytes() == text.encode()
 
 
-def test_a_run_knows_its_own_names_from_others(tmp_path):
-    save(tmp_path, 1, names=["ab", "c"])
-    sha256 = runs.load_run(tmp_path).names_sha256
-    runs.write_names(tmp_path, ["ab", "c"])
-    assert runs.read_names(tmp_path, sha256) == ["ab", "c"]
-    for others in (["a", "bc"], ["abc"], ["c", "ab"], ["ab", "c", "c"]):
-        runs.write_names(tmp_path, others)
-        with pytest.raises(ValueError, match="was changed"):
-            runs.read_names(tmp_path, sha256)
+@pytest.mark.parametrize(
+    "content",
+    [b"rex\nmeI\n", b"rex\nmei", b"rex\r\nmei\r\n", b"mei\nrex\n", b"rexmei\n", b"", b"\xff"],
+)
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_a_changed_part_is_refused(name, content, tmp_path):
+    parts = {part: ["rex", "mei"] for part in runs.PARTS}
+    write_parts(tmp_path, parts)
+    (tmp_path / f"{name}.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}\.txt was changed after training"):
+        runs.read_part(tmp_path, describe(parts), name)
 
 
-def test_missing_names_are_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"names\.txt"):
-        runs.read_names(tmp_path, sha256_of(NAMES))
+def test_a_part_that_the_run_does_not_have_is_refused(tmp_path):
+    parts = {"train": ["rex"], "validation": ["mei"]}
+    # As another program may have put it there.
+    write_parts(tmp_path, parts | {"test": ["x"]})
+    message = re.escape(f"{tmp_path} has no test part; it has train, validation ")
+    with pytest.raises(ValueError, match=message):
+        runs.read_part(tmp_path, describe(parts), "test")
 
 
-def test_the_newest_two_checkpoints_are_kept_and_no_other_file_touched(tmp_path):
+def test_a_missing_part_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.txt"):
+        runs.read_part(tmp_path, DESCRIPTION, "train")
+
+
+def test_the_configuration_comes_back_as_it_was_written(tmp_path):
+    config = replace(
+        CONFIG,
+        batches="windows",
+        learning_rate=1,
+        clip_norm=1e-12,
+        reset_rate=0.1 + 0.2,
+        patience=0,
+    )
+    runs.write_config(tmp_path, DESCRIPTION._replace(config=config))
+    content = (tmp_path / "config.json").read_bytes()
+    settings = json.loads(content)
+    others = {name: settings.pop(name) for name in ("data", "data_sha256", "init_from")}
+    assert config_from(settings) == config
+    assert others == {
+        "data": DESCRIPTION.data,
+        "data_sha256": "f" * 64,
+        "init_from": "runs/earlier",
+    }
+    assert content.endswith(b"}\n")
+    assert "d\u00e4ta" in content.decode()
+    assert listing(tmp_path) == ["config.json"]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_checkpoints_are_kept_and_no_other_file_touched(keep, tmp_path):
     add_foreign(tmp_path)
-    runs.write_names(tmp_path, ["rex"])
+    write_parts(tmp_path, {"train": ["rex"], "test": ["mei"]})
+    others = [*FOREIGN, "train.txt", "test.txt"]
     steps = 0, 5, 20, 999_999_999, 1_000_000_000
     for i, step in enumerate(steps):
-        path = save(tmp_path, step)
+        path = save(tmp_path, step, keep=keep)
         assert path == tmp_path / f"checkpoint-{step:09d}.npz"
-        kept = [f"checkpoint-{kept:09d}.npz" for kept in steps[max(0, i - 1) : i + 1]]
-        assert listing(tmp_path) == sorted([*FOREIGN, "names.txt", *kept])
+        kept = [f"checkpoint-{kept:09d}.npz" for kept in steps[max(0, i + 1 - keep) : i + 1]]
+        assert listing(tmp_path) == sorted([*others, *kept])
     assert_foreign_untouched(tmp_path)
 
 
-def test_saving_removes_what_a_killed_save_left(tmp_path):
-    (tmp_path / ".checkpoint-000000003.npz.123.tmp").write_bytes(b"half")
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (1, [[10], [20], [20, 30], [20, 40], [50], [50, 60]]),
+        (2, [[10], [10, 20], [20, 30], [20, 30, 40], [40, 50], [50, 60]]),
+        (3, [[10], [10, 20], [10, 20, 30], [20, 30, 40], [30, 40, 50], [40, 50, 60]]),
+        (9, [[10, 20, 30, 40, 50, 60][:i] for i in range(1, 7)]),
+    ],
+)
+def test_the_best_checkpoint_is_kept_besides_the_newest(keep, expected, tmp_path):
+    best = {10: 10, 20: 20, 30: 20, 40: 20, 50: 50, 60: 50}
+    for step, steps in zip(best, expected, strict=True):
+        save(tmp_path, step, best=best[step], keep=keep)
+        assert steps_in(tmp_path) == steps
+        assert runs.load_run(tmp_path).step == best[step]
+
+
+def test_saving_removes_what_killed_writes_left(tmp_path):
+    add_foreign(tmp_path)
+    for name in LEFTOVERS:
+        (tmp_path / name).write_bytes(b"half")
     save(tmp_path, 4)
-    assert listing(tmp_path) == ["checkpoint-000000004.npz"]
+    assert listing(tmp_path) == sorted(["checkpoint-000000004.npz", *FOREIGN])
+    assert_foreign_untouched(tmp_path)
 
 
 def test_a_failed_save_keeps_the_checkpoints(tmp_path, monkeypatch):
     save(tmp_path, 1)
     save(tmp_path, 2)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
 
     def fail(*_):
         raise OSError("no space")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="no space"):
-        save(tmp_path, 3)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        save(tmp_path, 3, keep=1)
+    assert contents(tmp_path) == before
 
 
 def test_a_checkpoint_holds_all_of_the_state(tmp_path):
     metadata, arrays = checkpoint.load(save(tmp_path, 7))
-    restored = checkpoint.restore(arrays, jax.eval_shape(make_state, 0))
+    restored = checkpoint.restore(arrays, jax.eval_shape(lambda: make_state(0)))
     assert jax.random.key_impl(restored.key) == metadata["key_implementation"]
     assert_same_arrays(with_key_data(restored), with_key_data(make_state(7)))
 
@@ -283,7 +405,8 @@ def test_a_checkpoint_says_how_it_was_made(tmp_path):
     metadata, _ = checkpoint.load(save(tmp_path, 7))
     assert metadata["config"] == asdict(CONFIG)
     assert metadata["characters"] == VOCAB.characters
-    assert metadata["names_sha256"] == sha256_of(NAMES)
+    for name in "data", "data_sha256", "init_from", "parts":
+        assert metadata[name] == getattr(DESCRIPTION, name)
     assert metadata["step"] == 7
     assert metadata["key_implementation"] == "threefry2x32"
     assert metadata["versions"]["dinojax"] == dinojax.__version__
@@ -305,7 +428,189 @@ def test_load_run_gives_the_newest_run_bit_for_bit(tmp_path):
     run = runs.load_run(tmp_path)
     assert_same_arrays(run.params, make_state(0, seed=2).params)
     assert (run.config, run.vocab, run.step) == (CONFIG, VOCAB, 1_000_000_000)
-    assert run.names_sha256 == sha256_of(NAMES)
+    assert run.description == DESCRIPTION
+    assert (run.tally, run.damaged) == (runs.Tally(), ())
+
+
+@pytest.mark.parametrize(
+    "tally",
+    [
+        runs.Tally(),
+        runs.Tally(7, 0.1 + 0.2, 3, 1e300 / 3, 2.0**53),
+        runs.Tally(0, 5e-324, 10**9, 0.1, 1.0),
+    ],
+)
+def test_a_tally_comes_back_exactly(tally, tmp_path):
+    runs.save_checkpoint(tmp_path, make_state(7), DESCRIPTION, tally)
+    assert runs.load_run(tmp_path).tally == tally
+
+
+def test_load_state_gives_all_of_the_last_state(tmp_path):
+    save(tmp_path, 6, seed=1, best=6)
+    save(tmp_path, 7, seed=2, best=6)
+    state = runs.load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+    assert_same_arrays(with_key_data(state), with_key_data(make_state(7, 2)))
+
+
+def test_load_state_refuses_the_state_of_another_optimizer(tmp_path):
+    path = save(tmp_path, 7)
+    like = make_state(0)._replace(optimizer_state={"trace": jnp.zeros(3)})
+    message = re.escape(f"{path} cannot be used: expected optimizer_state/trace as float32[3]")
+    with pytest.raises(ValueError, match=message):
+        runs.load_state(tmp_path, like)
+
+
+def test_best_last_and_a_step_choose_a_checkpoint(tmp_path):
+    for step, best in [(10, 10), (20, 20), (30, 20), (40, 20)]:
+        save(tmp_path, step, seed=step, best=best)
+    chosen = {"best": 20, "last": 40, "20": 20, "30": 30, "40": 40, "0030": 30}
+    for which, step in chosen.items():
+        run = runs.load_run(tmp_path, which)
+        assert run.step == step
+        assert run.checkpoint == tmp_path / f"checkpoint-{step:09d}.npz"
+        assert run.damaged == ()
+        assert_same_arrays(run.params, make_state(0, seed=step).params)
+    assert runs.load_run(tmp_path).step == 20
+    message = re.escape(f"{tmp_path} has no checkpoint of step 10; it has 20, 30, 40")
+    with pytest.raises(ValueError, match=message):
+        runs.load_run(tmp_path, "10")
+
+
+def test_without_validation_the_last_is_the_best(tmp_path):
+    save(tmp_path, 10)
+    save(tmp_path, 20)
+    assert runs.load_run(tmp_path, "best").step == 20
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-1],
+    "half": lambda content: content[: len(content) // 2],
+    "flipped": flip,
+    "empty": lambda content: b"",
+    "other": lambda content: b"rex\n",
+}
+
+
+def damage(path, kind="half"):
+    path.write_bytes(DAMAGES[kind](path.read_bytes()))
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_where_the_newest_is_damaged_the_one_before_it_is_used(kind, tmp_path):
+    older, newer = save(tmp_path, 10, seed=1), save(tmp_path, 20, seed=2)
+    damage(newer, kind)
+    for which in "best", "last":
+        run = runs.load_run(tmp_path, which)
+        assert (run.step, run.checkpoint, run.damaged) == (10, older, (newer,))
+        assert_same_arrays(run.params, make_state(0, seed=1).params)
+    state = runs.load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+    assert_same_arrays(with_key_data(state), with_key_data(make_state(10, 1)))
+    # Who asks for a step means that one.
+    with pytest.raises(ValueError, match=re.escape(str(newer))):
+        runs.load_run(tmp_path, "20")
+    assert runs.load_run(tmp_path, "10").damaged == ()
+
+
+def test_several_damaged_checkpoints_are_passed_over_newest_first(tmp_path):
+    paths = [save(tmp_path, step, best=10, keep=9) for step in (10, 20, 30, 40)]
+    damage(paths[3])
+    damage(paths[2])
+    assert runs.load_run(tmp_path, "last").damaged == (paths[3], paths[2])
+    assert runs.load_run(tmp_path, "last").step == 20
+    assert runs.load_run(tmp_path, "best").damaged == (paths[3], paths[2])
+    assert runs.load_run(tmp_path, "best").step == 10
+
+
+def test_where_all_are_damaged_the_newest_is_named(tmp_path):
+    paths = save(tmp_path, 10), save(tmp_path, 20)
+    for path in paths:
+        damage(path)
+    for which in "best", "last":
+        with pytest.raises(ValueError, match=re.escape(f"{paths[1]} is damaged or not a")):
+            runs.load_run(tmp_path, which)
+    with pytest.raises(ValueError, match=re.escape(f"{paths[1]} is damaged or not a")):
+        runs.load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
+def test_where_the_best_cannot_be_used_the_last_is_and_that_is_said(kind, tmp_path):
+    best, last = save(tmp_path, 10, best=10), save(tmp_path, 20, seed=2, best=10)
+    if kind == "missing":
+        best.unlink()
+    else:
+        damage(best, kind)
+    run = runs.load_run(tmp_path, "best")
+    assert (run.step, run.checkpoint, run.damaged) == (20, last, (best,))
+    assert_same_arrays(run.params, make_state(0, seed=2).params)
+    run = runs.load_run(tmp_path, "last")
+    assert (run.step, run.damaged) == (20, ())
+
+
+def test_a_checkpoint_of_an_older_format_is_passed_over_or_named(tmp_path, monkeypatch):
+    new = save(tmp_path, 10)
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    old = save(tmp_path, 20)
+    monkeypatch.undo()
+    assert runs.load_run(tmp_path).damaged == (old,)
+    assert runs.load_run(tmp_path).step == 10
+    new.unlink()
+    message = re.escape(f"{old} has checkpoint format 1, this dinojax reads 2;")
+    with pytest.raises(ValueError, match=message):
+        runs.load_run(tmp_path)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from dinojax import runs
+for command in sys.stdin:
+    try:
+        with runs.locked(Path(sys.argv[1])):
+            if command == "hold\\n":
+                print("locked", flush=True)
+                sys.stdin.readline()
+        # Said once it is free again.
+        if command != "hold\\n":
+            print("locked", flush=True)
+    except ValueError as error:
+        print(error, flush=True)
+"""
+
+
+def test_a_run_is_locked_to_one_process_while_that_lives(tmp_path):
+    def ask(child, command):
+        child.stdin.write(command + "\n")
+        child.stdin.flush()
+        return child.stdout.readline().rstrip("\n")
+
+    refused = f"another process trains in {tmp_path};"
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as child, subprocess.Popen(command, **pipes) as other:
+        try:
+            assert ask(other, "try") == "locked"
+            assert ask(child, "hold") == "locked"
+            assert ask(other, "try").startswith(refused)
+            with pytest.raises(ValueError, match=re.escape(refused)), runs.locked(tmp_path):
+                raise AssertionError
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            with runs.locked(tmp_path):
+                assert ask(other, "try").startswith(refused)
+            assert ask(other, "try") == "locked"
+            with pytest.raises(KeyError), runs.locked(tmp_path):
+                raise KeyError
+            assert ask(other, "hold") == "locked"
+        finally:
+            child.kill()
+            other.kill()
+    assert listing(tmp_path) == [".lock"]
+    runs.take_folder(tmp_path, overwrite=False)
 
 
 def test_a_loaded_model_computes_what_the_saved_one_did(tmp_path):
@@ -330,16 +635,6 @@ def test_only_a_folder_with_a_checkpoint_is_a_run(tmp_path):
     ]:
         with pytest.raises(ValueError, match=re.escape(f"{path} {message}")):
             runs.load_run(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"rex\n", "half"])
-def test_a_damaged_checkpoint_is_named(content, tmp_path):
-    save(tmp_path, 1)
-    path = save(tmp_path, 2)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged or not a checkpoint")):
-        runs.load_run(tmp_path)
 
 
 def edited(part, **changes):
@@ -375,7 +670,14 @@ def without(key, part=None):
         (without("config"), "config"),
         (without("characters"), "characters"),
         (without("step"), "step"),
-        (without("names_sha256"), "names_sha256"),
+        (without("parts"), "parts"),
+        (without("data_sha256"), "data_sha256"),
+        (without("init_from"), "init_from"),
+        (without("tally"), "tally"),
+        (without("best_loss", "tally"), "best_loss"),
+        (edited("tally", best_loss="low"), "low"),
+        (edited("tally", other=1), "other"),
+        (edited(None, tally=[1]), ""),
     ],
 )
 def test_metadata_that_do_not_describe_a_run_are_refused(edit, message, tmp_path):

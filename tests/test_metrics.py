@@ -1,0 +1,112 @@
+import json
+import re
+
+import pytest
+
+from dinojax.metrics import METRICS_FILE, append_metrics, read_metrics, rewind_metrics
+
+LINES = [
+    {"step": 4, "training_loss": 0.1 + 0.2, "validation_loss": None},
+    {"step": 8, "training_loss": 1e-300, "validation_loss": 2.5},
+    {"event": "resumed", "step": 8, "steps": 20},
+    {"step": 12, "training_loss": 3, "note": '\u00e9\u2028\x85\U0001f995\n"\\ \x00'},
+]
+
+
+def write(folder, lines=LINES):
+    for line in lines:
+        append_metrics(folder, line)
+    return folder / METRICS_FILE
+
+
+def as_text(line):
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def test_lines_come_back_as_appended(tmp_path):
+    path = write(tmp_path)
+    assert read_metrics(tmp_path) == LINES
+    assert path.read_bytes().decode() == "".join(map(as_text, LINES))
+    assert path.read_bytes().count(b"\n") == len(LINES)
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_each_line_is_in_the_file_when_it_was_appended(tmp_path):
+    for i, line in enumerate(LINES, start=1):
+        append_metrics(tmp_path, line)
+        assert read_metrics(tmp_path) == LINES[:i]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_refused_and_nothing_written(value, tmp_path):
+    path = write(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append_metrics(tmp_path, {"step": 16, "loss": value})
+    assert path.read_bytes() == before
+
+
+def test_a_torn_last_line_is_left_out_and_taken_back_wherever_it_was_torn(tmp_path):
+    path = write(tmp_path)
+    whole = path.read_bytes()
+    start = len(whole) - len(as_text(LINES[-1]).encode())
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        assert read_metrics(tmp_path) == LINES[:-1]
+        assert path.read_bytes() == whole[:end]
+        assert rewind_metrics(tmp_path, 12) == LINES[:-1]
+        assert path.read_bytes() == whole[:start]
+        append_metrics(tmp_path, LINES[-1])
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "bad", [b"", b"{", b'{"step": 1', b"[1]", b"5", b'"step"', b"\xff", b'{"step": 1}}', b"\0" * 9]
+)
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_bad_line_that_is_not_the_last_is_named(place, bad, tmp_path):
+    path = write(tmp_path)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:place], bad, *lines[place:]]))
+    before = path.read_bytes()
+    message = re.escape(f"{path}, line {place + 1}: expected a JSON object")
+    with pytest.raises(ValueError, match=message):
+        read_metrics(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        rewind_metrics(tmp_path, 100)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("step", "num"), [(-1, 0), (0, 0), (3, 0), (4, 1), (7, 1), (8, 3), (11, 3), (12, 4), (10**9, 4)]
+)
+def test_rewinding_keeps_what_was_said_up_to_a_step(step, num, tmp_path):
+    path = write(tmp_path)
+    assert rewind_metrics(tmp_path, step) == LINES[:num]
+    assert read_metrics(tmp_path) == LINES[:num]
+    assert path.read_text("utf-8") == "".join(map(as_text, LINES[:num]))
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_rewinding_begins_a_file_where_there_is_none(tmp_path):
+    assert rewind_metrics(tmp_path, 5) == []
+    assert (tmp_path / METRICS_FILE).read_bytes() == b""
+    assert read_metrics(tmp_path) == []
+
+
+def test_reading_no_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl"):
+        read_metrics(tmp_path)
+
+
+def test_a_rewinding_that_fails_leaves_the_lines(tmp_path, monkeypatch):
+    path = write(tmp_path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        rewind_metrics(tmp_path, 4)
+    assert path.read_bytes() == before

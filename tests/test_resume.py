@@ -1,0 +1,321 @@
+"""Runs that stop, by whatever comes, and go on as if they had not: in processes of their own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from test_scripts import (
+    ENVIRONMENT,
+    SCRIPTS,
+    assert_one_line,
+    checkpoints,
+    compile_once,
+    lines,
+    refuse,
+    run,
+    snapshot,
+    start,
+    succeed,
+    trap,
+)
+
+from dinojax import runs
+from dinojax.config import PRESETS
+from dinojax.metrics import read_metrics
+
+__all__ = ["compile_once"]
+
+WORDS = ["rex", "yi", "mei", "iguanodon", "triceratops", "diplodocus", "zoë"]
+FLAGS = {
+    "dinos": ["--steps=400", "--validation-fraction=0.2"],
+    "names": ["--epochs=10", "--batch-size=4", "--warmup=0.2"],
+    "text": ["--steps=60", "--batch-size=4"],
+    "text-best": ["--steps=40", "--batch-size=8", "--window=16"],
+}
+OF_THE_CLOCK = "seconds", "characters_per_second"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where there is data, and a run of each preset that was never interrupted."""
+    folder = tmp_path_factory.mktemp("resume")
+    (folder / "data.txt").write_text("\n".join(WORDS * 20) + "\n", "utf-8")
+    return folder
+
+
+def arguments(preset):
+    return [preset, "--data=data.txt", "--hidden-size=8", *FLAGS[preset]]
+
+
+def train_whole(place, preset):
+    folder = place / f"whole {preset}"
+    if not folder.exists():
+        succeed("train.py", *arguments(preset), f"--out={folder.name}", cwd=place)
+    return folder
+
+
+def without_clock(folder):
+    return [
+        {name: value for name, value in line.items() if name not in OF_THE_CLOCK}
+        for line in read_metrics(folder)
+        if "event" not in line
+    ]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_run_killed_terminated_and_interrupted_ends_like_one_that_was_not(preset, place):
+    whole = train_whole(place, preset)
+    folder = place / f"pieces {preset}"
+    first = [*arguments(preset), f"--out={folder.name}"]
+    again = ["--resume", folder.name, "--save-every=7"]
+    generator = np.random.default_rng(list(PRESETS).index(preset))
+    pieces = [
+        (first, signal.SIGKILL),
+        (again, signal.SIGKILL),
+        (again, signal.SIGTERM),
+        (again, signal.SIGINT),
+    ]
+    for number, (flags, what) in enumerate(pieces):
+        # A line of metrics, a different one each time, is where it is told.
+        count = int(generator.integers(4, 25))
+        environment = trap(place / f"trap {preset} {number}", "open", "metrics", [count], what)
+        result = run("train.py", *flags, cwd=place, **environment)
+        if what == signal.SIGKILL:
+            assert result.code == -signal.SIGKILL
+        else:
+            assert_one_line(result, "train.py", code=128 + what)
+            assert "--resume" in result.err
+        assert runs.load_run(folder, "last").step < runs.load_run(whole, "last").step
+    out = succeed("train.py", *again, cwd=place)
+    assert "New" in out
+    last = checkpoints(whole)[-1].name
+    assert (folder / last).read_bytes() == (whole / last).read_bytes()
+    assert without_clock(folder) == without_clock(whole)
+    events = [line["event"] for line in read_metrics(folder) if "event" in line]
+    assert events
+    assert set(events) == {"resumed"}
+    seconds = [line["seconds"] for line in read_metrics(folder) if "event" not in line]
+    assert seconds == sorted(seconds)
+    best = [runs.load_run(x) for x in (folder, whole)]
+    assert best[0].checkpoint.read_bytes() == best[1].checkpoint.read_bytes()
+
+
+def test_how_often_it_saves_and_looks_changes_nothing(place):
+    whole = train_whole(place, "names")
+    flags = "--save-every=1", "--keep=1000", "--evaluate-every=7", "--out=often"
+    succeed("train.py", *arguments("names"), *flags, cwd=place)
+    last = runs.load_run(whole, "last"), runs.load_run(place / "often", "last")
+    assert last[0].step == last[1].step == len(checkpoints(place / "often")[1:])
+    jax.tree.map(np.testing.assert_array_equal, last[0].params, last[1].params)
+    rows = [x for x in read_metrics(place / "often") if x["validation_loss"] is not None]
+    assert [x["step"] for x in rows[:-1]] == list(range(7, last[0].step, 7))
+
+
+def test_config_json_makes_the_run_again(place):
+    whole = train_whole(place, "text")
+    config = whole / "config.json"
+    succeed("train.py", f"--config={config}", "--out=again", cwd=place)
+    last = checkpoints(whole)[-1].name
+    assert (place / "again" / last).read_bytes() == (whole / last).read_bytes()
+    assert (place / "again" / "config.json").read_bytes() == config.read_bytes()
+    succeed("train.py", f"--config={config}", "--seed=1", "--steps=3", "--out=other", cwd=place)
+    assert runs.load_run(place / "other", "last").config.seed == 1
+
+
+def test_a_finished_run_goes_further_with_more_steps(place, tmp_path):
+    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
+    short, long = "--steps=200", "--steps=400"
+    flags = "--data=data.txt", "--hidden-size=8", "--evaluate-every=50"
+    succeed("train.py", *flags, short, "--out=run", cwd=tmp_path)
+    succeed("train.py", *flags, long, "--out=long", cwd=tmp_path)
+    result = run("train.py", "--resume=run", cwd=tmp_path)
+    assert_one_line(result, "train.py", code=2)
+    assert "all its 200 steps" in result.err
+    out = succeed("train.py", "--resume=run", long, cwd=tmp_path)
+    assert "400 steps" in out
+    ends = [checkpoints(tmp_path / name)[-1].read_bytes() for name in ("run", "long")]
+    assert ends[0] == ends[1]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 400
+    (event,) = [line for line in read_metrics(tmp_path / "run") if "event" in line]
+    assert event == {"event": "resumed", "step": 200, "steps": 400}
+
+
+def test_a_run_that_stops_early_keeps_the_best(place):
+    flags = "--learning-rate=3e-2", "--validation-fraction=0.3", "--evaluate-every=20"
+    out = succeed(
+        "train.py", "--data=data.txt", "--steps=100000", *flags, "--patience=3", "--out=early",
+        cwd=place,
+    )  # fmt: skip
+    assert re.search(r"^Stopped after [\d,]+ steps: 3 validations in a row", out, re.M)
+    folder = place / "early"
+    best, last = runs.load_run(folder), runs.load_run(folder, "last")
+    losses = [x["validation_loss"] for x in read_metrics(folder)]
+    losses = {
+        x["step"]: x["validation_loss"]
+        for x in read_metrics(folder)
+        if x["validation_loss"] is not None
+    }
+    assert best.step == min(losses, key=losses.get)
+    assert last.step == best.step + 3 * 20
+    assert best.tally.best_loss == losses[best.step]
+    assert f"after {best.step:,} steps" in out
+    samples = [
+        succeed("sample.py", "early", f"--which={which}", cwd=place)
+        for which in ("best", best.step, "last", last.step)
+    ]
+    assert samples[0] == samples[1] == succeed("sample.py", "early", cwd=place)
+    assert samples[2] == samples[3] != samples[0]
+    result = run("train.py", "--resume=early", cwd=place)
+    assert_one_line(result, "train.py", code=2)
+    assert "larger --patience" in result.err
+
+
+def test_time_that_is_up(place):
+    flags = "--data=data.txt", "--steps=100000000", "--max-minutes=0.001", "--out=late"
+    out = succeed("train.py", *flags, cwd=place)
+    assert re.search(
+        r"^Stopped after [\d,]+ steps?: time is up; go on: .*--resume late$", out, re.M
+    )
+    assert runs.load_run(place / "late").step < 100_000_000
+
+
+def test_a_second_process_may_not_write_to_the_run_and_a_dead_one_does_not_count(place):
+    flags = "--data=data.txt", "--steps=100000000", "--out=busy"
+    process = start("train.py", *flags, cwd=place)
+    assert process.stdout.readline()
+    while not checkpoints(place / "busy"):
+        assert process.poll() is None
+    for more in ("--resume=busy",), (*flags, "--overwrite"):
+        result = run("train.py", *more, cwd=place)
+        assert_one_line(result, "train.py", code=2)
+        assert "another process trains in busy" in result.err
+    process.kill()
+    process.communicate()
+    succeed("train.py", "--resume=busy", "--max-minutes=0.001", cwd=place)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
+def test_a_damaged_newest_checkpoint_is_passed_over(damage, place, tmp_path):
+    whole = train_whole(place, "dinos")
+    flags = *arguments("dinos"), "--save-every=10", "--out=run"
+    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
+    environment = trap(tmp_path / "trap", "open", "metrics", [20], signal.SIGTERM)
+    assert run("train.py", *flags, cwd=tmp_path, **environment).code == 128 + signal.SIGTERM
+    newest = checkpoints(tmp_path / "run")[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "deleted":
+        newest.unlink()
+    else:
+        newest.write_bytes(content if damage == "flipped" else content[:1000])
+    result = run("train.py", "--resume=run", cwd=tmp_path)
+    assert result.code == 0
+    assert (newest.name in result.err) == (damage != "deleted")
+    last = checkpoints(whole)[-1].name
+    assert (tmp_path / "run" / last).read_bytes() == (whole / last).read_bytes()
+
+
+def test_a_file_that_cannot_grow_is_one_line_and_the_checkpoint_before_it_stays(place, tmp_path):
+    """As on a full disk: no file may have more than so many bytes."""
+    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
+    command = [sys.executable, SCRIPTS / "train.py", *arguments("dinos"), "--steps=4000"]
+    for limit, name in ((16, "metrics.jsonl"), (2, "checkpoint")):
+        result = subprocess.run(
+            ["bash", "-c", f'ulimit -f {limit}; trap "" XFSZ; exec "$@"', "bash", *command,
+             "--out=run", "--overwrite"],
+            cwd=tmp_path, env=ENVIRONMENT | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert_one_line(
+            SimpleNamespace(code=result.returncode, err=result.stderr), "train.py", code=2
+        )
+        assert re.search("too large|disk full", result.stderr)
+        assert runs.load_run(tmp_path / "run", "last")
+        if name == "metrics.jsonl":
+            assert runs.load_run(tmp_path / "run", "last").step > 0
+            for line in lines((tmp_path / "run" / name).read_bytes().decode() + "\n")[:-2]:
+                json.loads(line)
+    succeed("train.py", "--resume=run", cwd=tmp_path)
+
+
+def test_a_folder_that_may_not_be_written_is_one_line_and_stays_as_it_was(place, tmp_path):
+    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
+    succeed("train.py", *arguments("dinos"), "--steps=10", "--out=run", cwd=tmp_path)
+    # Root may write anywhere, unless it gives that up.
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    command = [sys.executable, SCRIPTS / "train.py", "--resume=run", "--steps=20"]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("runs as root, and there is no setpriv")
+        command = without + command
+    before = snapshot(tmp_path)
+    os.chmod(tmp_path / "run" / ".lock", 0o444)
+    os.chmod(tmp_path / "run", 0o555)
+    result = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    os.chmod(tmp_path / "run", 0o755)
+    os.chmod(tmp_path / "run" / ".lock", 0o644)
+    result = SimpleNamespace(code=result.returncode, err=result.stderr)
+    assert_one_line(result, "train.py", code=2)
+    assert "Permission denied" in result.err
+    assert snapshot(tmp_path) == before
+    succeed("train.py", "--resume=run", "--steps=20", cwd=tmp_path)
+
+
+def test_event_files(place):
+    flags = *arguments("dinos"), "--tensorboard", "--out=board"
+    succeed("train.py", *flags, cwd=place)
+    (events,) = (place / "board").glob("events.out.tfevents*")
+    content = events.read_bytes()
+    for name in b"training_loss", b"validation_loss", b"learning_rate", b"gradient_norm":
+        assert content.count(name) >= 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--resume=none"], ["none is not a folder"]),
+        (["--resume=whole dinos", "--hidden-size=9"], ["--hidden-size", "has 8, got 9"]),
+        (["--resume=whole dinos", "--cell=gru"], ["--cell", "has vanilla, got gru"]),
+        (["--resume=whole dinos", "--learning-rate=1"], ["--learning-rate", "0.01", "1.0"]),
+        (["--resume=whole dinos", "--seed=1"], ["--seed", "has 0, got 1"]),
+        (["--resume=whole dinos", "--data=other.txt"], ["--data", "checksum", "other.txt"]),
+        (["--resume=whole dinos", "--steps=399"], ["--steps", "at least 400", "399"]),
+        (["--resume=whole dinos", "--data=data.txt"], ["all its 400 steps"]),
+        (["--resume=whole dinos", "names"], ["--resume", "preset"]),
+        (["--resume=whole dinos", "--out=x"], ["--resume", "--out"]),
+        (["--resume=whole dinos", "--config=x"], ["--resume", "--config"]),
+        (["--config=none.json"], ["none.json", "No such file"]),
+        (["--config=data.txt"], ["data.txt", "config.json of a run"]),
+        (["--config=list.json"], ["list.json", "config.json of a run"]),
+        (["--config=part.json"], ["part.json", "'data' is missing"]),
+        (["--config=odd.json"], ["odd.json", "hidden_size: expected int, got '8'"]),
+        (["--config=moved.json"], ["data.txt is not what it was", "moved.json", "--data"]),
+        (["--config=odd.json", "names"], ["--config", "preset"]),
+        (["--keep=0"], ["--keep"]),
+        (["--max-minutes=0"], ["--max-minutes"]),
+        (["--patience=2"], ["patience", "validation fraction"]),
+        (["--validation-fraction=0.6", "--test-fraction=0.5"], ["fraction", "0.99", "1.1"]),
+        (["--data=one.txt", "--validation-fraction=0.1"], ["no data would be left"]),
+        (["--devices=3", "--batch-size=4"], ["devices", "divides", "4", "3"]),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(flags, says, place):
+    whole = train_whole(place, "dinos")
+    config = json.loads((whole / "config.json").read_text())
+    (place / "other.txt").write_text("rex\n")
+    (place / "one.txt").write_text("rex\nrex\n")
+    (place / "list.json").write_text("[1]")
+    (place / "part.json").write_text("{}")
+    (place / "odd.json").write_text(json.dumps(config | {"hidden_size": "8"}))
+    (place / "moved.json").write_text(json.dumps(config | {"data_sha256": "0" * 64}))
+    refuse(place, "train.py", *flags, says=says)

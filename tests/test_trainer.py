@@ -1,0 +1,723 @@
+import itertools
+import json
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental.compilation_cache import compilation_cache
+
+from dinojax import runs, train, trainer
+from dinojax.batches import pad_names
+from dinojax.config import TrainConfig
+from dinojax.loss import mean_cross_entropy, summed_cross_entropy
+from dinojax.metrics import read_metrics
+from dinojax.vocab import build_vocab
+
+NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
+UNSEEN = ["tarbo", "xi", "regina"]
+TEXT = "the rex met a mei.\ntwo yi saw it,\nand an iguanodon too.\nnone of them minded.\n"
+UNSEEN_TEXT = "a yi met a rex.\nit ran to the sea.\n"
+WINDOW = 16
+STEPS, EVERY, LOG_EVERY = 38, 12, 4
+BASE = TrainConfig(
+    hidden_size=8,
+    batch_size=2,
+    steps=STEPS,
+    evaluate_every=EVERY,
+    validation_fraction=0.1,
+    devices=1,
+    learning_rate=0.05,
+    clip_value=0.5,
+    seed=4,
+)
+CONFIGS = {
+    "padded": BASE,
+    "packed": replace(
+        BASE,
+        batches="packed",
+        cell="gru",
+        window=13,
+        dropout=0.3,
+        loss="mean",
+        optimizer="adamw",
+        weight_decay=0.1,
+        schedule="cosine",
+        warmup=0.1,
+        clip_value=0.0,
+        clip_norm=0.5,
+    ),
+    "windows": replace(
+        BASE,
+        batches="windows",
+        cell="lstm",
+        window=5,
+        batch_size=4,
+        reset_rate=0.3,
+        loss="mean",
+        optimizer="momentum",
+        clip_value=0.01,
+        clip_norm=0.1,
+        devices=2,
+    ),
+}
+
+
+class Job(NamedTuple):
+    description: runs.Description
+    parts: dict[str, Any]
+
+    @property
+    def config(self):
+        return self.description.config
+
+
+def make_job(config, parts=None):
+    if parts is None:
+        train_part, validation = (TEXT, UNSEEN_TEXT) if config.is_text else (NAMES, UNSEEN)
+        parts = {"train": train_part, "validation": validation}
+    digests = {name: runs.digest(runs.part_content(part)) for name, part in parts.items()}
+    vocab = build_vocab(part for both in parts.values() for part in both)
+    return Job(runs.Description(config, vocab, "", "", "", digests), parts)
+
+
+def clock(*, is_slow):
+    """For `train.run`, which makes its calls longer while they are fast."""
+    return SimpleNamespace(monotonic=partial(next, itertools.count(0.0, float(is_slow))))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_and_the_same_every_time(tmp_path_factory):
+    """Lines, reports and saves at steps that do not depend on how fast this machine is."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "time", clock(is_slow=False))
+        patch.setattr(trainer, "time", SimpleNamespace(monotonic=partial(next, itertools.count())))
+        patch.setattr(trainer, "LINES_PER_VALIDATION", EVERY // LOG_EVERY)
+        patch.setattr(trainer, "WINDOW", WINDOW)
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def numbers(config):
+    """Optax's Adam counts on promotion."""
+    return jax.numpy_dtype_promotion("standard" if "adam" in config.optimizer else "strict")
+
+
+def set_up(job):
+    dataset = trainer.make_dataset(job.description, job.parts["train"])
+    return trainer.set_up(job.description, job.parts, dataset)
+
+
+def begin(folder, job, **kwargs):
+    """A new run: its setup, and an iterator over its reports."""
+    folder.mkdir(exist_ok=True)
+    setup = set_up(job)
+    with numbers(job.config):
+        state, tally = trainer.start(folder, job.description, job.parts, setup)
+    return setup, trainer.work(folder, job.description, setup, state, tally, **kwargs)
+
+
+def go_on(folder, job, **kwargs):
+    """A resumed run, all of it made anew as in another process."""
+    description = runs.load_run(folder, "last").description
+    parts = {name: runs.read_part(folder, description, name) for name in description.parts}
+    assert parts == job.parts
+    setup = set_up(job)
+    with numbers(job.config):
+        state, tally = trainer.resume(folder, job.description, setup)
+    return setup, trainer.work(folder, job.description, setup, state, tally, **kwargs)
+
+
+def read_on(work, config, num=None):
+    """The next reports, or all; then it is left."""
+    with closing(work), numbers(config):
+        return list(itertools.islice(work, num))
+
+
+def last_checkpoint(folder):
+    return runs.find_checkpoints(folder)[-1]
+
+
+def lines_of(folder):
+    """The metrics without what depends on when and how often a run was cut."""
+    lines = [line for line in read_metrics(folder) if "event" not in line]
+    timed = "seconds", "characters_per_second"
+    return [{name: line[name] for name in line if name not in timed} for line in lines]
+
+
+def assert_same_run(folder, expected):
+    assert lines_of(folder) == lines_of(expected)
+    assert last_checkpoint(folder).name == last_checkpoint(expected).name
+    assert last_checkpoint(folder).read_bytes() == last_checkpoint(expected).read_bytes()
+    for name in "config.json", "train.txt", "validation.txt":
+        assert (folder / name).read_bytes() == (expected / name).read_bytes()
+
+
+def assert_trees_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def without_key(state):
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+
+
+def last_state(folder, job):
+    setup = set_up(job)
+    with numbers(job.config):
+        return runs.load_state(folder, jax.eval_shape(setup.initial_state, None))
+
+
+class Finished(NamedTuple):
+    folder: Path
+    job: Job
+    reports: list[trainer.Report]
+    killed: Path
+    """How it would have been left by a process that was killed at step 20."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """By kind, a run that nothing interrupted; each made once."""
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            folder, job = tmp_path_factory.mktemp(kind), make_job(CONFIGS[kind])
+            killed, reports = folder.with_name(f"{folder.name}-killed"), []
+            _, work = begin(folder, job)
+            with numbers(job.config):
+                for report in work:
+                    reports.append(report)
+                    if report.step == 20:
+                        shutil.copytree(folder, killed)
+            made[kind] = Finished(folder, job, reports, killed)
+        return made[kind]
+
+    return make
+
+
+class Replay(NamedTuple):
+    """The same run in one go, on one device, with nothing but `train.train_steps`."""
+
+    setup: trainer.Setup
+    order: np.ndarray
+    losses: np.ndarray
+    state_after: Any
+    """The state after so many steps."""
+
+    def batch(self, step):
+        """What the step after so many read."""
+        return jax.tree.map(lambda x: x[..., self.order[step]], self.setup.dataset.examples)
+
+
+@pytest.fixture(scope="module")
+def replay():
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            job = make_job(replace(CONFIGS[kind], devices=1))
+            setup = set_up(job)
+            dataset = setup.dataset
+            with numbers(job.config):
+                start = setup.initial_state(None)
+                epochs = [
+                    train.epoch_order(start.key, epoch, dataset.num_shuffled)
+                    for epoch in range(-(-STEPS // dataset.steps_per_epoch))
+                ]
+                order = np.concatenate([dataset.arrange(np.asarray(x)) for x in epochs])[:STEPS]
+                compiled = jax.jit(partial(train.train_steps, setup.train_step))
+                losses = np.asarray(compiled(start, dataset.examples, order, STEPS)[1], float)
+
+            def state_after(step):
+                with numbers(job.config):
+                    return compiled(start, dataset.examples, order, step)[0]
+
+            made[kind] = Replay(setup, order, losses, state_after)
+        return made[kind]
+
+    return make
+
+
+KINDS = pytest.mark.parametrize("kind", CONFIGS)
+
+
+def test_reports_and_lines_fall_where_they_should(finished):
+    run = finished("padded")
+    steps = [report.step for report in run.reports]
+    assert steps == [1, 3, *range(4, 37, 4), 38]
+    assert [report.num_steps for report in run.reports] == np.diff([0, *steps]).tolist()
+    assert all(report.state.step == report.step for report in run.reports)
+    assert all(report.is_patient for report in run.reports)
+    logged = [report.step for report in run.reports if report.line is not None]
+    assert logged == [*range(4, 37, 4), 38]
+    validated = [report.step for report in run.reports if report.validation_loss is not None]
+    assert validated == [12, 24, 36, 38]
+    assert [report.line for report in run.reports if report.line] == read_metrics(run.folder)
+    assert runs.load_run(run.folder, "last").step == 38
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("cuts", "steps"),
+    [
+        # Between two lines of metrics; at one; at a validation, after another between two lines.
+        ((2, 1, 4), [3, 4, 12]),
+        ((7, 1), [20, 21]),
+    ],
+)
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(kind, cuts, steps, finished, tmp_path):
+    run = finished(kind)
+    folder = tmp_path / "run"
+    for i, (num, step) in enumerate(zip(cuts, steps, strict=True)):
+        _, work = go_on(folder, run.job) if i else begin(folder, run.job)
+        assert read_on(work, run.job.config, num)[-1].step == step
+        assert last_checkpoint(folder).name == f"checkpoint-{step:09d}.npz"
+    _, work = go_on(folder, run.job)
+    read_on(work, run.job.config)
+    assert_same_run(folder, run.folder)
+    events = [line for line in read_metrics(folder) if "event" in line]
+    assert events == [{"event": "resumed", "step": step, "steps": STEPS} for step in steps]
+
+
+@KINDS
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(kind, finished, tmp_path):
+    run = finished(kind)
+    folder = shutil.copytree(run.killed, tmp_path / "run")
+    assert runs.load_run(folder, "last").step == 12
+    assert lines_of(folder)[-1]["step"] == 20
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 24, "ep')
+    _, work = go_on(folder, run.job)
+    assert lines_of(folder)[-1]["step"] == 12
+    read_on(work, run.job.config)
+    assert_same_run(folder, run.folder)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_path):
+    run = finished("padded")
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    last_checkpoint(folder).write_bytes(b"")
+    _, work = go_on(folder, run.job)
+    assert lines_of(folder)[-1]["step"] == 36
+    assert [report.step for report in read_on(work, run.job.config)] == [37, 38]
+    assert_same_run(folder, run.folder)
+    assert runs.load_run(folder, "last").damaged == ()
+
+
+def test_a_run_that_was_left_before_its_first_step_is_there(finished, tmp_path):
+    run = finished("padded")
+    folder = tmp_path / "run"
+    setup, work = begin(folder, run.job)
+    work.close()
+    assert runs.load_run(folder).step == 0
+    assert runs.load_run(folder).tally == runs.Tally()
+    assert read_metrics(folder) == []
+    assert_trees_equal(
+        without_key(last_state(folder, run.job)), without_key(setup.initial_state(None))
+    )
+
+
+def test_a_run_begins_with_the_parameters_that_it_is_given(finished, tmp_path):
+    run = finished("padded")
+    setup = set_up(run.job)
+    params = run.reports[-1].state.params
+    # In the place of another run, whose metrics go.
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    state, tally = trainer.start(tmp_path, run.job.description, run.job.parts, setup, params)
+    assert_trees_equal(state.params, params)
+    drawn = setup.initial_state(None)
+    assert_trees_equal(without_key(state._replace(params=drawn.params)), without_key(drawn))
+    assert tally == runs.Tally()
+    assert_trees_equal(runs.load_run(tmp_path).params, params)
+    assert read_metrics(tmp_path) == []
+
+
+@KINDS
+@pytest.mark.parametrize("change", ["evaluate, save, keep, slow", "chunk size"])
+def test_how_a_run_is_watched_changes_no_bit_of_it(kind, change, finished, tmp_path, monkeypatch):
+    run = finished(kind)
+    config, options = run.job.config, {}
+    if change == "chunk size":
+        monkeypatch.setattr(train, "CHUNK_SIZE", 7)
+    else:
+        monkeypatch.setattr(train, "time", clock(is_slow=True))
+        config, options = replace(config, evaluate_every=7), {"save_every": 5, "keep": 1}
+    _, work = begin(tmp_path, make_job(config), **options)
+    reports = read_on(work, config)
+    state = without_key(run.reports[-1].state)
+    assert_trees_equal(without_key(reports[-1].state), state)
+    assert_trees_equal(without_key(last_state(tmp_path, run.job)), state)
+    if options:
+        assert [report.step for report in reports] == list(range(1, STEPS + 1))
+
+
+def test_the_characters_of_a_chunk_change_no_bit(finished, tmp_path, monkeypatch):
+    run = finished("packed")
+    # Two steps at once.
+    monkeypatch.setattr(train, "CHUNK_CHARACTERS", 2 * 2 * 13)
+    _, work = begin(tmp_path, run.job)
+    reports = read_on(work, run.job.config)
+    assert max(report.num_steps for report in reports) == 2
+    assert_same_run(tmp_path, run.folder)
+
+
+def test_checkpoints_are_saved_as_asked(finished, tmp_path):
+    job = finished("padded").job
+    _, work = begin(tmp_path, job, save_every=5, keep=100)
+    read_on(work, job.config)
+    steps = [int(path.stem.split("-")[1]) for path in runs.find_checkpoints(tmp_path)]
+    assert steps == sorted({*range(0, STEPS, 5), *range(EVERY, STEPS, EVERY), STEPS})
+
+
+@KINDS
+def test_lines_count_steps_epochs_and_characters(kind, finished, replay):
+    run, again = finished(kind), replay(kind)
+    part, config = run.job.parts["train"], run.job.config
+    if config.is_text:
+        length = -(-len(part) // config.batch_size)
+        rows = [part[i : i + length] for i in range(0, len(part), length)]
+        places = range(0, length, config.window)
+        per_step = [sum(len(row[i : i + config.window]) for row in rows) for i in places]
+        steps_per_epoch = len(per_step)
+        assert sum(per_step) == len(part)
+    else:
+        steps_per_epoch = again.setup.dataset.steps_per_epoch
+        counts = [again.batch(step).weights.sum() for step in range(STEPS)]
+        per_step = [int(count) for count in counts]
+        per_epoch = sum(len(name) + 1 for name in part)
+        for epoch in range(STEPS // steps_per_epoch):
+            assert sum(per_step[epoch * steps_per_epoch :][:steps_per_epoch]) == per_epoch
+    if kind == "padded":
+        assert steps_per_epoch == 3
+        lengths = [len(name) + 1 for name in part] + [0]
+        assert per_step == [sum(lengths[i] for i in indices) for indices in again.order.tolist()]
+    done = np.cumsum([per_step[i % len(per_step)] for i in range(STEPS)])
+    lines = lines_of(run.folder)
+    assert [line["step"] for line in lines] == [*range(LOG_EVERY, STEPS, LOG_EVERY), STEPS]
+    for line in lines:
+        assert line["epoch"] == pytest.approx(line["step"] / steps_per_epoch, rel=1e-12)
+        assert line["characters"] == done[line["step"] - 1]
+
+
+@KINDS
+def test_training_losses_are_means_since_the_line_before(kind, finished, replay):
+    run, again = finished(kind), replay(kind)
+    counts = np.array([again.batch(step).weights.sum() for step in range(STEPS)], float)
+    # The exercise's loss is summed over the characters of a row, and averaged over the rows.
+    factors = run.job.config.batch_size if kind == "padded" else counts
+    nats, first = again.losses * factors, 0
+    for line in lines_of(run.folder):
+        steps = slice(first, line["step"])
+        expected = nats[steps].sum() / counts[steps].sum()
+        assert line["training_loss"] == pytest.approx(expected, rel=1e-4)
+        first = line["step"]
+
+
+def test_the_last_state_is_that_of_the_replay(finished, replay):
+    for kind in CONFIGS:
+        actual = without_key(finished(kind).reports[-1].state)
+        expected = without_key(replay(kind).state_after(STEPS))
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-5), actual, expected)
+
+
+@KINDS
+def test_validation_losses_are_of_the_whole_part(kind, finished, replay):
+    run, again = finished(kind), replay(kind)
+    model, vocab = again.setup.model, run.job.description.vocab
+    part = run.job.parts["validation"]
+    if run.job.config.is_text:
+        # Each window from a fresh state; it reads the character before its first.
+        windows = [part[i : i + WINDOW] for i in range(0, len(part), WINDOW)]
+        inputs, targets = np.full((2, WINDOW, len(windows)), vocab.newline)
+        weights = np.zeros((WINDOW, len(windows)))
+        for i, text in enumerate(windows):
+            before = vocab.encode(part[i * WINDOW - 1])[0] if i else vocab.no_character
+            ids = vocab.encode(text)
+            inputs[: len(ids), i] = [before, *ids[:-1]]
+            targets[: len(ids), i] = ids
+            weights[: len(ids), i] = 1
+        assert len(windows) > 1
+        assert weights.sum() == len(part) < weights.size
+    else:
+        inputs, targets, weights = pad_names(part, vocab)
+        assert weights.sum() == sum(len(name) + 1 for name in part)
+    initial = model.initial_state(inputs.shape[1:])
+    logits_of = jax.jit(lambda params: model.unroll(params, initial, jnp.asarray(inputs))[1])
+    validated = {line["step"]: line["validation_loss"] for line in lines_of(run.folder)}
+    for step, actual in validated.items():
+        if step % EVERY and step != STEPS:
+            assert actual is None
+            continue
+        logits = np.asarray(logits_of(again.state_after(step).params), float)
+        logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        chosen = np.take_along_axis(logits, targets.astype(int)[..., None], axis=-1)[..., 0]
+        assert actual == pytest.approx(-(chosen * weights).sum() / weights.sum(), rel=1e-4)
+    reported = {report.step: report.validation_loss for report in run.reports if report.line}
+    assert reported == validated
+
+
+def test_learning_rates_are_those_of_the_last_step(finished):
+    for kind in "padded", "windows":
+        rates = {line["learning_rate"] for line in lines_of(finished(kind).folder)}
+        np.testing.assert_allclose(list(rates), 0.05, rtol=1e-6)
+    rises = round(0.1 * STEPS)
+    assert rises == LOG_EVERY
+    for line in lines_of(finished("packed").folder):
+        # Counted from zero.
+        step = line["step"] - 1
+        share = (step - rises) / (STEPS - rises)
+        factor = step / rises if step < rises else (1 + np.cos(np.pi * share)) / 2
+        assert line["learning_rate"] == pytest.approx(0.05 * factor, rel=1e-5)
+
+
+@KINDS
+def test_norms_and_clipped_shares_are_those_of_the_last_gradient(kind, finished, replay):
+    run, again = finished(kind), replay(kind)
+    config, model = run.job.config, again.setup.model
+    loss = summed_cross_entropy if kind == "padded" else mean_cross_entropy
+    rows = jnp.arange(config.batch_size)
+
+    @jax.jit
+    def gradient(state, batch):
+        def keys(purpose):
+            return jax.vmap(jax.random.fold_in, (None, 0))(
+                train.key_for(state.key, purpose, state.step), rows
+            )
+
+        first = state.recurrent_state if config.is_text else model.initial_state(rows.shape)
+        if config.reset_rate:
+            draw = partial(jax.random.bernoulli, p=1 - config.reset_rate, shape=(1,))
+            is_kept = jax.vmap(draw)(keys(train.RESETS))
+            first = jax.tree.map(lambda x: jnp.where(is_kept, x, 0), first)
+
+        def batch_loss(params):
+            _, logits = model.unroll(
+                params, first, batch.inputs, None, kind != "padded", keys(train.DROPOUT)
+            )
+            return loss(logits, batch.targets, batch.weights)
+
+        return jax.grad(batch_loss)(state.params)
+
+    shares = []
+    for line in lines_of(run.folder):
+        step = line["step"] - 1
+        gradients = gradient(again.state_after(step), jax.tree.map(jnp.asarray, again.batch(step)))
+        entries = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradients)]).astype(float)
+        assert line["gradient_norm"] == pytest.approx(np.linalg.norm(entries), rel=1e-3)
+        share = 0.0
+        if config.clip_value:
+            share = (np.abs(entries) > config.clip_value).mean()
+            entries = np.clip(entries, -config.clip_value, config.clip_value)
+        if config.clip_norm and np.linalg.norm(entries) > config.clip_norm:
+            share = 1.0
+        assert line["clipped_share"] == pytest.approx(share, abs=1.5 / entries.size)
+        shares.append(share)
+    # All that may be was seen.
+    if config.clip_value:
+        assert any(0 < share < 1 for share in shares)
+    if config.clip_norm:
+        assert 1 in shares
+        assert min(shares) < 1
+
+
+OVERFITTING = replace(
+    BASE,
+    loss="mean",
+    learning_rate=2.0,
+    clip_value=0.0,
+    steps=60,
+    evaluate_every=6,
+    patience=3,
+)
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("overfitted")
+    job = make_job(OVERFITTING, {"train": ["tere", "mono"], "validation": ["nemo", "troe"]})
+    _, work = begin(folder, job, keep=1)
+    return folder, job, read_on(work, job.config)
+
+
+def test_the_best_is_kept_where_validation_gets_worse(overfitted):
+    folder, job, reports = overfitted
+    losses = {r.step: r.validation_loss for r in reports if r.validation_loss is not None}
+    assert list(losses) == list(range(6, 61, 6))
+    best, last = runs.load_run(folder), runs.load_run(folder, "last")
+    assert best.step == min(losses, key=losses.get) < 60 - 6 * OVERFITTING.patience
+    assert last.step == 60
+    states = {report.step: report.state for report in reports}
+    assert_trees_equal(best.params, states[best.step].params)
+    assert_trees_equal(last.params, states[60].params)
+    for run in best, last:
+        assert run.tally.best_step == best.step
+        assert run.tally.best_loss == losses[best.step]
+        assert run.tally.validations_since == (run.step - best.step) // 6
+        assert (run.tally.nats, run.tally.characters) == (0, 0)
+        assert run.description == job.description
+    assert [path.name for path in runs.find_checkpoints(folder)] == [
+        f"checkpoint-{best.step:09d}.npz",
+        "checkpoint-000000060.npz",
+    ]
+
+
+def test_patience_ends_after_so_many_validations_without_an_improvement(overfitted):
+    _, _, reports = overfitted
+    best, since, impatient = float("inf"), 0, []
+    for report in reports:
+        if report.validation_loss is not None:
+            is_better = report.validation_loss < best
+            best, since = min(best, report.validation_loss), 0 if is_better else since + 1
+        assert report.is_patient == (since < 3)
+        impatient.append(not report.is_patient)
+    assert any(impatient)
+    assert not all(impatient)
+
+
+def breaking(setup, at, change):
+    """The setup, but at step `at` something happens to what the step returns."""
+
+    def train_step(state, batch):
+        result = setup.train_step(state, batch)
+        # Steps that are done count from one.
+        return lax.cond(result[0].step == at, lambda: change(*result), lambda: result)
+
+    return setup._replace(train_step=train_step)
+
+
+def scaled(tree, factor):
+    return jax.tree.map(lambda x: x * jnp.asarray(factor, x.dtype), tree)
+
+
+def broken_run(folder, job, at, change):
+    setup = breaking(set_up(job), at, change)
+    state, tally = trainer.start(folder, job.description, job.parts, setup)
+    return setup, trainer.work(folder, job.description, setup, state, tally)
+
+
+def test_a_run_that_diverges_leaves_its_last_good_state(finished, tmp_path):
+    run, seen = finished("padded"), []
+    _, work = broken_run(
+        tmp_path,
+        run.job,
+        15,
+        lambda new, info: (new._replace(params=scaled(new.params, np.nan)), info),
+    )
+    with pytest.raises(FloatingPointError, match="the loss is nan in step 16"):
+        seen.extend(work)
+    assert seen[-1].step == runs.load_run(tmp_path, "last").step == 12
+    good = next(report for report in run.reports if report.step == 12)
+    assert_trees_equal(without_key(last_state(tmp_path, run.job)), without_key(good.state))
+    # What broke it mended, it goes on as if nothing had been.
+    _, work = go_on(tmp_path, run.job)
+    read_on(work, run.job.config)
+    assert_same_run(tmp_path, run.folder)
+
+
+def test_a_validation_loss_that_is_not_finite_is_a_run_that_diverges(finished, tmp_path):
+    job = finished("padded").job
+    setup = set_up(job)
+    evaluate = setup.evaluate
+    setup = setup._replace(evaluate=lambda params: evaluate(scaled(params, np.inf)))
+    state, tally = trainer.start(tmp_path, job.description, job.parts, setup)
+    work = trainer.work(tmp_path, job.description, setup, state, tally)
+    with pytest.raises(FloatingPointError, match="validation loss is nan after step 12"):
+        list(work)
+    assert runs.load_run(tmp_path, "last").tally.best_step == -1
+    assert lines_of(tmp_path)[-1]["step"] == 8
+
+
+def test_a_gradient_whose_norm_overflows_does_not_end_a_run(finished, tmp_path):
+    run = finished("padded")
+    _, work = broken_run(
+        tmp_path,
+        run.job,
+        8,
+        lambda new, info: (new, info._replace(gradients=scaled(info.gradients, 1e30))),
+    )
+    read_on(work, run.job.config)
+    lines, expected = lines_of(tmp_path), lines_of(run.folder)
+    assert [line["step"] for line in lines if line["gradient_norm"] is None] == [8]
+    at = lines.index(next(line for line in lines if line["step"] == 8))
+    assert lines[:at] + lines[at + 1 :] == expected[:at] + expected[at + 1 :]
+    assert lines[at] | {"gradient_norm": 0, "clipped_share": 0} == expected[at] | {
+        "gradient_norm": 0,
+        "clipped_share": 0,
+    }
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(finished, tmp_path):
+    run = finished("padded")
+    # An end at which a validation is due anyway.
+    short = make_job(replace(run.job.config, steps=24))
+    _, work = begin(tmp_path, short)
+    assert read_on(work, short.config)[-1].step == 24
+    _, work = go_on(tmp_path, run.job)
+    assert json.loads((tmp_path / "config.json").read_bytes())["steps"] == STEPS
+    read_on(work, run.job.config)
+    assert_same_run(tmp_path, run.folder)
+
+
+def test_a_longer_run_takes_up_its_state_and_falls_along_its_own_cosine(finished, tmp_path):
+    run = finished("packed")
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    longer = make_job(replace(run.job.config, steps=STEPS + 6))
+    state = last_state(folder, longer)
+    assert_trees_equal(without_key(state), without_key(run.reports[-1].state))
+    _, work = go_on(folder, longer)
+    assert read_on(work, longer.config)[-1].step == STEPS + 6
+    lines = lines_of(folder)
+    num = len(lines_of(run.folder))
+    assert lines[:num] == lines_of(run.folder)
+    rises = round(0.1 * (STEPS + 6))
+    assert [line["step"] for line in lines[num:]] == [40, 44]
+    for line in lines[num:]:
+        share = (line["step"] - 1 - rises) / (STEPS + 6 - rises)
+        expected = 0.05 * (1 + np.cos(np.pi * share)) / 2
+        assert line["learning_rate"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path, monkeypatch):
+    job, now = finished("padded").job, [0.0]
+
+    def a_second_a_step(*args):
+        for progress in train.run(*args):
+            now[0] += len(progress.losses)
+            yield progress
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(trainer, "run", a_second_a_step)
+    _, work = begin(tmp_path, job)
+    assert read_on(work, job.config, 2)[-1].step == 3
+    now[0] = 1000.0
+    _, work = go_on(tmp_path, job)
+    read_on(work, job.config)
+    lines = [line for line in read_metrics(tmp_path) if "event" not in line]
+    # What was done after the last line, before a run was cut, took time that nobody noted.
+    assert [line["seconds"] for line in lines] == [line["step"] - 3 for line in lines]
+    counts = [replay("padded").batch(step).weights.sum() for step in range(STEPS)]
+    first = 3
+    for line in lines:
+        speed = np.mean(counts[first : line["step"]])
+        assert line["characters_per_second"] == pytest.approx(speed, rel=1e-6)
+        first = line["step"]
