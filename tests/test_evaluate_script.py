@@ -1,0 +1,550 @@
+"""scripts/evaluate.py from end to end."""
+
+import json
+import math
+import os
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from test_scripts import assert_one_line, compile_once, finish, flip_byte, start
+
+from dinojax import evaluate, quality, runs
+from dinojax.batches import cut_text, pad_names
+from dinojax.ngram import draw_names, fit_ngrams, nats
+from dinojax.sample import stream_names
+
+__all__ = ["compile_once"]
+
+SPLIT = "--validation-fraction=0.2", "--test-fraction=0.1"
+PARTS = "train", "validation", "test"
+# As in this process: it compiles in a third of the time.
+FLAGS = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
+
+
+def write_data(folder):
+    generator = np.random.default_rng(0)
+    syllables = ["ra", "mo", "ti", "zé", "lu", "ke", "na", "so"]
+    names = ["".join(generator.choice(syllables, n)) for n in generator.integers(1, 5, 60)]
+    (folder / "names.txt").write_text("\n".join(names) + "\n", "utf-8")
+    words = generator.choice([*names, "the", "a", "RAMO"], 1_500).tolist()
+    text = "".join(word + (" " if i % 8 else "\n") for i, word in enumerate(words))
+    # Its validation part is of more than one block, its test part of less.
+    (folder / "text.txt").write_text(text[:6_000], "utf-8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run of names, one of a text, and one without validation that went all wrong."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_data(folder)
+    small = "--hidden-size=12", "--learning-rate=0.03"
+    wild = "--hidden-size=12", "--learning-rate=1000", "--clip-value=0"
+    trainings = {
+        "names": ("--data=names.txt", "--steps=2000", "--evaluate-every=200", *small, *SPLIT),
+        "wild": ("--data=names.txt", "--steps=100", *wild),
+        "text": (
+            *("text", "--data=text.txt", "--steps=40", "--batch-size=4", "--window=16"),
+            *("--hidden-size=16", *SPLIT),
+        ),
+    }
+    processes = [
+        start("train.py", *arguments, f"--out={name}", cwd=folder, **FLAGS)
+        for name, arguments in trainings.items()
+    ]
+    for process in processes:
+        result = finish(process)
+        assert (result.code, result.err) == (0, ""), result.err
+    return folder
+
+
+def side_by_side(place, *commands):
+    """What several processes did; two at a time on two cores."""
+    results = []
+    for i in range(0, len(commands), 2):
+        pair = commands[i : i + 2]
+        processes = [start("evaluate.py", *each, cwd=place, **FLAGS) for each in pair]
+        results += map(finish, processes)
+    return results
+
+
+def answers(place, *commands):
+    """The objects that processes with --json have printed."""
+    results = side_by_side(place, *([*command, "--json"] for command in commands))
+    for result in results:
+        assert (result.code, result.err) == (0, ""), result.err
+    return [json.loads(result.out, parse_constant=pytest.fail) for result in results]
+
+
+def refused(place, *commands):
+    """What is said, one line each, of commands that must fail as bad input does."""
+    results = side_by_side(place, *commands)
+    for result in results:
+        assert_one_line(result, "evaluate.py", code=2)
+        assert result.out == ""
+    return [result.err for result in results]
+
+
+def copied(place, name, folder):
+    shutil.copytree(place / name, folder / name)
+    return folder / name
+
+
+def costs_of_names(loaded, names):
+    return evaluate.column_evaluation(loaded.model, pad_names(names, loaded.vocab))(loaded.params)
+
+
+def costs_in_windows(loaded, text, window):
+    columns = cut_text(text, loaded.vocab, window)
+    return evaluate.column_evaluation(loaded.model, columns)(loaded.params)
+
+
+def costs_carried(loaded, text):
+    ids = jax.numpy.asarray(loaded.vocab.encode(text))
+    each = jax.jit(lambda params: evaluate.nats_carried(params, loaded.model, ids))(loaded.params)
+    return evaluate.in_blocks(np.asarray(each))
+
+
+def parts_of(folder):
+    loaded = runs.load_run(folder)
+    return loaded, {
+        name: runs.read_part(folder, loaded.description, name) for name in loaded.description.parts
+    }
+
+
+def assert_figures(row, costs):
+    """A row of --json and what the library finds, up to how XLA was told to compile."""
+    expected = {
+        name: value if math.isfinite(value) else None
+        for name, value in evaluate.summarize(costs).items()
+    }
+    for name, value in expected.items():
+        assert row[name] == (value if value is None else pytest.approx(value, rel=2e-5)), name
+    assert row.keys() - expected.keys() <= {"model", "context", "order"}
+
+
+def direct_ngrams(loaded, train, part, order):
+    """The costs of the names, one by one, or of the text in blocks."""
+
+    def flat(part):
+        sequences = [part] if isinstance(part, str) else [f"{name}\n" for name in part]
+        starts = np.concatenate([np.arange(len(each)) == 0 for each in sequences])
+        return loaded.vocab.encode("".join(sequences)), starts, list(map(len, sequences))
+
+    ids, starts, _ = flat(train)
+    model = fit_ngrams(ids, starts, loaded.vocab.size, 5)
+    ids, starts, lengths = flat(part)
+    each = nats(model, ids, starts, order)
+    if isinstance(part, str):
+        lengths = [len(part[i : i + 1024]) for i in range(0, len(part), 1024)]
+    pieces = np.split(each, np.cumsum(lengths)[:-1])
+    return evaluate.Costs(np.array([piece.sum() for piece in pieces]), np.array(lengths, float))
+
+
+def assert_ngrams(rows, loaded, train, part):
+    assert [(row["model"], row["order"]) for row in rows] == [("ngram", n) for n in range(1, 6)]
+    for row in rows:
+        assert_figures(row, direct_ngrams(loaded, train, part, row["order"]))
+
+
+# Figures.
+
+
+def test_names_cost_what_the_library_says(place):
+    loaded, parts = parts_of(place / "names")
+    assert set(parts) == set(PARTS)
+    default, *others = answers(place, ["names"], *(["names", f"--split={x}"] for x in PARTS))
+    assert default == others[1]
+    for split, answer in zip(PARTS, others, strict=True):
+        head = {"run": "names", "step": loaded.step, "split": split}
+        assert {name: answer[name] for name in answer if name != "models"} == head
+        network, *ngrams = answer["models"]
+        assert network["model"] == "network"
+        assert "context" not in network
+        assert network["num_pieces"] == len(parts[split])
+        assert network["num_characters"] == sum(len(name) + 1 for name in parts[split])
+        assert_figures(network, costs_of_names(loaded, parts[split]))
+        assert_ngrams(ngrams, loaded, parts["train"], parts[split])
+
+
+def test_a_run_without_validation_is_measured_by_what_it_learned_from(place):
+    """However badly: its perplexity is past what a float can be, and JSON has no infinity."""
+    loaded, parts = parts_of(place / "wild")
+    assert set(parts) == {"train"}
+    (answer,) = answers(place, ["wild"])
+    assert (answer["split"], answer["step"]) == ("train", 100)
+    network = answer["models"][0]
+    assert network["nats_per_character"] > 710
+    assert network["perplexity"] is None
+    assert_figures(network, costs_of_names(loaded, parts["train"]))
+
+
+def test_a_single_name_has_no_standard_error(place, tmp_path):
+    (tmp_path / "one.txt").write_text("ramo\n", "utf-8")
+    command = "wild", "--data", tmp_path / "one.txt"
+    table, answer = side_by_side(place, command, [*command, "--json"])
+    for result in table, answer:
+        assert (result.code, result.err) == (0, ""), result.err
+    network = json.loads(answer.out, parse_constant=pytest.fail)["models"][0]
+    assert (network["num_pieces"], network["standard_error"]) == (1, None)
+    assert network["standard_error_per_piece"] is None
+    (line,) = re.findall(r"^network (.+)$", table.out, re.M)
+    a_character, bits, a_name = (
+        f"{network[name]:.{digits}f}"
+        for name, digits in (
+            ("nats_per_character", 4), ("bits_per_character", 4), ("nats_per_piece", 3)
+        )
+    )  # fmt: skip
+    # No two numbers run into one, however large.
+    assert line.split() == [a_character, bits, "inf", a_name]
+    assert "\n1 name, 5 characters" in table.out
+
+
+def test_a_file_with_the_names_of_a_part_gives_its_figures(place, tmp_path):
+    _, parts = parts_of(place / "names")
+    # As a person may write them: they are read as the run read its own.
+    lines = [f"  {name.upper()}\r\n\r\n" for name in parts["test"]]
+    (tmp_path / "again.txt").write_text("".join(lines), "utf-8", newline="")
+    file = tmp_path / "again.txt"
+    other, part = answers(place, ["names", "--data", file], ["names", "--split=test"])
+    assert other["split"] == str(file)
+    assert other["models"] == part["models"]
+
+
+def test_a_text_costs_what_the_library_says(place):
+    loaded, parts = parts_of(place / "text")
+    text = parts["validation"]
+    assert len(text) == 1_200
+    both, carry, seven, test = answers(
+        place,
+        ["text"],
+        ["text", "--context=carry"],
+        ["text", "--context", "7"],
+        ["text", "--split=test", "--context=carry"],
+    )
+    assert both["split"] == "validation"
+    first, second, *ngrams = both["models"]
+    assert (first["context"], second["context"]) == ("carry", 256)
+    assert_figures(first, costs_carried(loaded, text))
+    assert_figures(second, costs_in_windows(loaded, text, 256))
+    assert (first["num_pieces"], second["num_pieces"]) == (2, 5)
+    assert_ngrams(ngrams, loaded, parts["train"], text)
+    assert carry["models"] == [first, *ngrams]
+    assert seven["models"][1:] == ngrams
+    assert seven["models"][0]["context"] == 7
+    assert_figures(seven["models"][0], costs_in_windows(loaded, text, 7))
+    # Of a single block, whose standard error is none.
+    assert_figures(test["models"][0], costs_carried(loaded, parts["test"]))
+    assert test["models"][0]["standard_error"] is None
+    assert_ngrams(test["models"][1:], loaded, parts["train"], parts["test"])
+
+
+def test_a_file_for_a_run_of_a_text_is_read_as_it_is(place, tmp_path):
+    text = "the ramo\n\n  a RAMO\n"
+    (tmp_path / "more.txt").write_text(text, "utf-8")
+    (answer,) = answers(place, ["text", "--data", tmp_path / "more.txt", "--context=3"])
+    loaded, _ = parts_of(place / "text")
+    assert_figures(answer["models"][0], costs_in_windows(loaded, text, 3))
+
+
+@pytest.mark.parametrize("name", ["names", "text"])
+def test_the_table_is_the_json_rounded(name, place):
+    table, answer = side_by_side(place, [name], [name, "--json"])
+    assert (table.code, table.err) == (0, "")
+    answer = json.loads(answer.out)
+    title, _, head, *lines = table.out.removesuffix("\n").split("\n")
+    assert title == f"{name} after {answer['step']:,} steps, on validation"
+    assert head.split("  ")[-1].strip() == ("nats a name" if name == "names" else "perplexity")
+    labels = ["network"]
+    if name == "text":
+        labels = ["network, state carried", "network, windows of 256"]
+    labels += [f"{n}-gram model (Kneser-Ney)" for n in range(1, 6)]
+    for label, row, line in zip(labels, answer["models"], lines, strict=False):
+        assert line.startswith(label)
+        expected = [
+            f"{row['nats_per_character']:.4f} ± {row['standard_error']:.4f}",
+            f"{row['bits_per_character']:.4f}",
+            f"{row['perplexity']:.3f}",
+        ]
+        if name == "names":
+            expected += [f"{row['nats_per_piece']:.3f} ± {row['standard_error_per_piece']:.3f}"]
+        assert line.removeprefix(label).split() == " ".join(expected).split()
+    assert lines[len(labels)] == ""
+    first = answer["models"][0]
+    pieces = f"{first['num_pieces']:.0f} names, " if name == "names" else ""
+    assert lines[len(labels) + 1].startswith(f"{pieces}{first['num_characters']:,.0f} characters")
+    assert len(lines) == len(labels) + 2
+
+
+# Samples.
+
+
+def drawn_directly(loaded, train, num, seed):
+    """Names of the network, a bigram and a 5-gram model, and which of them ended by themselves."""
+    newline = loaded.vocab.newline
+    draw = jax.jit(lambda key, params: stream_names(key, params, loaded.model, newline, num, 50))
+    samples = jax.device_get(draw(jax.random.key(seed), loaded.params))
+    ids = loaded.vocab.encode("".join(f"{name}\n" for name in train))
+    model = fit_ngrams(ids, np.append(True, ids[:-1] == newline), loaded.vocab.size, 5)
+    generators = {order: np.random.default_rng([seed, order]) for order in (2, 5)}
+    ngrams = [draw_names(generators[n], model, newline, num, 50, n) for n in (2, 5)]
+    for ids, ended in [(samples.ids, samples.ended), *ngrams]:
+        yield [loaded.vocab.decode(row).rstrip("\n") for row in ids], ended
+
+
+def assert_close(row, expected):
+    for name, value in expected.items():
+        value = value if math.isfinite(value) else None
+        assert row[name] == (value if value is None else pytest.approx(value, rel=1e-9)), name
+    assert row.keys() - expected.keys() <= {"model", "order"}
+
+
+def test_samples_are_as_good_as_the_library_says(place):
+    loaded, parts = parts_of(place / "names")
+    cases = [("validation", 300, 7), ("test", 300, 0), ("validation", 3, 0)]
+    found = answers(
+        place,
+        ["names", "--samples=300", "--seed=7"],
+        ["names", "--samples=300", "--split=test"],
+        # Fewer than there are held-out names.
+        ["names", "--samples", "3", "--seed", "0"],
+        ["names"],
+    )
+    plain = found.pop()
+    assert "samples" not in plain
+    assert found[0]["models"] == found[2]["models"] == plain["models"]
+    for answer, (split, num, seed) in zip(found, cases, strict=True):
+        held_out, train = parts[split], parts["train"]
+        size = len(held_out)
+        samples = answer["samples"]
+        *models, real = samples.pop("models")
+        # So few that two sets of real names are as large.
+        assert samples == {
+            "num": num, "seed": seed, "max_length": 50, "num_held_out": size, "num_floor": size
+        }  # fmt: skip
+        assert [(row["model"], row.get("order")) for row in models] == [
+            ("network", None), ("ngram", 2), ("ngram", 5)
+        ]  # fmt: skip
+        lines = [f"{name}\n" for name in held_out]
+        drawn = drawn_directly(loaded, train, max(num, size), seed)
+        for row, (names, ended) in zip(models, drawn, strict=True):
+            expected = quality.describe_samples(names[:num], ended[:num], train, held_out)
+            written = [
+                name + "\n" * whole for name, whole in zip(names, ended.tolist(), strict=True)
+            ]
+            assert_close(row, expected | quality.divergences(written[:size], lines))
+        everything = [f"{name}\n" for name in [*train, *held_out]]
+        floor = quality.divergences(*quality.halves(np.random.default_rng(seed), everything, size))
+        assert real["model"] == "held-out"
+        assert_close(real, quality.describe_names(held_out, train) | floor)
+        assert real["novelty"] == 1
+
+
+def test_without_held_out_names_what_needs_them_is_left_out(place, tmp_path):
+    loaded, parts = parts_of(place / "wild")
+    by_default, chosen, table = side_by_side(
+        place,
+        ["wild", "--samples=40", "--json"],
+        ["names", "--samples=40", "--split=train", "--json"],
+        ["wild", "--samples=1"],
+    )
+    for result in by_default, chosen, table:
+        assert (result.code, result.err) == (0, ""), result.err
+    for result in by_default, chosen:
+        samples = json.loads(result.out, parse_constant=pytest.fail)["samples"]
+        assert samples["num_held_out"] == 0
+        assert "num_floor" not in samples
+        assert [row["model"] for row in samples["models"]] == ["network", "ngram", "ngram"]
+        for row in samples["models"]:
+            assert "hits" not in row
+            assert not any(name.startswith("divergence") for name in row)
+    samples = json.loads(by_default.out)["samples"]
+    drawn = drawn_directly(loaded, parts["train"], 40, 0)
+    for row, (names, ended) in zip(samples["models"], drawn, strict=True):
+        assert_close(row, quality.describe_samples(names, ended, parts["train"], []))
+    assert "\n1 sample of each model, seed 0\n" in table.out
+    assert "no held-out names, as this is what it learned from" in table.out
+    assert "divergence, bits" not in table.out
+    assert "held-out names among them" not in table.out
+
+
+def test_a_file_stands_for_held_out_names(place, tmp_path):
+    _, parts = parts_of(place / "names")
+    # Of training names, so many that no two sets of real names are as large.
+    many = parts["train"] * 3
+    (tmp_path / "many.txt").write_text("".join(f"{name}\n" for name in many), "utf-8")
+    answer, untrained = answers(
+        place,
+        ["names", "--samples=20", "--data", tmp_path / "many.txt"],
+        ["wild", "--which=0", "--samples=200", "--data=names.txt"],
+    )
+    samples = answer["samples"]
+    assert samples["num_held_out"] == len(many)
+    assert samples["num_floor"] == (len(parts["train"]) + len(many)) // 2
+    real = samples["models"][-1]
+    assert (real["novelty"], real["edit_distance"], real["edit_distance_of_novel"]) == (0, 0, None)
+    # One that knows nothing writes names that are cut: their n-grams have no end either.
+    loaded, (_, parts) = runs.load_run(place / "wild", "0"), parts_of(place / "wild")
+    (names, ended), *_ = drawn_directly(loaded, parts["train"], 200, 0)
+    row, lines = untrained["samples"]["models"][0], [f"{name}\n" for name in parts["train"]]
+    assert row["validity"] == ended.mean()
+    assert not ended[: len(lines)].all()
+    written = [name + "\n" * whole for name, whole in zip(names, ended.tolist(), strict=True)]
+    assert_close(
+        row,
+        quality.describe_samples(names, ended, parts["train"], parts["train"])
+        | quality.divergences(written[: len(lines)], lines),
+    )
+
+
+def test_the_table_of_samples_is_the_json_rounded(place):
+    table, answer = side_by_side(
+        place, ["names", "--samples=1200"], ["names", "--samples=1200", "--json"]
+    )
+    assert (table.code, table.err) == (0, "")
+    samples = json.loads(answer.out)["samples"]
+    *before, title, lines, _ = table.out.split("\n\n")
+    assert len(before) == 3
+    assert title == "1,200 samples of each model, seed 0"
+    head, *lines = lines.split("\n")
+    assert head.split() == ["network", "2-gram", "5-gram", "held-out"]
+    figures = [
+        "validity", "uniqueness", "novelty", "hits", "mean_length", "length_deviation",
+        "edit_distance", "edit_distance_of_novel",
+        *(f"divergence_{order}" for order in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    assert set(figures) == set(samples["models"][0]) - {"model"}
+    starts = [
+        "ended within 50", "distinct", "novel", "held-out names among", "length, mean",
+        "length, standard", "edits to the nearest training name", "the same, of the novel",
+        *(f"{order}-gram divergence, bits" for order in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    for line, start_, figure in zip(lines, starts, figures, strict=True):
+        assert line.startswith(start_)
+        values = [row.get(figure) for row in samples["models"]]
+        expected = [f"{value:.4f}" for value in values if value is not None]
+        assert line[36:].split() == expected
+        assert len(expected) == (3 if figure in ("validity", "hits") else 4)
+    size = samples["num_held_out"]
+    assert f"divergence of {size} samples from {size} held-out names" in table.out
+    assert f"random sets of {samples['num_floor']} real names" in table.out
+
+
+def test_what_samples_may_be(place):
+    cases = [
+        (["text", "--samples=10"], "--samples is for runs of names; text learned a text"),
+        (["names", "--samples=0"], "--samples: expected a number from 1 to 1,000,000, got 0"),
+        (["names", "--samples", "-3"], "--samples: expected a number from 1 to 1,000,000, got -3"),
+        (["names", "--samples=1000001"], "--samples: expected a number from 1 to 1,000,000"),
+        (["names", "--samples=abc"], "expected a whole number such as 1000, got 'abc'"),
+        (["names", "--samples=1.5"], "expected a whole number such as 1000, got '1.5'"),
+        (["names", "--samples=5", "--seed=-1"], "--seed: expected a number from 0 to"),
+        (["names", "--seed=1"], "--seed is of the draws for --samples, which is not given"),
+    ]
+    said = refused(place, *(command for command, _ in cases))
+    for (_, says), line in zip(cases, said, strict=True):
+        assert says in line
+
+
+# Checkpoints.
+
+
+def test_best_last_or_any_checkpoint(place):
+    folder = place / "names"
+    steps = [int(path.stem.split("-")[1]) for path in runs.find_checkpoints(folder)]
+    best, last = (runs.load_run(folder, which) for which in ("best", "last"))
+    # It learns its few names by heart, which validation does not like.
+    assert (best.step, last.step) == (best.tally.best_step, 2_000)
+    assert best.step < last.step
+    whiches = ["best", "last", *map(str, steps)]
+    found = answers(place, *(["names", "--which", which] for which in whiches))
+    assert [answer["step"] for answer in found] == [best.step, 2_000, *steps]
+    for which, answer in zip(whiches, found, strict=True):
+        loaded = runs.load_run(folder, which)
+        names = runs.read_part(folder, loaded.description, "validation")
+        assert_figures(answer["models"][0], costs_of_names(loaded, names))
+    losses = {answer["step"]: answer["models"][0]["nats_per_character"] for answer in found}
+    assert min(losses, key=losses.get) == best.step
+    assert losses[best.step] == pytest.approx(best.tally.best_loss, rel=2e-5)
+    (said,) = refused(place, ["names", "--which=7"])
+    assert f"names has no checkpoint of step 7; it has {', '.join(map(str, steps))}" in said
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_note(place, tmp_path):
+    folder = copied(place, "names", tmp_path)
+    *_, older, newest = runs.find_checkpoints(folder)
+    flip_byte(newest)
+    last, chosen = side_by_side(
+        tmp_path, ["names", "--which=last", "--json"], ["names", "--which=2000"]
+    )
+    assert last.code == 0
+    path = newest.relative_to(tmp_path)
+    assert last.err == f"evaluate.py: note: {path} cannot be used; using {older.name}\n"
+    assert json.loads(last.out)["step"] == int(older.stem.split("-")[1])
+    # But who asks for it by its number gets no other.
+    assert_one_line(chosen, "evaluate.py", code=2)
+    assert "damaged" in chosen.err
+
+
+# Refusals.
+
+
+def test_unknown_characters_are_all_named_up_to_ten(place, tmp_path):
+    (tmp_path / "few.txt").write_text("ram!o\nX\nñ!\n", "utf-8")
+    (tmp_path / "ten.txt").write_text("0123456789\n", "utf-8")
+    (tmp_path / "many.txt").write_text("a0123456789!\nra mo\n", "utf-8")
+    few, ten, many, of_text = refused(
+        place,
+        ["names", "--data", tmp_path / "few.txt"],
+        ["names", "--data", tmp_path / "ten.txt"],
+        ["names", "--data", tmp_path / "many.txt"],
+        ["text", "--data", tmp_path / "many.txt"],
+    )
+    says = "has characters that the run does not know: "
+    assert few.endswith(f"few.txt {says}'!' 'x' 'ñ'\n")
+    digits = " ".join(f"'{i}'" for i in range(10))
+    assert ten.endswith(f"ten.txt {says}{digits}\n")
+    assert many.endswith(f"many.txt {says}' ' '!' {' '.join(digits.split()[:8])} and 2 more\n")
+    assert of_text.endswith(f"many.txt {says}'!' {' '.join(digits.split()[:9])} and 1 more\n")
+
+
+def test_what_a_context_may_be(place):
+    bad = ["0", "-1", "100001", "1.5", "best", "", "٣", "²"]
+    said = refused(place, *(["text", f"--context={value}"] for value in bad))
+    for value, line in zip(bad, said, strict=True):
+        assert "expected carry or a number of characters from 1 to 100,000" in line
+        assert line.endswith(f"got {value!r}\n")
+    for line in refused(place, ["names", "--context=carry"], ["names", "--context=7"]):
+        assert "--context is for runs of a text; names learned names" in line
+
+
+def test_what_is_not_there_or_not_as_it_was_is_refused_in_one_line(place, tmp_path):
+    changed = copied(place, "names", tmp_path)
+    (changed / "validation.txt").write_bytes((changed / "validation.txt").read_bytes() + b"ra\n")
+    (changed / "test.txt").unlink()
+    (tmp_path / "bytes.txt").write_bytes(b"ra\xff")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "no run").mkdir()
+    cases = [
+        (["wild", "--split=validation"], "wild has no validation part; it has train"),
+        (["missing"], "missing is not a folder"),
+        ([tmp_path / "no run"], "no run is not a run: it has no checkpoint"),
+        ([changed], "validation.txt was changed after training"),
+        ([changed, "--split=test"], "test.txt: No such file"),
+        (["names", "--data=missing.txt"], "missing.txt: No such file"),
+        (["names", "--data", tmp_path / "bytes.txt"], "bytes.txt is not UTF-8 text"),
+        (["names", "--data", tmp_path / "empty.txt"], "empty.txt holds no names"),
+        (["text", "--data", tmp_path / "empty.txt"], "empty.txt is empty"),
+        (["names", "--data=names.txt", "--split=test"], "--split and --data exclude each other"),
+        (["names", "--split=all"], "invalid choice: 'all'"),
+        (["names", "--which=first"], "expected best, last or a number of steps, got 'first'"),
+        (["names", "--splt=test"], "did you mean --split?"),
+        ([], "required: RUN"),
+    ]
+    said = refused(place, *(command for command, _ in cases))
+    for (_, says), line in zip(cases, said, strict=True):
+        assert says in line
+    # Nothing was written anywhere.
+    assert sorted(os.listdir(tmp_path / "no run")) == []

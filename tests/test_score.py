@@ -1,0 +1,611 @@
+"""What strings are worth to a model, and scripts/score.py from end to end."""
+
+import io
+import json
+import math
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache, partial
+from itertools import pairwise, product
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from test_scripts import (
+    ENVIRONMENT,
+    SCRIPTS,
+    TERMINAL,
+    assert_one_line,
+    compile_once,
+    finish,
+    flip_byte,
+    lines,
+    start,
+)
+
+from dinojax import devices, evaluate, runs
+from dinojax.batches import Batch, pad_names
+from dinojax.cells import gru, lstm, vanilla
+from dinojax.loss import mean_cross_entropy
+from dinojax.model import char_model
+from dinojax.sample import sample_names, stream_names
+from dinojax.score import log_probability, share_below
+from dinojax.vocab import Vocab, build_vocab
+
+__all__ = ["compile_once"]
+
+NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
+VOCAB = build_vocab(NAMES)
+SMALL = Vocab("\nab")
+
+
+@cache
+def make_model(vocab_size, dtype="float32"):
+    cells = [gru(vocab_size, 6, dtype), lstm(6, 5, dtype)]
+    # Dropout is for training alone.
+    return char_model(cells, vocab_size, dtype, dropout=0.5)
+
+
+@cache
+def make_small_model():
+    return char_model([vanilla(SMALL.size, 6)], SMALL.size)
+
+
+def make_params(model, seed=0):
+    """Parameters large enough that a state matters to all that follows."""
+    return jax.tree.map(lambda x: 2 * x + 0.1, model.init(jax.random.key(seed)))
+
+
+@cache
+def compiled_step(model):
+    return jax.jit(model.step)
+
+
+@cache
+def compiled(model):
+    return jax.jit(partial(log_probability, model=model))
+
+
+def score_all(params, model, examples):
+    return np.asarray(compiled(model)(params, examples=examples), float)
+
+
+def slow(params, model, ids):
+    """The log-probability of each character, one step of the model at a time."""
+    step, state, previous = compiled_step(model), model.initial_state(()), model.vocab_size
+    found = []
+    for target in map(int, ids):
+        state, logits = step(params, state, previous)
+        logits = np.asarray(logits, float)
+        largest = logits.max()
+        found.append(logits[target] - largest - math.log(np.exp(logits - largest).sum()))
+        previous = target
+    return np.array(found)
+
+
+# In the library.
+
+
+def test_log_probabilities_are_those_of_single_steps(x64):
+    model = make_model(VOCAB.size, "float64")
+    params, examples = make_params(model), pad_names(NAMES, VOCAB)
+    each = score_all(params, model, examples)
+    assert each.shape == examples.weights.shape
+    for name, column in zip(NAMES, each.T, strict=True):
+        expected = slow(params, model, [*VOCAB.encode(name), VOCAB.newline])
+        np.testing.assert_allclose(column[: len(name) + 1], expected, rtol=0, atol=1e-12)
+        assert not column[len(name) + 1 :].any()
+
+
+def test_one_string_and_a_batch_are_the_same_code():
+    model, examples = make_model(VOCAB.size), pad_names(NAMES, VOCAB)
+    params = make_params(model)
+    each = score_all(params, model, examples)
+    for i in range(len(NAMES)):
+        alone = score_all(params, model, Batch(*(field[:, i] for field in examples)))
+        np.testing.assert_allclose(alone, each[:, i], rtol=1e-5, atol=1e-6)
+
+
+def test_weights_weigh():
+    model, examples = make_model(VOCAB.size), pad_names(NAMES, VOCAB)
+    params = make_params(model)
+    half = score_all(params, model, examples._replace(weights=examples.weights / 2))
+    np.testing.assert_allclose(half, score_all(params, model, examples) / 2, rtol=1e-6)
+
+
+def test_a_model_knows_how_probable_what_it_writes_is():
+    model = make_small_model()
+    params = make_params(model)
+    # Of 9 characters at most: some are cut.
+    sizes = {"newline": SMALL.newline, "num": 300, "max_length": 9}
+    write = jax.jit(partial(sample_names, model=model, **sizes))
+    samples = jax.device_get(write(jax.random.key(0), params))
+    assert 20 < samples.ended.sum() < 300
+    names = [
+        SMALL.decode(ids[:length])
+        for ids, length, ended in zip(samples.ids, samples.lengths, samples.ended, strict=True)
+        if ended
+    ]
+    totals = score_all(params, model, pad_names(names, SMALL)).sum(axis=0)
+    expected = samples.log_probabilities[samples.ended]
+    np.testing.assert_allclose(totals, expected, rtol=0, atol=1e-5)
+
+
+def test_the_probabilities_of_all_strings_sum_to_one():
+    """Of those that end by a length, and of being cut there."""
+    model = make_small_model()
+    params = make_params(model)
+
+    names = ["".join(letters) for length in range(8) for letters in product("ab", repeat=length)]
+    whole = pad_names(names, SMALL)
+    # The same without their newlines.
+    weights = np.where(whole.targets == SMALL.newline, 0, whole.weights)
+    ended, begun = (
+        np.exp(score_all(params, model, whole._replace(weights=x)).sum(axis=0))
+        for x in (whole.weights, weights)
+    )
+    lengths = np.array(list(map(len, names)))
+    for length in range(7):
+        total, cut = ended[lengths <= length].sum(), begun[lengths == length + 1].sum()
+        assert 0.01 < total < 1
+        assert cut > 0.01
+        assert total + cut == pytest.approx(1, abs=1e-5)
+
+
+def test_the_gradient_is_that_of_the_mean_loss(x64):
+    model, examples = make_model(VOCAB.size, "float64"), pad_names(NAMES, VOCAB)
+    params = make_params(model)
+
+    def mean(params):
+        return -log_probability(params, model, examples).sum() / float(examples.weights.sum())
+
+    def loss(params):
+        inputs, targets, weights = map(jnp.asarray, examples)
+        _, logits = model.unroll(params, model.initial_state((len(NAMES),)), inputs)
+        return mean_cross_entropy(logits, targets, weights)
+
+    value, gradient = jax.jit(jax.value_and_grad(mean))(params)
+    expected_value, expected = jax.jit(jax.value_and_grad(loss))(params)
+    assert float(value) == pytest.approx(float(expected_value), rel=1e-12)
+    assert any(np.abs(x).max() > 1e-3 for x in jax.tree.leaves(gradient))
+    for ours, theirs in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-14)
+    check_grads(jax.jit(mean), (params,), order=1, modes=["rev"])
+
+
+def test_one_compilation_for_all_parameters():
+    model, examples = make_model(VOCAB.size), pad_names(NAMES, VOCAB)
+    traces = []
+
+    @jax.jit
+    def total(params):
+        traces.append(None)
+        return log_probability(params, model, examples).sum()
+
+    assert len({float(total(make_params(model, seed))) for seed in range(3)}) == 3
+    assert len(traces) == 1
+
+
+def test_shares_below_by_counting():
+    generator = np.random.default_rng(0)
+    samples, values = generator.integers(0, 20, 101), np.arange(-1, 22)
+    expected = [
+        sum(1.0 if sample < value else 0.5 * (sample == value) for sample in samples) / 101
+        for value in values
+    ]
+    actual = share_below(values, samples)
+    np.testing.assert_allclose(actual, expected, rtol=1e-15)
+    assert {0.0, 1.0} < set(actual.tolist())
+    # Of the same law as the samples, they are uniform: the mean is a half just so.
+    assert share_below(samples, samples).mean() == pytest.approx(0.5, rel=1e-14)
+
+
+# The script.
+
+# As in this process: it compiles in a third of the time.
+FLAGS = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
+ODD_NAMES = [
+    "áda",
+    "щит",
+    "x\u0301a",
+    "日本語",
+    "a\u2028b",
+    "zoë",
+    "\U0001f995é",
+    "e\x1b[1mx",
+    "a\tb",
+]
+POEM = "Forsooth this maketh no sense\nÁnd yet it rhymes\x1b\n\nx\u0301" * 30
+FIGURES = [
+    "name", "log_probability", "bits_per_character", "rank", "in_training_data", "nearest",
+    "distance",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run of odd names, which it learns by heart, and one of a text."""
+    folder = tmp_path_factory.mktemp("score")
+    (folder / "odd.txt").write_text("\n".join(ODD_NAMES) + "\n", "utf-8")
+    (folder / "poem.txt").write_text(POEM, "utf-8")
+    small = "--hidden-size=12", "--learning-rate=0.03"
+    trainings = {
+        "names": ("--data=odd.txt", "--steps=1000", *small),
+        "text": ("text", "--data=poem.txt", "--steps=40", "--batch-size=4", "--window=16", *small),
+    }
+    processes = [
+        start("train.py", *arguments, f"--out={name}", cwd=folder, **FLAGS)
+        for name, arguments in trainings.items()
+    ]
+    for process in processes:
+        result = finish(process)
+        assert (result.code, result.err) == (0, ""), result.err
+    return folder
+
+
+class Output(io.TextIOWrapper):
+    """Standard output as a file in UTF-8, or as a terminal."""
+
+    def __init__(self, is_terminal):
+        super().__init__(io.BytesIO(), "utf-8", newline="")
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode()
+
+
+def score(place, *arguments, terminal=False, **environment):
+    """What the script says, in this process, which saves it the start."""
+    out, err = Output(terminal), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        patch.chdir(place)
+        patch.setattr(sys, "argv", [str(SCRIPTS / "score.py"), *map(str, arguments)])
+        # JAX has started.
+        patch.setattr(devices, "start_jax", lambda: None)
+        patch.delenv("NO_COLOR", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            code = runpy.run_path(str(SCRIPTS / "score.py"))["main"]()
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(code=code, out=out.text(), err=err.getvalue())
+
+
+def refused(place, *arguments):
+    """What is said, in one line, of bad input."""
+    result = score(place, *arguments)
+    assert_one_line(result, "score.py", code=2)
+    assert result.out == ""
+    return result.err
+
+
+def rows_of(result):
+    assert (result.code, result.err) == (0, ""), result.err
+    return [json.loads(line, parse_constant=pytest.fail) for line in lines(result.out)]
+
+
+def load(place, name):
+    return runs.load_run(place / name)
+
+
+def costs(loaded, names):
+    """Minus the log-probability of each name and its newline in nats."""
+    return evaluate.column_evaluation(loaded.model, pad_names(names, loaded.vocab))(
+        loaded.params
+    ).nats
+
+
+@pytest.fixture(scope="module")
+def drawn(place):
+    """The 10,000 names of seed 3: what they are, where they ended, and what they are worth."""
+    loaded = load(place, "names")
+    write = jax.jit(
+        lambda key: stream_names(
+            key, loaded.params, loaded.model, loaded.vocab.newline, 10_000, 1_000
+        )
+    )
+    samples = jax.device_get(write(jax.random.key(3)))
+    names = [
+        loaded.vocab.decode(ids[:n]) for ids, n in zip(samples.ids, samples.lengths, strict=True)
+    ]
+    return list(zip(names, samples.ended, samples.log_probabilities.tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def answers(place):
+    """What processes print: of names, --json; the same in a terminal, with colours; of a text."""
+    # As a person may write them; one that it has not learned, twice.
+    names = ["ZOË", " a\u0301da ", "X\u0301A", "\U0001f995é", "E\x1b[1mX", "zab", "щи", "zab"]
+    command = "names", "--characters", "--seed=3", "--names", *names
+    processes = [start("score.py", "--json", *command, cwd=place, **FLAGS)]
+    terminal = [sys.executable, "-c", TERMINAL, sys.executable, str(SCRIPTS / "score.py"), *command]
+    processes.append(
+        subprocess.Popen(
+            terminal,
+            cwd=place,
+            env={name: x for name, x in ENVIRONMENT.items() if name != "NO_COLOR"} | FLAGS,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    )
+    as_json, in_terminal = map(finish, processes)
+    text = start(
+        "score.py", "text", "--file=poem.txt", "--json", "--characters", cwd=place, **FLAGS
+    )
+    assert in_terminal.code == 0
+    return SimpleNamespace(
+        rows=rows_of(as_json),
+        terminal=in_terminal.out.replace("\r\n", "\n"),
+        command=command,
+        text=rows_of(finish(text)),
+    )
+
+
+def test_names_are_worth_what_the_library_says(place, answers, drawn):
+    loaded = load(place, "names")
+    names = [row["name"] for row in answers.rows]
+    expected = ["zoë", "áda", "x\u0301a", "\U0001f995é", "e\x1b[1mx", "zab", "щи", "zab"]
+    assert names == expected
+    for row, nats in zip(answers.rows, costs(loaded, names), strict=True):
+        assert list(row) == [*FIGURES, "bits"]
+        bits = nats / math.log(2)
+        assert row["log_probability"] == pytest.approx(-nats, rel=2e-5)
+        assert row["bits_per_character"] == pytest.approx(bits / (len(row["name"]) + 1), rel=2e-5)
+        ids = [*loaded.vocab.encode(row["name"]), loaded.vocab.newline]
+        each = -slow(loaded.params, loaded.model, ids) / math.log(2)
+        np.testing.assert_allclose(row["bits"], each, rtol=1e-4, atol=1e-5)
+        assert row["in_training_data"] == (row["name"] in ODD_NAMES)
+    assert answers.rows[5] == answers.rows[7]
+    nearest = [(row["nearest"], row["distance"]) for row in answers.rows]
+    assert nearest[:5] == [(name, 0) for name in names[:5]]
+    # As near to "zab" are "zoë" and "a\tb", which follow in the file.
+    assert nearest[5:7] == [("a\u2028b", 2), ("щит", 1)]
+    # Names that are drawn again and again tie with themselves, all others do not.
+    for row in answers.rows:
+        ties = sum(ended and name == row["name"] for name, ended, _ in drawn)
+        below = sum(
+            total < row["log_probability"]
+            for name, ended, total in drawn
+            if not (ended and name == row["name"])
+        )
+        assert row["rank"] == pytest.approx((below + ties / 2) / 10_000, abs=3e-4)
+    assert sum(name == "zoë" for name, *_ in drawn) > 200
+    assert 0.9 > answers.rows[0]["rank"] > answers.rows[5]["rank"]
+
+
+def test_the_table_is_the_json_rounded(place, answers):
+    table, *_ = answers.terminal.split("\n\nbits  ")
+    title, blank, head, *body, _, _, _ = table.split("\n")
+    assert title == f"names after {load(place, 'names').step:,} steps"
+    assert blank == ""
+    assert head.split("  ")[-1] == "nearest (edits)"
+    for row, line in zip(answers.rows, body, strict=True):
+        name = row["name"].replace("\x1b", "\\x1b")
+        assert line.startswith(name)
+        expected = [
+            f"{row['log_probability']:.3f}",
+            f"{row['bits_per_character']:.4f}",
+            f"{row['rank']:.2%}",
+            "yes" if row["in_training_data"] else "no",
+        ]
+        nearest = row["nearest"].replace("\x1b", "\\x1b")
+        assert line.removeprefix(name).split(maxsplit=4) == [
+            *expected,
+            f"{nearest} ({row['distance']})",
+        ]
+    # All columns stand below each other: by what a terminal shows, not by code points.
+    ends = [line.index("%") for line in body]
+    shown = {"zoë": 3, "x\u0301a": 2, "\U0001f995é": 3, "e\x1b[1mx": 9}
+    for row, end in zip(answers.rows, ends, strict=True):
+        missing = shown.get(row["name"], len(row["name"])) - len(
+            row["name"].replace("\x1b", "\\x1b")
+        )
+        assert end + missing == head.index("rank") + 3
+
+
+def luminance(colour):
+    """Of one of the 256 colours' cube, from 0 to 1 (WCAG 2)."""
+    digits = (colour - 16) // 36, (colour - 16) // 6 % 6, (colour - 16) % 6
+    levels = [[0, 95, 135, 175, 215, 255][digit] / 255 for digit in digits]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels]
+    return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_colours_in_a_terminal(answers):
+    scale, *body = answers.terminal.split("\n\nbits  ")[1].rstrip("\n").split("\n")
+    cell = re.compile(r"\x1b\[48;5;(\d+);38;5;(\d+)m([^\x1b]+)\x1b\[0m")
+    legend = cell.findall(scale)
+    assert [text.strip() for *_, text in legend] == ["0", "1", "2", "3", "4", "5", "6+"]
+    colours = [int(background) for background, *_ in legend]
+    lights = list(map(luminance, colours))
+    # Lightness alone tells the order, whatever colours an eye sees, and the ink can be read.
+    assert all(b > a + 0.02 for a, b in pairwise(lights))
+    inks = {}
+    for (_, ink, _), light in zip(legend, lights, strict=True):
+        dark, bright = sorted([light, luminance(int(ink))])
+        assert (bright + 0.05) / (dark + 0.05) > 4.5
+        inks[len(inks)] = ink
+    assert body.pop(0) == ""
+    assert len(body) == len(answers.rows)
+    used = set()
+    for row, line in zip(answers.rows, body, strict=True):
+        found = cell.findall(line)
+        # Nothing else is there, and nothing of a name steers the terminal.
+        assert "\x1b" not in cell.sub("", line)
+        assert cell.sub("", line) == ""
+        shown = [
+            {"\x1b": "\\x1b", "\n": "\\n", "\u0301": "◌\u0301"}.get(c, c)
+            for c in f"{row['name']}\n"
+        ]
+        assert [text for *_, text in found] == shown
+        levels = [min(int(bits), 6) for bits in row["bits"]]
+        assert [int(background) for background, *_ in found] == [colours[i] for i in levels]
+        assert [ink for _, ink, _ in found] == [inks[i] for i in levels]
+        used.update(levels)
+    assert len(used) > 3
+
+
+def test_numbers_elsewhere_and_where_colours_are_not_wanted(place, answers):
+    plain = score(place, *answers.command)
+    assert (plain.code, plain.err) == (0, "")
+    assert "\x1b" not in plain.out
+    body = plain.out.removesuffix("\n").split("bits of each character\n\n")[1].split("\n")
+    for row, line in zip(answers.rows, body, strict=True):
+        marks = {"\x1b": "\\x1b", "\n": "\\n", "\u0301": "◌\u0301"}
+        expected = [marks.get(c, c) for c in f"{row['name']}\n"]
+        found = [cell.split(" ") for cell in line.split("  ")]
+        assert [text for text, _ in found] == expected
+        np.testing.assert_allclose([float(x) for _, x in found], row["bits"], atol=6e-3)
+    of_text = "text", "--file=poem.txt", "--characters"
+    expected = score(place, *of_text)
+    assert "\x1b" not in expected.out
+    assert score(place, *of_text, terminal=True, NO_COLOR="1") == expected
+    # An empty one does not count.
+    assert "\x1b[48;5;" in score(place, *of_text, terminal=True, NO_COLOR="").out
+    assert "\x1b[48;5;" in score(place, *of_text, terminal=True).out
+
+
+def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, monkeypatch, tmp_path):
+    content = "\ufeffZOË\r\n\r\n  a\u0301da\t\r\nX\u0301A\n\U0001f995é\nE\x1b[1mX\nzab\nЩИ\nzab"
+    (tmp_path / "some.txt").write_text(content, "utf-8", newline="")
+    # A few names at a time.
+    monkeypatch.setattr(evaluate, "CHARACTERS_AT_ONCE", 25)
+    command = "names", "--file", tmp_path / "some.txt", "--json", "--seed=3"
+    rows = rows_of(score(place, *command))
+    for row, expected in zip(rows, answers.rows, strict=True):
+        assert list(row) == FIGURES
+        assert row == {
+            name: pytest.approx(expected[name], rel=1e-4, abs=3e-4)
+            if isinstance(expected[name], float)
+            else expected[name]
+            for name in FIGURES
+        }
+
+
+def test_the_seed_decides_which_names_are_drawn(place, answers):
+    command = "names", "--json", "--names", "zoë"
+    default, one = (rows_of(score(place, *command, *flag))[0] for flag in ([], ["--seed=1"]))
+    assert len({default["rank"], one["rank"], answers.rows[0]["rank"]}) == 3
+    # Of shares of 10,000, standard deviations of up to a half percent each.
+    assert abs(one["rank"] - default["rank"]) < 0.03
+    assert one["log_probability"] == default["log_probability"]
+
+
+def text_nats(loaded):
+    ids = jnp.asarray(loaded.vocab.encode(POEM))
+    read = jax.jit(lambda params: evaluate.nats_carried(params, loaded.model, ids))
+    return np.asarray(read(loaded.params), float)
+
+
+def test_best_last_or_any_checkpoint(place, tmp_path):
+    shutil.copytree(place / "text", tmp_path / "text")
+    command = "text", "--json", f"--file={place / 'poem.txt'}"
+    *_, older, newest = runs.find_checkpoints(tmp_path / "text")
+    step = str(int(older.stem.split("-")[1]))
+    totals = [text_nats(runs.load_run(place / "text", each)).sum() for each in (step, "last")]
+    assert totals[0] > 1.001 * totals[1]
+    for which, total in zip((step, "last"), totals, strict=True):
+        (row,) = rows_of(score(place, *command, f"--which={which}"))
+        assert row["nats"] == pytest.approx(total, rel=2e-5)
+    flip_byte(newest)
+    result = score(tmp_path, *command, "--which=last")
+    path = newest.relative_to(tmp_path)
+    assert result.err == f"score.py: note: {path} cannot be used; using {older.name}\n"
+    assert json.loads(result.out)["nats"] == pytest.approx(totals[0], rel=2e-5)
+
+
+def test_a_text_costs_what_the_library_says(place, answers):
+    loaded, (row,) = load(place, "text"), answers.text
+    nats = text_nats(loaded)
+    figures = evaluate.summarize(evaluate.in_blocks(nats))
+    assert row.pop("file") == "poem.txt"
+    np.testing.assert_allclose(row.pop("bits"), nats / math.log(2), rtol=1e-4, atol=1e-5)
+    names = "nats_per_character", "bits_per_character", "perplexity"
+    expected = {"num_characters": len(POEM), "nats": nats.sum()}
+    expected |= {name: figures[name] for name in names}
+    assert row == pytest.approx(expected, rel=2e-5)
+    result = score(place, "text", "--file=poem.txt", "--characters")
+    title, _, first, second, *_ = result.out.split("\n")
+    assert title == f"text after {loaded.step} steps"
+    assert first == f"poem.txt: {len(POEM):,} characters, {row['nats']:,.2f} nats"
+    assert second == (
+        f"{row['nats_per_character']:.4f} nats and {row['bits_per_character']:.4f} bits a "
+        f"character, perplexity {row['perplexity']:.3f}"
+    )
+    body = result.out.split("bits of each character\n\n")[1].removesuffix("\n").split("\n")
+    marks = {"\x1b": "\\x1b", "\n": "\\n", "\u0301": "◌\u0301"}
+    shown = ["".join(re.findall(r"(\S+| ) \d+\.\d\d(?:  |$)", line)) for line in body]
+    written = "".join(marks.get(c, c) + ("\n" if c == "\n" else "") for c in POEM)
+    assert shown == written.split("\n")
+
+
+def test_a_perplexity_past_all_numbers_is_null_in_json():
+    in_json = runpy.run_path(str(SCRIPTS / "score.py"))["in_json"]
+    assert in_json({"perplexity": math.inf, "nats": 1.5}) == '{"perplexity": null, "nats": 1.5}'
+
+
+def test_bad_input_is_one_line(place, tmp_path):
+    files = {
+        "empty.txt": "", "blank.txt": "\n \r\n", "odd.txt": "zoë\náda!\n", "long.txt": "a" * 1001
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    (tmp_path / "bytes.txt").write_bytes(b"zo\xff")
+    (tmp_path / "no run").mkdir()
+    unknown = "'!' at position 3 is not in the vocabulary"
+    cases = [
+        (["names"], "nothing to score: give --names NAME.. or --file FILE"),
+        (["names", "--names", "zoë", "--file=odd.txt"], "--names and --file exclude each other"),
+        (["names", "--names"], "--names: expected at least one argument"),
+        (["names", "--names", "zoë", ""], "--names: number 2 is empty; expected a name"),
+        (["names", "--names", " \t "], "--names: number 1 is empty"),
+        (["names", "--names", "zoë", "ÁDA!"], f"error: 'áda!': {unknown}"),
+        (["names", "--names", "zo\udcff"], "'zo\\udcff': '\\udcff' at position 2 is not in"),
+        (["names", "--names", "zoë\náda"], "a name holds no newline"),
+        (["names", "--names", "a" * 1001], "number 1 has 1,001 characters; names may have up to"),
+        (["names", "--file", tmp_path / "odd.txt"], f"error: 'áda!': {unknown}"),
+        (["names", "--file", tmp_path / "empty.txt"], "empty.txt holds no names"),
+        (["names", "--file", tmp_path / "blank.txt"], "blank.txt holds no names"),
+        (["names", "--file", tmp_path / "long.txt"], "long.txt, line 1: a name of 1,001"),
+        (["names", "--file", tmp_path / "bytes.txt"], "bytes.txt is not UTF-8 text"),
+        (["names", "--file=missing.txt"], "missing.txt: No such file"),
+        (["names", "--names", "zoë", "--seed=-1"], "--seed"),
+        (["names", "--names", "zoë", f"--seed={2**32}"], "--seed"),
+        (["names", "--names", "zoë", "--which=first"], "expected best, last or a number of steps"),
+        (["names", "--names", "zoë", "--which=7"], "has no checkpoint of step 7"),
+        (["names", "--name", "zoë"], "did you mean --names?"),
+        (["missing", "--names", "zoë"], "missing is not a folder"),
+        ([tmp_path / "no run", "--names", "zoë"], "no run is not a run"),
+        (["--file=odd.txt"], "required: RUN"),
+        (["text", "--names", "And"], "--names is for runs of names; text learned a text"),
+        (["text", "--file=poem.txt", "--seed=1"], "--seed is for runs of names; text learned"),
+        (["text", "--file", tmp_path / "empty.txt"], "empty.txt is empty; expected a text"),
+        (["text", "--file", tmp_path / "odd.txt"], "odd.txt: 'z' at position 0 is not in the"),
+    ]
+    for command, says in cases:
+        assert says in refused(place, *command), command
+
+
+def test_what_it_learned_from_must_be_as_it_was(place, tmp_path):
+    shutil.copytree(place / "names", tmp_path / "names")
+    (tmp_path / "names" / "train.txt").write_text("rex\n")
+    said = refused(tmp_path, "names", "--names", "zoë")
+    assert "train.txt was changed after training" in said
