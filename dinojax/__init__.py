@@ -1,9 +1,10 @@
 """dinojax: a character-level language-model lab in pure functional JAX.
 
 Read the modules in this order; each imports only from those before it:
-`vocab`, `data`, `batches`, `config`, `cells`, `recurrence`, `model`, `loss`, `train`, `sample`,
-`evaluate`, `checkpoint`, `runs`. `devices` and `command_line` serve the scripts and import nothing
-of ours.
+`vocab`, `data`, `batches`, `config`, `ngram`, `distances`, `cells`, `recurrence`, `model`, `loss`,
+`train`, `controls`, `sample`, `search`, `score`, `evaluate`, `quality`, `checkpoint`, `metrics`,
+`runs`, `trainer`, `plots`. `devices` and `command_line` serve the scripts and import nothing of
+ours.
 """
 
 __version__ = "0.1.0"

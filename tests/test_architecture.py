@@ -9,13 +9,14 @@ import sys
 import pytest
 
 import dinojax
-from dinojax import cells, data, evaluate, loss, model, recurrence, sample, train
+from dinojax import cells, controls, data, evaluate, loss, model, recurrence, sample, search, train
 
 from conftest import ROOT
 
 READING_ORDER = [
-    "vocab", "data", "batches", "config", "cells", "recurrence", "model", "loss", "train", "sample",
-    "evaluate", "checkpoint", "runs",
+    "vocab", "data", "batches", "config", "ngram", "distances", "cells", "recurrence", "model",
+    "loss", "train", "controls", "sample", "search", "score", "evaluate", "quality", "checkpoint",
+    "metrics", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
 
@@ -49,7 +50,9 @@ def test_modules_apart_import_nothing_of_ours(module):
     assert not list(imports_of(module))
 
 
-@pytest.mark.parametrize("module", ["vocab", "data", "batches", "config", *APART])
+@pytest.mark.parametrize(
+    "module", ["vocab", "data", "batches", "config", "ngram", "distances", *APART]
+)
 def test_reading_arguments_and_names_does_not_wait_for_jax(module):
     code = f"import sys, dinojax.{module}; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -68,7 +71,7 @@ def test_importing_the_library_changes_no_setting():
 
 
 def public_functions():
-    for module in (cells, data, evaluate, loss, model, recurrence, sample, train):
+    for module in (cells, controls, data, evaluate, loss, model, recurrence, sample, search, train):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
                 yield pytest.param(function, id=f"{module.__name__}.{name}")

@@ -5,10 +5,12 @@ import shlex
 import subprocess
 import sys
 
+import pytest
 from test_architecture import READING_ORDER
 
 from conftest import ROOT, USERS_ENVIRONMENT
 
+ENVIRONMENT = dict(USERS_ENVIRONMENT)
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -19,13 +21,23 @@ def blocks(language):
 def run(arguments, folder):
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, check=True, capture_output=True, text=True,
-        timeout=300, env=USERS_ENVIRONMENT,
+        timeout=300, env=ENVIRONMENT,
     ).stdout  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def compile_once(tmp_path_factory):
+    """Let all commands share what XLA compiled."""
+    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "compiled")
+    ENVIRONMENT["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def test_commands(tmp_path):
     for name in ("scripts", "data", "tests", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
+    # Stand-ins for what is not in the repository.
+    for name in ("tinyshakespeare.txt", "names.txt"):
+        (tmp_path / name).symlink_to(ROOT / "data" / "dinos.txt")
     run(["scripts/train.py", "--steps", "2000"], tmp_path)
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     set_up = [line for line in commands if line.startswith("python3 -m venv .venv && ")]
@@ -35,10 +47,12 @@ def test_commands(tmp_path):
             continue
         python, *arguments = shlex.split(line)
         assert python == ".venv/bin/python"
+        if "50000" in arguments:
+            arguments[arguments.index("50000")] = "5000"
         if arguments[0] == "scripts/bench.py":
             arguments += ["--tiny", "--rounds", "1"]
-        if arguments[1:2] in (["names"], ["text"]):
-            arguments += ["--epochs", "1"]
+        if arguments[1:2] in (["names"], ["text"], ["text-best"]):
+            arguments += ["--epochs", "1", "--hidden-size", "16"]
         assert run(arguments, tmp_path)
 
 
