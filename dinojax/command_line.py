@@ -35,6 +35,16 @@ class Parser(argparse.ArgumentParser):
             formatter_class=HelpFormatter,
         )
 
+    def add_which(self) -> None:
+        """Add the argument that chooses a checkpoint of a run."""
+        self.add_argument(
+            "--which",
+            metavar="STEP",
+            type=which_checkpoint,
+            default="best",
+            help="checkpoint: best (by validation loss), last, or a number of steps",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
         self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")

@@ -19,7 +19,7 @@ from dinojax.batches import Dataset, cut_text, packed, pad_names, padded, window
 from dinojax.cells import Params
 from dinojax.evaluate import Costs, column_evaluation, summarize
 from dinojax.loss import mean_cross_entropy, summed_cross_entropy
-from dinojax.metrics import append_metrics, rewind_metrics
+from dinojax.metrics import append_metrics, read_metrics, rewind_metrics
 from dinojax.model import CharModel
 from dinojax.train import (
     Progress,
@@ -197,9 +197,10 @@ def work(
     config = description.config
     log_every = max(1, config.evaluate_every // LINES_PER_VALIDATION)
     stops = [log_every, config.evaluate_every, *([save_every] if save_every else [])]
-    lines = [line for line in rewind_metrics(folder, int(state.step)) if "event" not in line]
+    lines = [line for line in read_metrics(folder) if "event" not in line]
     characters, seconds = (lines[-1][name] if lines else 0 for name in ("characters", "seconds"))
     started = saved = since_line = time.monotonic()
+    saved_step = -1
     # Those before a resume took none of this time.
     untimed = tally.characters
 
@@ -252,7 +253,7 @@ def work(
                 is_due = step % save_every == 0
             if is_due or validation_loss is not None:
                 runs.save_checkpoint(folder, state, description, tally, keep)
-                saved = time.monotonic()
+                saved, saved_step = time.monotonic(), step
             # The exercise's average is of the last thousand steps or so, too many for others.
             loss = state.smoothed_loss if config.loss == "summed" else progress.losses.mean()
             yield Report(
@@ -266,7 +267,8 @@ def work(
             )
     finally:
         # Whatever ended the loop, if only that nobody reads what the caller prints any more.
-        runs.save_checkpoint(folder, state, description, tally, keep)
+        if int(state.step) != saved_step:
+            runs.save_checkpoint(folder, state, description, tally, keep)
 
 
 def _count(tally: runs.Tally, progress: Progress, config: Any) -> runs.Tally:

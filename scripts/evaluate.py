@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.command_line import Parser, path, run, say_damaged, which_checkpoint, whole_number
+from dinojax.command_line import Parser, path, run, say_damaged, whole_number
 from dinojax.config import check_range
 from dinojax.devices import start_jax
 
@@ -65,13 +65,7 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         help="for a run of a text: carry, its state carried from beginning to end, or windows of N "
         "characters, each from a fresh state (default: both, with windows of 256)",
     )
-    add(
-        "--which",
-        metavar="STEP",
-        type=which_checkpoint,
-        default="best",
-        help="checkpoint: best (by validation loss), last, or a number of steps",
-    )
+    parser.add_which()
     add(
         "--samples",
         metavar="N",

@@ -15,7 +15,6 @@ from dinojax.command_line import (
     run,
     say_damaged,
     visible,
-    which_checkpoint,
     whole_number,
 )
 from dinojax.config import check_range
@@ -63,13 +62,7 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         type=path,
         help="folder that scripts/train.py wrote, such as runs/dinos",
     )
-    add(
-        "--which",
-        metavar="STEP",
-        type=which_checkpoint,
-        default="best",
-        help="checkpoint: best (by validation loss), last, or a number of steps",
-    )
+    parser.add_which()
     add(
         "--seed",
         metavar="N",

@@ -16,7 +16,6 @@ from dinojax.command_line import (
     run,
     say_damaged,
     visible,
-    which_checkpoint,
     whole_number,
 )
 from dinojax.config import check_range
@@ -46,13 +45,7 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         type=path,
         help="names, one a line, or a text, read in one pass with its state carried",
     )
-    add(
-        "--which",
-        metavar="STEP",
-        type=which_checkpoint,
-        default="best",
-        help="checkpoint: best (by validation loss), last, or a number of steps",
-    )
+    parser.add_which()
     add(
         "--characters",
         action="store_true",
