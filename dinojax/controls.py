@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 NO_LIMIT = 2**31 - 1
 
@@ -86,7 +87,7 @@ def leave_as_it_is(controls: Controls, vocab_size: int) -> jax.Array:
 
 def _for_rows(logits: jax.Array, controls: Controls) -> list[jax.Array]:
     """The controls as [..., 1], in the types to compare with."""
-    types = logits.dtype, jnp.int32, logits.dtype, logits.dtype
+    types: tuple[DTypeLike, ...] = logits.dtype, jnp.int32, logits.dtype, logits.dtype
     shape = logits.shape[:-1]
     values = zip(controls, types, strict=True)
     return [jnp.broadcast_to(jnp.asarray(x, dtype), shape)[..., None] for x, dtype in values]
