@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 Params = Any
 """A pytree of parameters."""
@@ -132,18 +133,28 @@ def gru(
         return jnp.zeros((*batch_shape, hidden_size), dtype)
 
     def project(params: Params, inputs: jax.Array) -> Activations:
-        return affine(params["input_kernel"], params["bias"], inputs, product_dtype)
+        kernels = jnp.split(params["input_kernel"], 3, axis=-1)
+        biases = jnp.split(params["bias"], 3)
+        return tuple(
+            affine(kernel, bias, inputs, product_dtype)
+            for kernel, bias in zip(kernels, biases, strict=True)
+        )
 
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
+        reset, update, candidate = projected
         recurrent = linear(params["recurrent_kernel"], state, product_dtype)
-        gates, candidate = jnp.split(projected, [2 * hidden_size], axis=-1)
-        recurrent_gates, recurrent_candidate = jnp.split(recurrent, [2 * hidden_size], axis=-1)
+        recurrent_reset, recurrent_update, recurrent_candidate = jnp.split(recurrent, 3, axis=-1)
         bias = jnp.broadcast_to(params["candidate_bias"], recurrent_candidate.shape)
-        return gates + recurrent_gates, candidate, recurrent_candidate + bias
+        return (
+            reset + recurrent_reset,
+            update + recurrent_update,
+            candidate,
+            recurrent_candidate + bias,
+        )
 
     def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
-        gates, candidate, recurrent_candidate = preactivations
-        reset_gate, update_gate = jnp.split(sigmoid(gates), 2, axis=-1)
+        reset, update, candidate, recurrent_candidate = preactivations
+        reset_gate, update_gate = sigmoid_or_tanh(reset, True), sigmoid_or_tanh(update, True)
         candidate = jnp.tanh(candidate + reset_gate * recurrent_candidate)
         hidden = candidate + update_gate * (state - candidate)
         return hidden, hidden
@@ -192,12 +203,12 @@ def lstm(
 
     def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
         memory, _ = state
-        input_forget, candidate, output = jnp.split(
-            preactivations, [2 * hidden_size, 3 * hidden_size], axis=-1
-        )
-        input_gate, forget_gate = jnp.split(sigmoid(input_forget), 2, axis=-1)
-        memory = forget_gate * memory + input_gate * jnp.tanh(candidate)
-        hidden = sigmoid(output) * jnp.tanh(memory)
+        gates = preactivations.reshape(*preactivations.shape[:-1], 4, hidden_size)
+        gates = sigmoid_or_tanh(gates, np.array([[True], [True], [False], [True]]))
+        gates = gates.reshape(preactivations.shape)
+        input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
+        memory = forget_gate * memory + input_gate * candidate
+        hidden = output_gate * jnp.tanh(memory)
         return (memory, hidden), hidden
 
     return Cell(hidden_size, init, initial_state, project, preactivate, update)
@@ -205,27 +216,6 @@ def lstm(
 
 CELLS = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
 """All cells by name."""
-
-
-def resetting(cell: Cell) -> Cell:
-    """`cell`, its state set back to the initial one before the time steps that ask for it.
-
-    Its `projected` is a pair: that of the cell, and `keep` [..., 1], 0 where the state is to be set
-    back and 1 elsewhere. The initial state must be zero.
-    """
-
-    def kept(state: State, keep: jax.Array) -> State:
-        return jax.tree.map(lambda x: x * jax.lax.stop_gradient(keep), state)
-
-    def preactivate(params: Params, state: State, projected: Activations) -> Activations:
-        inner, keep = projected
-        return cell.preactivate(params, kept(state, keep), inner), keep
-
-    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
-        inner, keep = preactivations
-        return cell.update(kept(state, keep), inner)
-
-    return cell._replace(preactivate=preactivate, update=update)
 
 
 def init_gates(
@@ -252,9 +242,16 @@ def init_gates(
     }
 
 
-def sigmoid(x: jax.Array) -> jax.Array:
-    """1 / (1 + exp(-x)), computed as (tanh(x / 2) + 1) / 2, which XLA on the CPU does faster."""
-    return 0.5 * jnp.tanh(0.5 * x) + 0.5
+def sigmoid_or_tanh(x: jax.Array, is_sigmoid: ArrayLike) -> jax.Array:
+    """1 / (1 + exp(-x)) where `is_sigmoid`, which broadcasts to the shape of `x`, else tanh(x).
+
+    As sigmoid(x) = (tanh(x / 2) + 1) / 2, it is one tanh for all gates: XLA on the CPU makes fast
+    vector code of that, but not of a function for each.
+    """
+    scale = jnp.where(is_sigmoid, jnp.asarray(0.5, x.dtype), 1)
+    shift = jnp.where(is_sigmoid, jnp.asarray(0.5, x.dtype), 0)
+    scale, shift = (jnp.broadcast_to(y, x.shape) for y in (scale, shift))
+    return scale * jnp.tanh(scale * x) + shift
 
 
 def linear(
@@ -304,7 +301,7 @@ def _product_backward(
     inputs, kernel = residuals
     leading = tuple(range(inputs.ndim - 1))
     d_kernel = _dot(inputs, d_outputs, (leading, leading), product_dtype)
-    return _multiply(d_outputs, kernel.T, product_dtype), d_kernel
+    return _multiply(d_outputs, jax.lax.optimization_barrier(kernel.T), product_dtype), d_kernel
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -317,5 +314,9 @@ def affine(
     product_dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """`linear(kernel, inputs, product_dtype)` plus `bias` [features]."""
+    if jnp.issubdtype(inputs.dtype, jnp.integer):
+        # To each row, "no character" among them, once: not to each character of the data.
+        rows = jnp.pad(kernel, ((0, 1), (0, 0)))
+        return linear(rows + jnp.broadcast_to(bias, rows.shape), inputs)
     outputs = linear(kernel, inputs, product_dtype)
     return outputs + jnp.broadcast_to(bias, outputs.shape)

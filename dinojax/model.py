@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dinojax import recurrence
-from dinojax.cells import Cell, Params, State, affine, resetting
+from dinojax.cells import Cell, Params, State, affine
 
 
 class ModelInit(Protocol):
@@ -92,7 +92,6 @@ def char_model(
         raise ValueError("expected at least one cell, got none")
     if not 0 <= dropout < 1:
         raise ValueError(f"expected a dropout from 0 to less than 1, got {dropout}")
-    resetting_cells = [resetting(cell) for cell in cells]
 
     def init(key: jax.Array) -> Params:
         key_readout, *key_cells = jax.random.split(key, len(cells) + 1)
@@ -128,16 +127,13 @@ def char_model(
         dropout_keys: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
         states, outputs = [], inputs
-        keep = (inputs != vocab_size)[..., None].astype(dtype)
-        for i, (layer, first) in enumerate(zip(params["layers"], state, strict=True)):
-            cell = resetting_cells[i] if resets else cells[i]
+        keep = (inputs != vocab_size).astype(dtype) if resets else None
+        for i, (cell, layer, first) in enumerate(zip(cells, params["layers"], state, strict=True)):
             projected = cell.project(layer, outputs)
-            if resets:
-                projected = projected, keep
             if length is None:
-                last, outputs = recurrence.scan(cell, layer, first, projected)
+                last, outputs = recurrence.scan(cell, layer, first, projected, keep)
             else:
-                last, outputs = recurrence.loop(cell, layer, first, projected, length)
+                last, outputs = recurrence.loop(cell, layer, first, projected, length, keep)
             states.append(last)
             if dropout and dropout_keys is not None:
                 outputs = drop(dropout_keys, i, outputs, dropout)

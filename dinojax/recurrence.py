@@ -18,32 +18,53 @@ def step(
 
 
 def scan(
-    cell: Cell, params: Params, state: State, projected: Activations
+    cell: Cell,
+    params: Params,
+    state: State,
+    projected: Activations,
+    keep: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
     """A cell over `projected` [time, ..., features]: its last state, outputs [time, ..., hidden].
 
+    Where `keep` [time, ...] is 0, not 1, the state is set back to zero before the step.
+
     This is the definition; JAX differentiates it to any order (forward over reverse, too).
     """
-    return lax.scan(partial(step, cell, params), state, projected)
+
+    def kept_step(state: State, inputs: Any) -> tuple[State, jax.Array]:
+        projected, keep = inputs
+        return step(cell, params, _kept(state, keep), projected)
+
+    return lax.scan(kept_step, state, (projected, keep))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def loop(
-    cell: Cell, params: Params, state: State, projected: Activations, length: jax.Array
+    cell: Cell,
+    params: Params,
+    state: State,
+    projected: Activations,
+    length: jax.Array,
+    keep: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
     """`scan` over the first `length` time steps only; outputs are zero from `length` on.
 
     The same values and gradients (reverse mode, first order) as `scan` on inputs cut to `length`,
     which must be from 0 to time and may change from call to call without compiling anew.
     """
-    return _loop_forward(cell, params, state, projected, length)[0]
+    return _loop_forward(cell, params, state, projected, length, keep)[0]
 
 
 # `scan` under `jax.grad` steps through the padding too and adds up the gradient of the weights at
 # every time step. Here both loops end with the longest name, and that gradient is one product over
 # all time steps after the loop: 1.3 times the steps a second in the exercise's recipe.
 def _loop_forward(
-    cell: Cell, params: Params, state: State, projected: Activations, length: jax.Array
+    cell: Cell,
+    params: Params,
+    state: State,
+    projected: Activations,
+    length: jax.Array,
+    keep: jax.Array | None,
 ) -> tuple[tuple[State, jax.Array], Any]:
     def record(state: State, projected: Activations) -> tuple[State, tuple[Any, ...]]:
         preactivations = cell.preactivate(params, state, projected)
@@ -52,18 +73,18 @@ def _loop_forward(
 
     def body(t: jax.Array, carry: Any) -> Any:
         state, records = carry
-        state, values = record(state, _at(projected, t))
+        state, values = record(_kept(state, _at(keep, t)), _at(projected, t))
         return state, _put(records, values, t)
 
     time = jax.tree.leaves(projected)[0].shape[0]
     _, shapes = jax.eval_shape(record, state, jax.eval_shape(lambda: _at(projected, 0)))
     records = jax.tree.map(lambda x: jnp.zeros((time, *x.shape), x.dtype), shapes)
     state, (states, preactivations, outputs) = lax.fori_loop(0, length, body, (state, records))
-    return (state, outputs), (params, projected, states, preactivations, length)
+    return (state, outputs), (params, projected, states, preactivations, length, keep)
 
 
 def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
-    params, projected, states, preactivations, length = residuals
+    params, projected, states, preactivations, length, keep = residuals
     d_state, d_outputs = cotangents
 
     def body(i: jax.Array, carry: Any) -> Any:
@@ -74,17 +95,23 @@ def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
         _, pull_state = jax.vjp(lambda state: cell.preactivate(params, state, inputs), state)
         d_state, d_preactivation = pull_update((d_new_state, _at(d_outputs, t)))
         (d_state_too,) = pull_state(d_preactivation)
-        d_state = jax.tree.map(jnp.add, d_state, d_state_too)
+        d_state = _kept(jax.tree.map(jnp.add, d_state, d_state_too), _at(keep, t))
         return d_state, _put(d_preactivations, d_preactivation, t)
 
     zeros = jax.tree.map(jnp.zeros_like, preactivations)
     d_state, d_preactivations = lax.fori_loop(0, length, body, (d_state, zeros))
     _, pull_rest = jax.vjp(lambda p, x: cell.preactivate(p, states, x), params, projected)
     d_params, d_projected = pull_rest(d_preactivations)
-    return d_params, d_state, d_projected, None
+    return d_params, d_state, d_projected, None, None
 
 
 loop.defvjp(_loop_forward, _loop_backward)
+
+
+def _kept(state: State, keep: jax.Array | None) -> State:
+    if keep is None:
+        return state
+    return jax.tree.map(lambda x: x * keep[..., None].astype(x.dtype), state)
 
 
 def _at(tree: Any, t: jax.Array | int) -> Any:

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 from dinojax import ngram, recurrence, train
 from dinojax.batches import packed, pad_names
-from dinojax.cells import CELLS, gru, linear, lstm, resetting, sigmoid, vanilla
+from dinojax.cells import CELLS, gru, linear, lstm, sigmoid_or_tanh, vanilla
 from dinojax.data import bundled_names, read_names, split_names
 from dinojax.evaluate import column_evaluation
 from dinojax.loss import mean_cross_entropy
@@ -94,7 +94,7 @@ def test_every_part_of_the_state_matters(cell, params):
 
 
 def test_the_first_state_is_zero(cell):
-    # `resetting` relies on it.
+    # `recurrence.scan` relies on it, which sets states back to zero.
     assert not any(np.any(x) for x in jax.tree.leaves(cell.initial_state((2,))))
 
 
@@ -201,24 +201,26 @@ def test_biases_start_from_zero_but_for_the_forget_gate(name, biases):
         np.testing.assert_array_equal(params[leaf], np.repeat(gates, HIDDEN))
 
 
-def test_sigmoid(x64):
+def test_sigmoid_or_tanh(x64):
     x = np.linspace(-40, 40, 1001)
-    expected = 1 / (1 + np.exp(-x))
-    np.testing.assert_allclose(sigmoid(jnp.asarray(x)), expected, rtol=0, atol=1e-15)
+    is_sigmoid = np.array([[True], [False]])
+    both = sigmoid_or_tanh(jnp.asarray(np.stack([x, x])), is_sigmoid)
+    expected = 1 / (1 + np.exp(-x)), np.tanh(x)
+    np.testing.assert_allclose(both, expected, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("x", [-1000.0, 1000.0])
 def test_sigmoid_saturates(x):
-    assert sigmoid(jnp.float32(x)) == float(x > 0)
-    assert jax.grad(sigmoid)(x) == 0
+    assert sigmoid_or_tanh(jnp.float32(x), True) == float(x > 0)
+    assert jax.grad(sigmoid_or_tanh)(x, True) == 0
 
 
-def test_a_resetting_cell_equals_one_that_starts_anew(cell64):
+def test_a_state_set_back_equals_one_that_starts_anew(cell64):
     marks = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], bool)
     params, start, inputs = random_case(cell64, *marks.shape)
-    keep = jnp.asarray(~marks[..., None], jnp.float64)
-    projected = cell64.project(params, inputs), keep
-    last, outputs = recurrence.scan(resetting(cell64), params, start, projected)
+    keep = jnp.asarray(~marks, jnp.float64)
+    projected = cell64.project(params, inputs)
+    last, outputs = recurrence.scan(cell64, params, start, projected, keep)
     close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
     for example in range(marks.shape[1]):
         state = jax.tree.map(lambda x, i=example: x[i], start)
@@ -235,11 +237,11 @@ def test_no_gradient_flows_back_across_a_reset(cell64):
     params, start, inputs = random_case(cell64, 5)
 
     def last_output(keep, start, inputs):
-        projected = cell64.project(params, inputs), keep
-        return recurrence.scan(resetting(cell64), params, start, projected)[1][-1].sum()
+        projected = cell64.project(params, inputs)
+        return recurrence.scan(cell64, params, start, projected, keep)[1][-1].sum()
 
     gradient = jax.grad(last_output, argnums=(1, 2))
-    keep = jnp.ones((5, 1))
+    keep = jnp.ones(5)
     d_start, d_inputs = gradient(keep, start, inputs)
     assert all(np.all(x) for x in jax.tree.leaves((d_start, d_inputs)))
     d_start, d_inputs = gradient(keep.at[3].set(0), start, inputs)

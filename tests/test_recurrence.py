@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from dinojax import recurrence
-from dinojax.cells import Cell, gru, linear, lstm, resetting, vanilla
+from dinojax.cells import Cell, gru, linear, lstm, vanilla
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
 
@@ -40,22 +40,10 @@ def two_state_cell(dtype) -> Cell:
     return Cell(HIDDEN, init, initial_state, project, preactivate, update)
 
 
-def resetting_lstm(dtype) -> Cell:
-    """A resetting cell that starts anew where the first of its inputs is large."""
-    cell = lstm(INPUT, HIDDEN, dtype)
-
-    def project(params, inputs):
-        keep = inputs[..., :1] < 0.5
-        return cell.project(params, inputs), keep.astype(dtype)
-
-    return resetting(cell)._replace(project=project)
-
-
 CELLS = {
     "vanilla": partial(vanilla, INPUT, HIDDEN),
     "gru": partial(gru, INPUT, HIDDEN),
     "lstm": partial(lstm, INPUT, HIDDEN),
-    "resetting_lstm": resetting_lstm,
     "two_state": two_state_cell,
 }
 
@@ -113,26 +101,33 @@ def test_scan_equals_a_python_loop_of_steps(name, x64):
         ("float32", 2e-5, (2, 2)),
     ],
 )
+@pytest.mark.parametrize("resets", [False, True])
 @pytest.mark.parametrize("name", CELLS)
-def test_loop_equals_scan_in_values_and_gradients(name, batch_shape, dtype, tolerance, x64):
+def test_loop_equals_scan_in_values_and_gradients(name, resets, batch_shape, dtype, tolerance, x64):
     cell, params, state, projected = make_case(name, jnp.dtype(dtype), batch_shape)
     close = partial(assert_close, rtol=tolerance, atol=tolerance)
+    keep = None
+    if resets:
+        keep = jax.random.bernoulli(jax.random.key(3), 0.6, (TIME, *batch_shape)).astype(dtype)
 
     @jax.jit
     def loop(length, *args):
         def unroll(*args):
-            return recurrence.loop(cell, *args, length)
+            return recurrence.loop(cell, *args, length, keep)
 
         return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
 
-    @jax.jit
-    def scan(*args):
-        unroll = partial(recurrence.scan, cell)
+    @partial(jax.jit, static_argnums=0)
+    def scan(length, *args):
+        def unroll(*args):
+            return recurrence.scan(cell, *args, at(keep, np.s_[:length]))
+
         return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
 
     for length in (1, 4, TIME):
         (last, outputs), (d_params, d_state, d_projected) = loop(length, params, state, projected)
-        (expected_last, expected), gradients = scan(params, state, at(projected, np.s_[:length]))
+        cut = at(projected, np.s_[:length])
+        (expected_last, expected), gradients = scan(length, params, state, cut)
         close((last, outputs[:length]), (expected_last, expected))
         close((d_params, d_state, at(d_projected, np.s_[:length])), gradients)
         assert not np.any(outputs[length:])
@@ -162,10 +157,11 @@ def test_loop_ignores_what_lies_past_its_length(name):
 def test_loop_passes_a_numerical_check_of_its_gradients(name, x64):
     cell, params, state, _ = make_case(name, jnp.float64)
 
-    # By inputs, not by what is projected: to that of a resetting cell belong its marks, constants.
+    keep = jnp.ones((TIME, BATCH)).at[3, 1].set(0)
+
     def five_steps(params, state, inputs):
         projected = cell.project(params, inputs)
-        return value(lambda *args: recurrence.loop(cell, *args, 5), params, state, projected)
+        return value(lambda *args: recurrence.loop(cell, *args, 5, keep), params, state, projected)
 
     check_grads(five_steps, (params, state, make_inputs(jnp.float64)), order=1, modes=["rev"])
 
