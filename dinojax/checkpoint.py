@@ -116,16 +116,28 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         OSError: the file cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with named_errors(path, temporary):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def named_errors(path: Path, written: Path) -> Iterator[None]:
+    """Have errors name `path` that name no file, as those of a full disk, or the file `written`."""
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno and error.filename in (None, written, str(written)):
+            error.filename, error.filename2 = str(path), None
         raise
-    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dinojax.checkpoint import write_atomically
+from dinojax.checkpoint import named_errors, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -31,10 +31,10 @@ def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
         ValueError: a number is not finite.
     """
     text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-    with (folder / METRICS_FILE).open("ab", buffering=0) as file:
-        data = text.encode()
+    path, data = folder / METRICS_FILE, text.encode()
+    with named_errors(path, path), path.open("ab", buffering=0) as file:
         if file.write(data) != len(data):
-            raise OSError(f"{folder / METRICS_FILE}: written in part; is the disk full?")
+            raise OSError(f"{path}: written in part; is the disk full?")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -51,10 +51,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(whole, start=1):
         try:
             line = json.loads(text)
-            if not isinstance(line, dict) or "step" not in line:
+            # bool is a kind of int.
+            if not isinstance(line, dict) or type(line.get("step")) is not int:
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{path}, line {number}: expected a JSON object with a step") from None
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object with a step; mend or delete it"
+            ) from None
         lines.append(line)
     return lines
 

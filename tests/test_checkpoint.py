@@ -365,8 +365,10 @@ def test_a_failed_write_changes_nothing(function, old, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, function, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         checkpoint.write_atomically(path, b"new")
+    # By itself the error of a full disk names no file.
+    assert error.value.filename == str(path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
 
 
@@ -388,14 +390,21 @@ def test_a_save_past_the_largest_file_size_changes_nothing(saved):
 def test_a_folder_is_not_replaced_by_a_file(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(OSError, match="folder") as error:
         checkpoint.write_atomically(folder, b"new")
+    assert (error.value.filename, error.value.filename2) == (str(folder), None)
     assert os.listdir(tmp_path) == ["folder"]
 
 
 def test_there_must_be_a_folder_to_write_to(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        checkpoint.write_atomically(tmp_path / "missing" / "file", b"new")
+    path = tmp_path / "missing" / "file"
+    with pytest.raises(FileNotFoundError) as error:
+        checkpoint.write_atomically(path, b"new")
+    assert error.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as error, checkpoint.atomic_file(tmp_path / "file"):
+        path.read_bytes()
+    # What another file is to blame for names that one.
+    assert error.value.filename == str(path)
     assert os.listdir(tmp_path) == []
 
 

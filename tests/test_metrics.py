@@ -1,5 +1,6 @@
 import json
 import re
+import resource
 
 import pytest
 
@@ -61,7 +62,11 @@ def test_a_torn_last_line_is_left_out_and_taken_back_wherever_it_was_torn(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "bad", [b"", b"{", b'{"step": 1', b"[1]", b"5", b'"step"', b"\xff", b'{"step": 1}}', b"\0" * 9]
+    "bad",
+    [
+        *(b"", b"{", b'{"step": 1', b"[1]", b"5", b'"step"', b"\xff", b'{"step": 1}}', b"\0" * 9),
+        *(b'{"step": "1"}', b'{"step": null}', b'{"step": true}', b'{"step": 1.5}', b"{}"),
+    ],
 )
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_a_bad_line_that_is_not_the_last_is_named(place, bad, tmp_path):
@@ -110,3 +115,15 @@ def test_a_rewinding_that_fails_leaves_the_lines(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         rewind_metrics(tmp_path, 4)
     assert path.read_bytes() == before
+
+
+def test_a_line_that_cannot_be_written_names_its_file(tmp_path):
+    write(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / METRICS_FILE).stat().st_size, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as error:
+            append_metrics(tmp_path, LINES[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.filename == str(tmp_path / METRICS_FILE)
