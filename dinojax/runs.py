@@ -119,6 +119,8 @@ def next_free_folder(preset: str) -> Path:
 def take_folder(folder: Path, overwrite: bool) -> None:
     """Make `folder` for a new run, or take it as it is if it is empty but for leftovers.
 
+    These are of runs that were killed before their first checkpoint was whole.
+
     With `overwrite` it may hold a run, which stays until `start_run` has replaced it.
 
     Raises:
@@ -131,7 +133,11 @@ def take_folder(folder: Path, overwrite: bool) -> None:
     checkpoints = find_checkpoints(folder)
     if checkpoints and not overwrite:
         raise ValueError(f"{folder} holds a run; choose another --out, or give --overwrite")
-    ours = {folder / LOCK_FILE, *_leftovers(folder)}
+    lock = folder / LOCK_FILE
+    ours = {lock, *_leftovers(folder)}
+    if lock.exists():
+        # A file of the user's may have such a name; where there is a lock, a run was begun.
+        ours |= {folder / name for name in (CONFIG_FILE, *(f"{part}.txt" for part in PARTS))}
     if not checkpoints and set(folder.iterdir()) - ours:
         raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
 
@@ -180,10 +186,20 @@ def start_run(
         OSError: a file cannot be written; if it is the checkpoint, the run before is still there.
     """
     earlier = find_checkpoints(folder)
+    if not earlier:
+        # Before the checkpoint, which makes it a run: killed in between, it could not go on.
+        _write_data(folder, description, parts)
     first = save_checkpoint(folder, state, description, Tally())
-    for path in earlier:
-        if path != first:
-            path.unlink(missing_ok=True)
+    if earlier:
+        for path in earlier:
+            if path != first:
+                path.unlink(missing_ok=True)
+        _write_data(folder, description, parts)
+
+
+def _write_data(
+    folder: Path, description: Description, parts: Mapping[str, Sequence[str] | str]
+) -> None:
     for name in PARTS:
         if name in parts:
             checkpoint.write_atomically(folder / f"{name}.txt", part_content(parts[name]))

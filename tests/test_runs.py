@@ -223,6 +223,50 @@ def test_a_run_that_cannot_start_leaves_the_one_before_it(earlier, tmp_path, mon
     assert contents(tmp_path) == before
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("num_files", range(5))
+def test_a_start_that_is_killed_is_a_run_or_can_be_started_again(num_files, tmp_path, monkeypatch):
+    """Each file that is whole and takes its name is a moment after which to be killed."""
+    parts = {"train": NAMES, "validation": ["a"]}
+    replace, files = os.replace, iter(range(num_files))
+
+    def replace_or_die(*paths):
+        if next(files, None) is None:
+            raise Killed
+        replace(*paths)
+
+    def start():
+        runs.take_folder(tmp_path, overwrite=False)
+        with runs.locked(tmp_path):
+            runs.start_run(tmp_path, make_state(0), DESCRIPTION, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", replace_or_die)
+        if num_files < 4:
+            with pytest.raises(Killed):
+                start()
+        else:
+            start()
+    if num_files < 4:
+        assert runs.find_checkpoints(tmp_path) == []
+        start()
+    description = runs.load_run(tmp_path, "last").description
+    for name, part in parts.items():
+        assert runs.read_part(tmp_path, description, name) == part
+    assert (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["train.txt", "config.json"])
+def test_a_file_that_only_has_the_name_of_one_of_a_runs_is_not_taken(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds other files;")):
+        runs.take_folder(tmp_path, overwrite=True)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_save_keeps_what_it_wrote_and_the_later_ones(tmp_path):
     save(tmp_path, 10)
     save(tmp_path, 20)
