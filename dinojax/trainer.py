@@ -158,17 +158,23 @@ def start(
 
 
 def resume(
-    folder: Path, description: runs.Description, setup: Setup
+    folder: Path, description: runs.Description, setup: Setup, keep: int = runs.KEPT_CHECKPOINTS
 ) -> tuple[TrainState, runs.Tally]:
-    """Take up a run from its last checkpoint.
+    """Take up a run from its last checkpoint; from now on it is as `description` has it.
+
+    The newest `keep` checkpoints stay, and the best.
 
     Raises:
         OSError: a file cannot be read or written.
         ValueError: no checkpoint can be used.
     """
     state = runs.load_state(folder, jax.eval_shape(setup.initial_state, None))
-    tally = runs.load_run(folder, "last").tally
+    loaded = runs.load_run(folder, "last")
+    tally = loaded.tally
     rewind_metrics(folder, int(state.step))
+    if loaded.description != description:
+        # Killed before the next checkpoint, a run that is to go further would have forgotten it.
+        runs.save_checkpoint(folder, state, description, tally, keep)
     steps = {"step": int(state.step), "steps": description.config.steps}
     append_metrics(folder, {"event": "resumed", **steps})
     runs.write_config(folder, description)

@@ -697,6 +697,20 @@ def test_a_longer_run_takes_up_its_state_and_falls_along_its_own_cosine(finished
         assert line["learning_rate"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_longer_run_that_is_killed_at_once_is_still_longer(finished, tmp_path):
+    run = finished("padded")
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    longer = make_job(replace(run.job.config, steps=STEPS + 6))
+    before = [path.name for path in runs.find_checkpoints(folder)]
+    # What it returns is never used: the process is gone before its first step.
+    trainer.resume(folder, longer.description, set_up(longer), keep=9)
+    loaded = runs.load_run(folder, "last")
+    assert (loaded.step, loaded.config.steps) == (STEPS, STEPS + 6)
+    assert loaded.tally == runs.load_run(run.folder, "last").tally
+    assert [path.name for path in runs.find_checkpoints(folder)] == before
+    assert_trees_equal(without_key(last_state(folder, longer)), without_key(run.reports[-1].state))
+
+
 def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path, monkeypatch):
     job, now = finished("padded").job, [0.0]
 
