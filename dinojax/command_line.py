@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         try:
             yield
         except (ValueError, OSError) as error:
-            self.error(describe(error))
+            self.error(describe_error(error))
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
@@ -148,7 +148,7 @@ def say_damaged(damaged: Sequence[Path], used: Path) -> None:
         print(f"{program}: note: {file} cannot be used; using {used.name}", file=sys.stderr)
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An exception in one line: what was wrong and where."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -180,7 +180,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        print(f"{program}: error: {describe(error)}", file=sys.stderr)
+        print(f"{program}: error: {describe_error(error)}", file=sys.stderr)
         code = BAD_INPUT
     # All is said; Python takes a moment to end, in which a late Ctrl-C would change the exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,18 +6,21 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from dinojax.command_line import (
+    BAD_INPUT,
     INTERRUPTED,
     Parser,
+    describe_error,
     number,
     path,
     run,
@@ -215,7 +218,7 @@ def main() -> int:
                 check_tensorboard()
             job = (resumed if arguments.resume else started)(arguments, stack)
             print(describe(job), flush=True)
-        return learn(job, arguments)
+        return learn(parser, job, arguments)
 
 
 def started(arguments: Namespace, stack: ExitStack) -> Job:
@@ -304,12 +307,16 @@ def resumed(arguments: Namespace, stack: ExitStack) -> Job:
     run = runs.load_run(folder, "last")
     say_damaged(run.damaged, run.checkpoint)
     old, given = run.config, given_settings(arguments)
-    for name in set(given) - MAY_CHANGE:
-        if given[name] != getattr(old, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')}: {folder} has {getattr(old, name)}, got {given[name]};"
-                " a resumed run goes on as it began; start another with --init-from"
-            )
+    differences = [
+        f"--{name.replace('_', '-')}: {folder} has {getattr(old, name)}, got {value}"
+        for name, value in given.items()
+        if name not in MAY_CHANGE and value != getattr(old, name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{'; '.join(differences)}; a resumed run goes on as it began; start another with "
+            "--init-from"
+        )
     if arguments.data:
         data_sha256 = runs.digest(arguments.data.read_bytes())
         if data_sha256 != run.description.data_sha256:
@@ -421,7 +428,7 @@ def describe(job: Job) -> str:
     )
 
 
-def learn(job: Job, arguments: Namespace) -> int:
+def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
     """Train, save into the folder, and report; returns the exit code."""
     import jax
     from tqdm import tqdm
@@ -433,10 +440,11 @@ def learn(job: Job, arguments: Namespace) -> int:
     folder, description = job.folder, job.description
     config, is_text = description.config, description.config.is_text
     setup = trainer.set_up(description, job.parts, job.dataset)
-    if job.is_resumed:
-        state, tally = trainer.resume(folder, description, setup)
-    else:
-        state, tally = trainer.start(folder, description, job.parts, setup, job.params)
+    with parser.reported_errors():
+        if job.is_resumed:
+            state, tally = trainer.resume(folder, description, setup, arguments.keep)
+        else:
+            state, tally = trainer.start(folder, description, job.parts, setup, job.params)
     write = make_writer(description, setup.model, setup.key_sample)
     unit = "nats a name" if config.loss == "summed" else "nats a character"
 
@@ -450,7 +458,8 @@ def learn(job: Job, arguments: Namespace) -> int:
         names = map(visible, map(capitalized, texts[:NAMES_PER_REPORT]))
         return f"{text}  {' '.join(names)}"
 
-    failure, is_late = None, False
+    failure: Exception | None = None
+    is_late = False
     report = trainer.Report(state, int(state.step), 0, 0.0, None, True, None)
     # Where there are validations, these are the reports.
     report_at = [] if setup.evaluate else [config.steps * i // REPORTS for i in range(1, REPORTS)]
@@ -466,17 +475,23 @@ def learn(job: Job, arguments: Namespace) -> int:
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
         "{rate_noinv_fmt}{postfix}]",
     )
-    writer = tensorboard_writer(folder, report.step) if arguments.tensorboard else None
     work = trainer.work(
         folder, description, setup, state, tally, arguments.keep, arguments.save_every
     )
-    with stop_on_signal() as signals, progress, closing(work):
-        try:
+    signals: list[int] = []
+    try:
+        with ExitStack() as stack:
+            signals = stack.enter_context(stop_on_signal())
+            stack.enter_context(progress)
+            stack.enter_context(closing(work))
+            write_events = None
+            if arguments.tensorboard:
+                write_events = stack.enter_context(event_file(folder, report.step))
             for report in work:
                 progress.set_postfix_str(f"{report.loss:.2f} {unit}", refresh=False)
                 progress.update(report.num_steps)
-                if writer and report.line:
-                    write_scalars(writer, report.line)
+                if write_events and report.line:
+                    write_events(report.line)
                 is_due = report.validation_loss is not None or (
                     report_at and report.step >= report_at[0]
                 )
@@ -487,20 +502,23 @@ def learn(job: Job, arguments: Namespace) -> int:
                 is_late = arguments.max_minutes is not None and minutes > arguments.max_minutes
                 if signals or is_late or not report.is_patient:
                     break
-        except FloatingPointError as error:
-            failure = error
-    if writer:
-        writer.close()
+    except BrokenPipeError:
+        # Nobody reads on; see `command_line.run`.
+        raise
+    except (FloatingPointError, OSError) as error:
+        failure = error
     seconds = time.monotonic() - started
     saved_as = runs.load_run(folder, "last").checkpoint
     go_on = f"go on: {command('train.py', '--resume', short_path(folder))}"
     if failure:
+        diverged = isinstance(failure, FloatingPointError)
+        remedy = "try a smaller --learning-rate" if diverged else f"mend that and {go_on}"
         print(
-            f"train.py: error: {failure}; the last good checkpoint is {saved_as}; "
-            "try a smaller --learning-rate",
+            f"train.py: error: {describe_error(failure)}; the last good checkpoint is {saved_as}; "
+            f"{remedy}",
             file=sys.stderr,
         )
-        return DIVERGED
+        return DIVERGED if diverged else BAD_INPUT
     if signals and report.step < config.steps:
         print(f"\ntrain.py: interrupted; saved {saved_as}; {go_on}", file=sys.stderr)
         return INTERRUPTED if signals[0] == signal.SIGINT else TERMINATED
@@ -579,14 +597,19 @@ def visible_lines(text: str) -> str:
 
 def draw_losses(folder: Path) -> None:
     """Write the picture of the losses into the folder, where matplotlib is there."""
-    if importlib.util.find_spec("matplotlib"):
-        from dinojax import plots
-        from dinojax.metrics import read_metrics
+    from dinojax.metrics import read_metrics
 
+    if importlib.util.find_spec("matplotlib"):
         metrics = read_metrics(folder)
         # A run that was stopped at once has none.
         if any("event" not in line for line in metrics):
-            plots.save(plots.plot_losses({folder.name: metrics}), folder / "loss")
+            try:
+                from dinojax import plots
+
+                plots.save(plots.plot_losses({folder.name: metrics}), folder / "loss")
+            # A setting of the user's, such as MPLBACKEND, or a full disk: all else is saved.
+            except (ImportError, OSError, ValueError) as error:
+                print(f"train.py: note: no picture: {describe_error(error)}", file=sys.stderr)
 
 
 def check_tensorboard() -> None:
@@ -595,19 +618,52 @@ def check_tensorboard() -> None:
         raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
 
 
-def tensorboard_writer(folder: Path, step: int) -> Any:
-    """Writes event files into the folder of a run; what they say of later steps is void."""
-    from tensorboardX import SummaryWriter
+@contextmanager
+def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that writes a line of metrics into a new event file of TensorBoard.
 
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    What other files of the folder say of steps after `step` is void.
+    """
+    # Not its SummaryWriter, whose thread dies by itself where the disk is full.
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import RecordWriter
+    from tensorboardX.summary import scalar
 
+    from dinojax.checkpoint import named_errors
 
-def write_scalars(writer: Any, line: Mapping[str, Any]) -> None:
-    """Write what a line of metrics says into event files."""
-    for name, value in line.items():
-        if name not in ("step", "seconds") and value is not None:
-            writer.add_scalar(name, value, line["step"])
-    writer.flush()
+    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+    file = folder / name
+
+    def write(*events: Any) -> None:
+        with named_errors(file, file):
+            for event in events:
+                records.write(event.SerializeToString())
+            records.flush()
+
+    def write_line(line: Mapping[str, Any]) -> None:
+        at = {"wall_time": time.time(), "step": line["step"]}
+        values = {name: line[name] for name in line if name not in ("step", "seconds")}
+        write(
+            *(
+                Event(summary=scalar(name, value), **at)
+                for name, value in values.items()
+                if value is not None
+            )
+        )
+
+    with named_errors(file, file):
+        records = RecordWriter(str(file))
+    try:
+        begins = SessionLog(status=SessionLog.START)
+        write(
+            Event(wall_time=time.time(), file_version="brain.Event:2"),
+            Event(wall_time=time.time(), step=step + 1, session_log=begins),
+        )
+        yield write_line
+    finally:
+        # It tries again to write what it could not.
+        with suppress(OSError):
+            records.close()
 
 
 def count(num: int, noun: str) -> str:

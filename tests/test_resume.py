@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 from test_scripts import (
     ENVIRONMENT,
     SCRIPTS,
@@ -227,18 +229,22 @@ def test_a_file_that_cannot_grow_is_one_line_and_the_checkpoint_before_it_stays(
     """As on a full disk: no file may have more than so many bytes."""
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     command = [sys.executable, SCRIPTS / "train.py", *arguments("dinos"), "--steps=4000"]
-    for limit, name in ((16, "metrics.jsonl"), (2, "checkpoint")):
+    cases = (16, "metrics.jsonl", []), (16, "events", ["--tensorboard"]), (2, "checkpoint", [])
+    for limit, name, flags in cases:
         result = subprocess.run(
             ["bash", "-c", f'ulimit -f {limit}; trap "" XFSZ; exec "$@"', "bash", *command,
-             "--out=run", "--overwrite"],
+             "--out=run", "--overwrite", *flags],
             cwd=tmp_path, env=ENVIRONMENT | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert_one_line(
             SimpleNamespace(code=result.returncode, err=result.stderr), "train.py", code=2
         )
-        assert re.search("too large|disk full", result.stderr)
-        assert runs.load_run(tmp_path / "run", "last")
+        assert re.search(rf" run/{name}\S*: (written in part|File too large)", result.stderr)
+        last = runs.load_run(tmp_path / "run", "last").checkpoint
+        if name != "checkpoint":
+            assert f"the last good checkpoint is {last.relative_to(tmp_path)};" in result.stderr
+            assert "--resume run" in result.stderr
         if name == "metrics.jsonl":
             assert runs.load_run(tmp_path / "run", "last").step > 0
             for line in lines((tmp_path / "run" / name).read_bytes().decode() + "\n")[:-2]:
@@ -266,7 +272,7 @@ def test_a_folder_that_may_not_be_written_is_one_line_and_stays_as_it_was(place,
     os.chmod(tmp_path / "run" / ".lock", 0o644)
     result = SimpleNamespace(code=result.returncode, err=result.stderr)
     assert_one_line(result, "train.py", code=2)
-    assert "Permission denied" in result.err
+    assert re.search(r"error: \S*run/\S+: Permission denied", result.err)
     assert snapshot(tmp_path) == before
     succeed("train.py", "--resume=run", "--steps=20", cwd=tmp_path)
 
@@ -274,10 +280,62 @@ def test_a_folder_that_may_not_be_written_is_one_line_and_stays_as_it_was(place,
 def test_event_files(place):
     flags = *arguments("dinos"), "--tensorboard", "--out=board"
     succeed("train.py", *flags, cwd=place)
-    (events,) = (place / "board").glob("events.out.tfevents*")
-    content = events.read_bytes()
-    for name in b"training_loss", b"validation_loss", b"learning_rate", b"gradient_norm":
-        assert content.count(name) >= 10
+    metrics = read_metrics(place / "board")
+    expected = [
+        (line["step"], name, np.float32(value))
+        for line in metrics
+        for name, value in line.items()
+        if name not in ("step", "seconds") and value is not None
+    ]
+    (file,) = (place / "board").glob("events.out.tfevents*")
+    assert scalars(file) == expected
+    # A reader hides what it finds of later steps before the start of a session.
+    resumed = "train.py", "--resume=board", "--steps=410", "--tensorboard"
+    succeed(*resumed, cwd=place)
+    (later,) = set((place / "board").glob("events.out.tfevents*")) - {file}
+    starts = [event.step for event in events(later) if event.HasField("session_log")]
+    assert starts == [401]
+    assert {step for step, _, _ in scalars(later)} == {
+        line["step"] for line in read_metrics(place / "board")[len(metrics) + 1 :]
+    }
+
+
+def events(file):
+    """The records of an event file: a length, its checksum, an event and its checksum."""
+    content, found = file.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        found.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return found
+
+
+def scalars(file):
+    return [
+        (event.step, value.tag, np.float32(value.simple_value))
+        for event in events(file)
+        for value in event.summary.value
+    ]
+
+
+def test_metrics_that_were_edited_are_one_line(place, tmp_path):
+    folder = shutil.copytree(train_whole(place, "dinos"), tmp_path / "run")
+    file = folder / "metrics.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\n}\n", 1))
+    before = snapshot(folder)
+    result = run("train.py", "--resume=run", "--steps=500", cwd=tmp_path)
+    assert_one_line(result, "train.py", code=2)
+    assert "run/metrics.jsonl, line 2: expected a JSON object" in result.err
+    assert snapshot(folder) == before
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_note(place):
+    flags = *arguments("dinos"), "--steps=10", "--out=unseen"
+    result = run("train.py", *flags, cwd=place, MPLBACKEND="nonsense")
+    assert_one_line(result, "train.py", code=0)
+    assert "note: no picture: " in result.err
+    assert "More names: " in result.out
+    assert not list((place / "unseen").glob("loss*"))
 
 
 @pytest.mark.parametrize(
@@ -286,6 +344,10 @@ def test_event_files(place):
         (["--resume=none"], ["none is not a folder"]),
         (["--resume=whole dinos", "--hidden-size=9"], ["--hidden-size", "has 8, got 9"]),
         (["--resume=whole dinos", "--cell=gru"], ["--cell", "has vanilla, got gru"]),
+        (
+            ["--resume=whole dinos", "--cell=gru", "--seed=1", "--hidden-size=8"],
+            ["--cell: whole dinos has vanilla, got gru; --seed: whole dinos has 0, got 1;"],
+        ),
         (["--resume=whole dinos", "--learning-rate=1"], ["--learning-rate", "0.01", "1.0"]),
         (["--resume=whole dinos", "--seed=1"], ["--seed", "has 0, got 1"]),
         (["--resume=whole dinos", "--data=other.txt"], ["--data", "checksum", "other.txt"]),
