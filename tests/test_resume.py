@@ -33,6 +33,8 @@ from dinojax import runs
 from dinojax.config import PRESETS
 from dinojax.metrics import read_metrics
 
+from conftest import USERS_ENVIRONMENT
+
 __all__ = ["compile_once"]
 
 WORDS = ["rex", "yi", "mei", "iguanodon", "triceratops", "diplodocus", "zoë"]
@@ -43,6 +45,14 @@ FLAGS = {
     "text-best": ["--steps=40", "--batch-size=8", "--window=16"],
 }
 OF_THE_CLOCK = "seconds", "characters_per_second"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_as_users_do():
+    """Bits depend on how XLA optimizes, which elsewhere in the tests it is told not to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENT, "XLA_FLAGS", USERS_ENVIRONMENT.get("XLA_FLAGS", ""))
+        yield
 
 
 @pytest.fixture(scope="module")
