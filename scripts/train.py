@@ -242,6 +242,11 @@ def started(arguments: Namespace, stack: ExitStack) -> Job:
     if config.is_text and data is None:
         raise ValueError("a running text is needed: give its file with --data")
     file = data or bundled_names()
+    if recorded and not arguments.data and not file.exists():
+        raise ValueError(
+            f"{file} is not there, of which {arguments.config} was written; its path may be "
+            "relative to another folder; give --data"
+        )
     fractions = config.validation_fraction, config.test_fraction
     parts: dict[str, list[str] | str]
     num_blank = 0
@@ -531,6 +536,7 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
         print(f"Stopped after {count(report.step, 'step')}: time is up; {go_on}")
 
     best = runs.load_run(folder)
+    say_damaged(best.damaged, best.checkpoint)
     texts = write(best.params, best.step)
     evaluate = setup.evaluate or trainer.make_evaluation(description, job.parts["train"])
     figures = summarize(jax.device_get(evaluate(best.params)))

@@ -188,6 +188,10 @@ def test_a_run_that_stops_early_keeps_the_best(place):
     result = run("train.py", "--resume=early", cwd=place)
     assert_one_line(result, "train.py", code=2)
     assert "larger --patience" in result.err
+    best.checkpoint.write_bytes(b"")
+    result = run("train.py", "--resume=early", "--patience=4", cwd=place)
+    assert_one_line(result, "train.py", code=0)
+    assert f"note: early/{best.checkpoint.name} cannot be used; using" in result.err
 
 
 def test_time_that_is_up(place):
@@ -372,6 +376,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_note(place):
         (["--config=part.json"], ["part.json", "'data' is missing"]),
         (["--config=odd.json"], ["odd.json", "hidden_size: expected int, got '8'"]),
         (["--config=moved.json"], ["data.txt is not what it was", "moved.json", "--data"]),
+        (["--config=gone.json"], ["gone.txt is not there", "gone.json", "--data"]),
         (["--config=odd.json", "names"], ["--config", "preset"]),
         (["--keep=0"], ["--keep"]),
         (["--max-minutes=0"], ["--max-minutes"]),
@@ -390,4 +395,5 @@ def test_what_cannot_be_is_said_in_one_line(flags, says, place):
     (place / "part.json").write_text("{}")
     (place / "odd.json").write_text(json.dumps(config | {"hidden_size": "8"}))
     (place / "moved.json").write_text(json.dumps(config | {"data_sha256": "0" * 64}))
+    (place / "gone.json").write_text(json.dumps(config | {"data": "gone.txt"}))
     refuse(place, "train.py", *flags, says=says)
