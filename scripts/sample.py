@@ -251,7 +251,11 @@ def main() -> int:
                 setattr(arguments, flag, default)
         arguments.seed = arguments.seed or 0
         if is_text and arguments.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
-            arguments.prompt = input("How does it begin? ")
+            try:
+                arguments.prompt = input("How does it begin? ")
+            except EOFError:
+                print()
+                raise ValueError("the prompt: got no answer; or give it by --prompt") from None
         prompt = composed(arguments.prompt or "", loaded.config.lowercase)
         try:
             ids = loaded.vocab.encode(prompt)
@@ -264,6 +268,7 @@ def main() -> int:
             known = list(runs.read_part(arguments.run, loaded.description, "train"))
         beginning = read_prompt(loaded.params, loaded.model, jnp.asarray(ids, int))
     if is_text:
+        arguments.stop = composed(arguments.stop, loaded.config.lowercase)
         write_text(loaded, arguments, prompt, beginning, controls)
         return 0
     if arguments.best:
@@ -472,7 +477,7 @@ def write_text(
             if end >= 0:
                 show(new[: end + len(stop) - len(tail)])
                 break
-            tail = (tail + new)[len(tail + new) - len(stop) + 1 :]
+            tail = (tail + new)[max(0, len(tail + new) - len(stop) + 1) :]
         show(new)
     sys.stdout.write("\n")
 
