@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dinojax.batches import Dataset
     from dinojax.cells import Params
     from dinojax.runs import Description, Run
+    from dinojax.vocab import Vocab
 
 REPORTS = 7
 NAMES_PER_REPORT = 4
@@ -234,7 +235,14 @@ def started(arguments: Namespace, stack: ExitStack) -> Job:
         base, recorded = read_config(arguments.config)
         data = data or (Path(recorded["data"]) if recorded["data"] else None)
         init_from = init_from or (Path(recorded["init_from"]) if recorded["init_from"] else None)
-    config = replace(base, **given)
+    config, earlier = replace(base, **given), None
+    if init_from:
+        from dinojax import runs
+
+        earlier = runs.load_run(init_from)
+        config = like_earlier(config, given, earlier)
+        if not arguments.config and "lowercase" not in given:
+            config = replace(config, lowercase=earlier.config.lowercase)
     if config.batches != "windows" and OF_WINDOWS & set(given):
         raise ValueError("--reset-rate is for --batches windows: names start anew each time")
     if config.batches == "padded" and OF_ROWS & set(given):
@@ -252,11 +260,11 @@ def started(arguments: Namespace, stack: ExitStack) -> Job:
     num_blank = 0
     if config.is_text:
         text = read_running_text(file, config.lowercase)
-        vocab = build_vocab([text])
+        vocab = earlier.vocab if earlier else build_vocab([text])
         split: Any = split_text(text, *fractions)
     else:
         names, num_blank = read_names(file, config.lowercase)
-        vocab = build_vocab(names)
+        vocab = earlier.vocab if earlier else build_vocab(names)
         split = split_names(names, *fractions, config.seed)
 
     # JAX takes half a second: what is wrong with the data was said before.
@@ -269,11 +277,6 @@ def started(arguments: Namespace, stack: ExitStack) -> Job:
             f"{file} is not what it was when {arguments.config} was written: its checksum is "
             f"{data_sha256[:12]}.., not {recorded['data_sha256'][:12]}..; give --data to use it"
         )
-    earlier = None
-    if init_from:
-        earlier = runs.load_run(init_from)
-        config = like_earlier(config, given, earlier)
-        vocab = earlier.vocab
     if config.batches == "packed" and "window" not in given:
         longest = max(map(len, parts["train"])) + 1
         config = replace(config, window=max(config.window, longest))
@@ -286,9 +289,9 @@ def started(arguments: Namespace, stack: ExitStack) -> Job:
         str(init_from or ""),
         {name: runs.digest(runs.part_content(part)) for name, part in parts.items()},
     )
-    for part in parts.values():
-        # Before there is a folder: may the vocabulary of an earlier run lack a character?
-        vocab.encode("".join(part))
+    if earlier:
+        # Before there is a folder: its vocabulary may lack a character.
+        check_vocabulary(vocab, parts.values(), file)
     dataset = trainer.make_dataset(description, parts["train"])
     description = with_steps(description, dataset.steps_per_epoch)
     if arguments.out is None:
@@ -412,6 +415,16 @@ def like_earlier(config: TrainConfig, given: dict[str, Any], earlier: "Run") -> 
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag}: the run of --init-from has {value}, got {given[name]}")
     return replace(config, **{name: getattr(earlier.config, name) for name in OF_THE_MODEL})
+
+
+def check_vocabulary(vocab: "Vocab", parts: Iterable[list[str] | str], file: Path) -> None:
+    """Raise a ValueError if the data have a character that the run of --init-from has not."""
+    try:
+        for part in parts:
+            for text in [part] if isinstance(part, str) else part:
+                vocab.encode(text)
+    except ValueError as error:
+        raise ValueError(f"--init-from: that run cannot read {file}: {error}") from None
 
 
 def describe(job: Job) -> str:

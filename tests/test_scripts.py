@@ -719,12 +719,35 @@ def test_training_goes_on_from_a_run(poet):
         np.testing.assert_allclose(new, old, atol=1e-6)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_trains_another_cell_and_lowers_the_loss(preset, tmp_path):
+def test_a_run_learns_for_one_more_epoch_and_reads_its_data_as_before(poet):
+    arguments = "text", "--data=poem.txt", *TEXT_FLAGS[1:3], "--init-from=run", "--epochs=1"
+    out = succeed("train.py", *arguments, "--out=longer", cwd=poet.folder)
+    after = runs.load_run(poet.folder / "longer")
+    assert after.config.lowercase
+    num_learned = len(POEM) - round(len(POEM) / 10)
+    assert after.config.steps == -(-num_learned // (4 * 16))
+    costs = [float(re.findall(r"^([\d.]+).* nats", said, re.M)[-1]) for said in (poet.out, out)]
+    assert costs[1] < costs[0]
+    out = succeed("sample.py", "longer", "--prompt=FORSOOTH ", "--length=9", cwd=poet.folder)
+    assert out.startswith("forsooth ")
+    # What the command line or the settings of a run say goes before.
+    flags = f"--config={poet.folder / 'longer' / 'config.json'}", "--no-lowercase", "--out=capital"
+    result = run("train.py", *flags, cwd=poet.folder)
+    assert_one_line(result, "train.py", code=2)
+    assert "cannot read poem.txt: 'F' at position 0" in result.err
+    assert "--init-from" in result.err
+    assert not (poet.folder / "capital").exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "cell"), [*((preset, None) for preset in PRESETS), ("dinos", "gru"), ("text", "gru")]
+)
+def test_every_preset_and_another_cell_lower_the_loss(preset, cell, tmp_path):
     words = ["rex", "yi", "mei", "iguanodon", "triceratops", "diplodocus"]
     (tmp_path / "data.txt").write_text("\n".join(words * 20))
-    arguments = preset, "--data=data.txt", "--cell=gru", "--hidden-size=12"
+    arguments = preset, "--data=data.txt", "--hidden-size=12"
     more = ["--learning-rate=0.05"] if preset == "dinos" else ["--batch-size=4", "--window=16"]
+    more += [f"--cell={cell}"] if cell else []
     out = succeed("train.py", *arguments, *more, "--steps=300", "--out=run", cwd=tmp_path)
     cost = float(re.findall(r"([\d.]+) nats a character", out)[-1])
     assert cost < 0.8 * np.log(len(set("\n".join(words))))
