@@ -151,9 +151,9 @@ def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
     """
     if len(text) < batch_size * window:
         raise ValueError(
-            f"expected a text of at least {batch_size * window:,} characters, one window of "
-            f"{window} in each of {batch_size} rows, got {len(text):,}; choose a smaller "
-            "batch size or window"
+            f"expected at least {batch_size * window:,} characters to learn from, one window of "
+            f"{window} in each of {batch_size} rows, got {len(text):,}; choose a smaller batch "
+            "size or window"
         )
     targets = vocab.encode(text)
     length = -(-len(text) // batch_size)

@@ -64,6 +64,7 @@ def test_packed_reads_every_name_once_an_epoch_and_cuts_none(names, batch_size, 
     dataset = packed(names, vocab, batch_size, window)
     batches = read(dataset, seed)
     assert sorted(names_in(batches, vocab)) == sorted(names)
+    assert dataset.examples.inputs.dtype == dataset.examples.targets.dtype == vocab.dtype
     for batch in batches:
         assert batch.inputs.shape == (window, batch_size)
         assert (batch.targets[batch.weights == 0] == vocab.newline).all()
@@ -94,10 +95,12 @@ def test_packed_needs_room_for_the_longest_name():
 def test_windows_give_each_character_once_with_the_one_before_it(text, rows, window):
     vocab = build_vocab([text])
     if len(text) < rows * window:
-        with pytest.raises(ValueError, match="smaller batch size or window"):
+        with pytest.raises(ValueError, match=r"to learn from, one window .* smaller batch size"):
             windows(text, vocab, rows, window)
         return
-    batches = read(windows(text, vocab, rows, window))
+    dataset = windows(text, vocab, rows, window)
+    assert dataset.examples.inputs.dtype == dataset.examples.targets.dtype == vocab.dtype
+    batches = read(dataset)
     inputs, targets, weights = (np.concatenate([batch[i] for batch in batches]).T for i in range(3))
     read_text = ""
     for row in range(rows):

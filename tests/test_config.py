@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from dinojax.config import PRESETS, TrainConfig, check_range, config_from
+from dinojax.cells import CELLS
+from dinojax.config import PRESETS, CellName, TrainConfig, check_range, config_from
 
 RANGES = {
     "num_layers": (1, 100),
@@ -50,6 +51,10 @@ def test_defaults_are_the_exercise():
     off |= {"validation_fraction", "test_fraction", "evaluate_every", "patience", "devices"}
     assert not any(getattr(TrainConfig(), name) for name in off)
     assert PRESETS["dinos"] == TrainConfig()
+
+
+def test_every_cell_can_be_chosen():
+    assert set(get_args(CellName)) == set(CELLS)
 
 
 def test_a_config_does_not_change():

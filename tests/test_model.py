@@ -11,7 +11,7 @@ from dinojax.model import char_model, drop
 VOCAB, HIDDEN = 7, 5
 
 
-@pytest.fixture(params=["vanilla", "vanilla vanilla", "gru lstm", "lstm vanilla gru"])
+@pytest.fixture(params=[*CELLS, "vanilla vanilla", "gru lstm", "lstm vanilla gru"])
 def model(request):
     names = request.param.split()
     sizes = [VOCAB, HIDDEN, HIDDEN + 1, HIDDEN + 2][: len(names) + 1]
@@ -48,11 +48,12 @@ def test_unroll_to_a_length_equals_unroll_of_that_many(model, params, inputs):
     )
 
 
-def test_a_later_character_changes_no_earlier_logit(model, params, inputs):
+@pytest.mark.parametrize("length", [None, 5])
+def test_a_later_character_changes_no_earlier_logit(length, model, params, inputs):
     state = model.initial_state((2,))
     changed = inputs.at[3].set(jnp.array([1, 1], jnp.uint8))
-    _, logits = model.unroll(params, state, inputs)
-    _, others = model.unroll(params, state, changed)
+    _, logits = model.unroll(params, state, inputs, length)
+    _, others = model.unroll(params, state, changed, length)
     np.testing.assert_array_equal(logits[:3], others[:3])
     assert np.all(logits[3:] != others[3:])
 

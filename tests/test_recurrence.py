@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dinojax import recurrence
-from dinojax.cells import Cell, gru, linear, lstm, vanilla
+from dinojax import cells, recurrence
+from dinojax.cells import Cell, linear
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
 
@@ -41,9 +41,7 @@ def two_state_cell(dtype) -> Cell:
 
 
 CELLS = {
-    "vanilla": partial(vanilla, INPUT, HIDDEN),
-    "gru": partial(gru, INPUT, HIDDEN),
-    "lstm": partial(lstm, INPUT, HIDDEN),
+    **{name: partial(make_cell, INPUT, HIDDEN) for name, make_cell in cells.CELLS.items()},
     "two_state": two_state_cell,
 }
 

@@ -11,7 +11,7 @@ from test_controls import slow as slow_law
 
 from dinojax import sample
 from dinojax.batches import pad_names
-from dinojax.cells import vanilla
+from dinojax.cells import CELLS, vanilla
 from dinojax.controls import NO_LIMIT, Controls
 from dinojax.evaluate import nats_per_column
 from dinojax.model import char_model
@@ -360,6 +360,32 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(params, m
     expected = {outcome: num * p / total for outcome, p in exact.items()}
     statistic = sum((observed[x] - expected[x]) ** 2 / expected[x] for x in exact)
     assert statistic < chi_squared_limit(len(exact) - 1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_going_on_from_a_prompt_equals_sampling_whose_first_characters_were_forced(cell):
+    cells = [CELLS[cell](VOCAB.size, 6), CELLS[cell](6, 5)]
+    model = char_model(cells, VOCAB.size)
+    params = model.init(jax.random.key(5))
+    forced, num = VOCAB.encode("abba").tolist(), 20
+    key = jax.random.key(15)
+    uniforms = []
+    for _ in range(num):
+        key, key_draw = jax.random.split(key)
+        uniforms.append(jax.random.uniform(key_draw))
+    # Sampling from the start of a text, where the first characters are what they have to be.
+    step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
+    state, previous, written = model.initial_state(()), jnp.array(VOCAB.no_character), []
+    for t in range(len(forced) + num):
+        is_forced = t < len(forced)
+        uniform = jnp.zeros(()) if is_forced else uniforms[t - len(forced)]
+        state, drawn, *_ = step(state, previous, uniform)
+        previous = jnp.array(forced[t]) if is_forced else drawn
+        written.append(int(previous))
+    beginning = sample.read_prompt(params, model, jnp.array(forced))
+    _, ids = sample.sample_text(jax.random.key(15), params, model, beginning, num)
+    assert ids.tolist() == written[len(forced) :]
+    assert len(set(ids.tolist())) == VOCAB.size
 
 
 def test_a_text_in_pieces_is_drawn_from_where_the_piece_before_it_ended(params, model):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unicodedata
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -759,6 +760,22 @@ def test_packed_rows_have_room_for_the_longest_name(tmp_path):
     flags = "--data=data.txt", "--steps=2", "--hidden-size=4", "--batch-size=1"
     succeed("train.py", "names", *flags, "--out=run", cwd=tmp_path)
     assert runs.load_run(tmp_path / "run").config.window == 24
+
+
+def test_products_of_bfloat16(place):
+    flags = "--data=names.txt", "--num-layers=2", "--steps=9", "--dtype=bfloat16"
+    succeed("train.py", *flags, "--out=rounded", cwd=place)
+    loaded = runs.load_run(place / "rounded")
+    assert {x.dtype for x in jax.tree.leaves(loaded.params)} == {np.dtype("float32")}
+    plain = runs.build_model(replace(loaded.config, dtype="float32"), loaded.vocab)
+    ids = jax.numpy.asarray(loaded.vocab.encode("adabobeve"))
+    logits, expected = (
+        model.unroll(loaded.params, model.initial_state(()), ids)[1]
+        for model in (loaded.model, plain)
+    )
+    assert logits.dtype == np.float32
+    assert 1e-5 < np.abs(np.asarray(logits - expected)).max() < 0.1
+    assert len(sample(place / "rounded", "--prompt=a")) == 10
 
 
 def test_names_begin_with_the_prompt(trained):

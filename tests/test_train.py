@@ -30,6 +30,11 @@ def make_model(dtype=jnp.float32):
     return char_model([vanilla(VOCAB.size, HIDDEN, dtype)], VOCAB.size, dtype)
 
 
+def make_stack(cell, vocab=VOCAB, dtype=jnp.float64, **options):
+    cells = [CELLS[cell](vocab.size, 6, dtype), CELLS[cell](6, 5, dtype)]
+    return char_model(cells, vocab.size, dtype, **options)
+
+
 def make_state(model, optimizer, batch_size=1):
     params = model.init(jax.random.key(0))
     return train.init_train_state(jax.random.key(1), params, model, optimizer, batch_size, 3.0)
@@ -88,10 +93,17 @@ def test_the_two_numpy_references_agree():
     )
 
 
-def test_gradients_pass_a_numerical_check(x64):
-    model = make_model(jnp.float64)
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_pass_a_numerical_check(cell, x64):
+    model = make_stack(cell, dropout=0.3)
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
-    loss = partial(loss_of, model=model, batch=batch, length=12)
+    keys = jax.random.split(jax.random.key(1), len(NAMES))
+
+    def loss(params):
+        first = model.initial_state((len(NAMES),))
+        _, logits = model.unroll(params, first, batch.inputs, 12, True, keys)
+        return summed_cross_entropy(logits, batch.targets, batch.weights)
+
     check_grads(loss, (model.init(jax.random.key(0)),), order=1, modes=["rev"])
 
 
@@ -379,8 +391,7 @@ def epoch(dataset):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_packed_names_have_the_loss_and_the_gradients_of_padded_ones(cell, x64):
-    cells = [CELLS[cell](VOCAB.size, 6, jnp.float64), CELLS[cell](6, 5, jnp.float64)]
-    model = char_model(cells, VOCAB.size, jnp.float64)
+    model = make_stack(cell)
     (plain,) = epoch(padded(NAMES, VOCAB, len(NAMES)))
     expected = gradients(model, plain, resets=False)
     for rows, window in ((1, 40), (2, 12)):
@@ -390,22 +401,60 @@ def test_packed_names_have_the_loss_and_the_gradients_of_padded_ones(cell, x64):
         jax.tree.map(close, actual, expected)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_carried_windows_have_the_loss_of_one_long_window(cell, x64):
-    text = "to be, or not to be, that is the question"
+def test_carried_windows_have_the_loss_of_one_long_window(cell, rows, x64):
+    text = "to be, or not to be, that is the question:"
     vocab = build_vocab([text])
-    model = char_model([CELLS[cell](vocab.size, 6, jnp.float64)], vocab.size, jnp.float64)
-    (whole,) = epoch(windows(text, vocab, 1, len(text)))
+    model = make_stack(cell, vocab)
+    (whole,) = epoch(windows(text, vocab, rows, -(-len(text) // rows)))
     expected, _ = gradients(model, whole, resets=True)
     # The learning rate is zero: nothing but the carried state joins one step to the next.
     train_step = train.make_train_step(
         model, optax.sgd(0.0), lambda *args: cross_entropy(*args).sum(), True, resets=True
     )
     state = train.init_train_state(
-        jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0)
+        jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0), rows
     )
-    losses = [x.losses for x in train.run(train_step, state, windows(text, vocab, 1, 7), 6)]
-    np.testing.assert_allclose(np.concatenate(losses).sum(), expected, rtol=1e-12)
+    dataset = windows(text, vocab, rows, 4)
+    # Two epochs, of which the second starts from a fresh state as the first did.
+    steps = dataset.steps_per_epoch
+    losses = np.concatenate([x.losses for x in train.run(train_step, state, dataset, 2 * steps)])
+    np.testing.assert_allclose(losses.reshape(2, steps).sum(axis=1), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_carried_windows_have_the_logits_of_one_long_window(cell, x64):
+    text = "to be, or not to be, that is the question:"
+    vocab = build_vocab([text])
+    model = make_stack(cell, vocab)
+    params = model.init(jax.random.key(0))
+    (whole,) = epoch(windows(text, vocab, 3, 14))
+    _, expected = model.unroll(params, model.initial_state((3,)), whole.inputs, 14, True)
+    state, parts = model.initial_state((3,)), []
+    for batch in epoch(windows(text, vocab, 3, 4)):
+        state, logits = model.unroll(params, state, batch.inputs, 4, True)
+        parts.append(logits)
+    np.testing.assert_allclose(np.concatenate(parts)[:14], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_training_in_products_of_bfloat16_keeps_float32_elsewhere():
+    cells = [
+        CELLS[name](below, 16, product_dtype=jnp.bfloat16)
+        for name, below in (("gru", VOCAB.size), ("lstm", 16))
+    ]
+    model = char_model(cells, VOCAB.size, product_dtype=jnp.bfloat16)
+    optimizer = optax.adam(0.02)
+    step = train.make_train_step(model, optimizer, mean_cross_entropy)
+    start = make_state(model, optimizer, len(NAMES))
+    with jax.numpy_dtype_promotion("standard"):
+        reports = list(train.run(step, start, padded(NAMES, VOCAB, len(NAMES)), 60))
+    end = reports[-1].state
+    jax.tree.map(lambda old, new: np.testing.assert_equal(new.dtype, old.dtype), start, end)
+    kept = end.params, end.recurrent_state, end.smoothed_loss
+    assert {x.dtype for x in jax.tree.leaves(kept)} == {np.dtype("float32")}
+    losses = np.concatenate([x.losses for x in reports])
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_reset_rate_sets_back_that_share_of_the_rows():
