@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dinojax import recurrence
 from dinojax.cells import CELLS, vanilla
 from dinojax.model import char_model, drop
 
@@ -140,6 +141,23 @@ def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
     # The state of the first layer never meets dropout, that of the second does through its input.
     np.testing.assert_array_equal(first, plain_first)
     assert np.all(second != plain_second)
+
+
+@pytest.mark.parametrize("length", [None, 5])
+def test_dropout_stands_between_layers_and_before_the_readout(length, inputs):
+    cells = [CELLS["gru"](VOCAB, 6), CELLS["lstm"](6, 5)]
+    model = char_model(cells, VOCAB, dropout=0.5)
+    params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 2)
+    outputs = inputs
+    for i, (cell, layer) in enumerate(zip(cells, params["layers"], strict=True)):
+        projected = cell.project(layer, outputs)
+        _, outputs = recurrence.scan(cell, layer, cell.initial_state((2,)), projected)
+        outputs = drop(keys, i, outputs, 0.5)
+    kernel, bias = (np.asarray(params["readout"][name]) for name in ("kernel", "bias"))
+    expected = np.asarray(outputs) @ kernel + bias
+    start = model.initial_state((2,))
+    _, logits = model.unroll(params, start, inputs, length, dropout_keys=keys)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_each_row_and_layer_draws_its_own_dropout():
