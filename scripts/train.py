@@ -407,7 +407,8 @@ def like_earlier(config: TrainConfig, given: dict[str, Any], earlier: "Run") -> 
     if config.is_text != earlier.config.is_text:
         kinds = ["names", "a text"] if config.is_text else ["a text", "names"]
         raise ValueError(
-            f"--init-from: that run learned {kinds[0]}, this one is to learn {kinds[1]}"
+            f"--init-from: that run learned {kinds[0]}, this one is to learn {kinds[1]}; choose a "
+            f"preset for {kinds[0]}"
         )
     for name in OF_THE_MODEL:
         value = getattr(earlier.config, name)
