@@ -1,15 +1,21 @@
 """Write new names, or a text, with a trained model; see --help."""
 
+import importlib
 import json
+import os
 import re
 import sys
+import unicodedata
+import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dinojax.command_line import (
     Parser,
+    check_writable,
     number,
     path,
     run,
@@ -29,9 +35,11 @@ FIRST_BLOCK, BLOCK = 256, 4096
 """Names drawn in the first call and in each further one, so that name i depends on no other."""
 CHARACTERS = 16
 """Characters of a text drawn in one call, then shown."""
+MAX_LENGTH = 50
+"""Characters after which a name is cut, without the flag."""
 FOR_NAMES = {
     "num": 10,
-    "max_length": 50,
+    "max_length": MAX_LENGTH,
     "min_length": 0,
     "match": None,
     "novel": False,
@@ -114,7 +122,7 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         metavar="N",
         type=whole_number,
         help="the most characters, the prompt not counted: only names that end by then (default: "
-        f"all names, cut after {FOR_NAMES['max_length']})",
+        f"all names, cut after {MAX_LENGTH})",
     )
     add(
         "--min-length",
@@ -196,23 +204,72 @@ def check_arguments(arguments: Namespace) -> None:
         for flag in (*OF_DRAWING, "min_length", "match", "novel", "unique", "distance"):
             if getattr(arguments, flag) is not None:
                 raise ValueError(f"--best and --{flag.replace('_', '-')} exclude each other")
-    longest = arguments.max_length
-    if arguments.min_length and longest:
-        longest += len(arguments.prompt or "")
-        if arguments.min_length > longest:
-            raise ValueError(
-                f"--min-length {arguments.min_length} and --max-length {arguments.max_length}: "
-                "expected a minimum that is not above the maximum"
-            )
+    is_constrained = any(getattr(arguments, flag) is not None for flag in CONSTRAINTS)
+    if arguments.max_draws is not None and not is_constrained:
+        raise ValueError("--max-draws is for names under a constraint such as --match")
+    longest = arguments.max_length or MAX_LENGTH
+    if (arguments.min_length or 0) > longest + len(arguments.prompt or ""):
+        raise ValueError(
+            f"--min-length {arguments.min_length} and --max-length {longest}"
+            f"{'' if arguments.max_length else ', its default'}: "
+            "expected a minimum that is not above the maximum"
+        )
     if arguments.match is not None:
-        try:
-            re.compile(arguments.match)
-        except re.error as error:
-            raise ValueError(
-                f"--match: {error.msg} at position {error.pos} of {arguments.match!r}"
-            ) from None
-        if re.search(r"(?<!\\)(\\\\)*\\n|\n", arguments.match):
-            raise ValueError("--match: a name holds no newline, so this is found in none")
+        # Composed, as names are.
+        arguments.match = unicodedata.normalize("NFC", arguments.match)
+        check_pattern(arguments.match)
+    if arguments.out is not None:
+        if arguments.out.exists() and not arguments.out.is_file():
+            raise ValueError(f"--out: {arguments.out} is a directory or a device, not a file")
+        # A link stays one: it is the file at its end that is replaced.
+        arguments.out = Path(os.path.realpath(arguments.out))
+        check_writable(arguments.out)
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise a ValueError for what is no regular expression, or is found in no name."""
+    # Nothing public tells what an expression is made of.
+    parser = importlib.import_module("re._parser")
+    try:
+        compiled(pattern)
+        with warnings.catch_warnings(action="ignore"):
+            parts = parser.parse(pattern)
+    except re.error as error:
+        where = "" if error.pos is None else f"at position {error.pos} "
+        raise ValueError(f"--match: {error.msg} {where}of {pattern!r}") from None
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(f"--match: {error}") from None
+    if any(needs_newline(*part) for part in parts):
+        raise ValueError("--match: a name holds no newline, so this is found in none")
+
+
+def compiled(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """A regular expression, without what Python says of how later versions may read it."""
+    with warnings.catch_warnings(action="ignore"):
+        return re.compile(pattern, flags)
+
+
+def needs_newline(operation: Any, value: Any) -> bool:
+    """Whether a part of a regular expression, as Python has parsed it, matches newlines alone.
+
+    Or more, of which one is a newline. False of what looks back, which may see one that is there.
+    """
+
+    def one_of(parts: Iterable[Any]) -> bool:
+        return any(needs_newline(*part) for part in parts)
+
+    match operation.name, value:
+        case "LITERAL", code:
+            return code == ord("\n")
+        case "IN", choices:
+            return all(needs_newline(*choice) for choice in choices)
+        case "BRANCH", (_, branches):
+            return all(map(one_of, branches))
+        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT", (least, _, parts):
+            return least > 0 and one_of(parts)
+        case ("SUBPATTERN", (*_, parts)) | ("ASSERT", (_, parts)) | ("ATOMIC_GROUP", parts):
+            return one_of(parts)
+    return False
 
 
 def main() -> int:
@@ -289,14 +346,19 @@ def output(arguments: Namespace) -> Iterator[TextIO]:
         yield sys.stdout
         return
     import io
+    import shutil
+    import tempfile
 
     from dinojax.checkpoint import atomic_file
 
-    with atomic_file(arguments.out) as binary:
-        file = io.TextIOWrapper(binary, "utf-8", newline="\n")
+    # Until it is whole it has no name: an interrupt, which ends the program at once, leaves none.
+    with tempfile.TemporaryFile(dir=arguments.out.parent) as draft:
+        file = io.TextIOWrapper(draft, "utf-8", newline="\n")
         yield file
-        file.flush()
         file.detach()
+        draft.seek(0)
+        with atomic_file(arguments.out) as whole:
+            shutil.copyfileobj(draft, whole)
 
 
 def draw_names(
@@ -345,7 +407,7 @@ def accept(
     At the end, and where there are none any more within --max-draws, it says how many were.
     """
     flags = re.IGNORECASE if loaded.config.lowercase else 0
-    pattern = re.compile(arguments.match or "", flags)
+    pattern = compiled(arguments.match or "", flags)
     learned, seen = set(known), set()
     num_drawn = num_accepted = 0
     try:

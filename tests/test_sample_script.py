@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import signal
 
 import pytest
 from test_scripts import (
@@ -12,8 +14,10 @@ from test_scripts import (
     lines,
     place,
     run,
+    sample,
     snapshot,
     trained,
+    trap,
 )
 
 __all__ = ["compile_once", "place", "trained"]
@@ -106,6 +110,19 @@ def test_the_best_are_those_that_are_drawn_most(trained, draws):
     assert all(name.startswith("Zo") for name in lines(result.out))
 
 
+# Newlines that may be and need not, advice for later versions of Python, and é in two characters.
+@pytest.mark.parametrize(
+    "pattern", [r"[^\n]", r"x?\n*", r"^(z|\n)", r"\s?", "[[z]", "e\u0308", "(?!\\n)a"]
+)
+def test_what_may_be_matched(pattern, trained, draws):
+    result = run("sample.py", trained.folder, f"--match={pattern}", "--num=20", cwd=trained.cwd)
+    expected = re.compile(pattern.replace("e\u0308", "ë").replace("[[", r"[\["))
+    wanted = [r["name"] for r in draws if r["ended"] and expected.search(r["name"].lower())]
+    assert len(wanted) > 20
+    assert (result.code, lines(result.out)) == (0, wanted[:20])
+    assert_one_line(result, "sample.py", code=0)
+
+
 def test_a_file_is_written_whole_or_not_at_all(trained, place):
     result = run("sample.py", "run", "--num=300", cwd=place)
     (place / "out.txt").write_text("old")
@@ -118,3 +135,32 @@ def test_a_file_is_written_whole_or_not_at_all(trained, place):
     assert_one_line(failed, "sample.py", code=2)
     assert snapshot(place)["out.txt"] == before["out.txt"]
     assert snapshot(place).keys() == before.keys()
+
+
+def test_what_is_not_a_file_is_not_replaced(place):
+    os.mkfifo(place / "pipe")
+    failed = run("sample.py", "run", "--out=pipe", cwd=place)
+    assert_one_line(failed, "sample.py", code=2)
+    assert "--out: pipe is a directory or a device, not a file" in failed.err
+    assert (place / "pipe").is_fifo()
+
+
+def test_a_link_leads_to_the_file_that_is_written(trained, place):
+    (place / "link.txt").symlink_to(place / "other" / "out.txt")
+    result = run("sample.py", "run", "--num=20", "--out=link.txt", cwd=place)
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert (place / "link.txt").is_symlink()
+    assert lines((place / "other" / "out.txt").read_text("utf-8")) == sample(
+        place / "run", "--num=20"
+    )
+
+
+@pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_file_that_is_not_finished(what, place, tmp_path_factory):
+    """The signal comes once the file is open and names were drawn: when it needs distances."""
+    environment = trap(tmp_path_factory.mktemp("trap"), "import", "<dinojax.distances>", [1], what)
+    before = snapshot(place)
+    result = run("sample.py", "run", "--distance=1", "--out=out.txt", cwd=place, **environment)
+    assert result.code == {signal.SIGINT: 130}.get(what, -what)
+    assert result.out == ""
+    assert snapshot(place) == before

@@ -803,6 +803,20 @@ BAD_FILES = {
     "bytes.txt": ["UTF-8", "0xff", "offset 5"],
     "long.txt": ["100,000 characters", "line 2", "1,000"],
 }
+NEED_NEWLINE = [
+    "a\\nb",
+    "a\nb",
+    r"\x0a",
+    r"\012",
+    r"\u000a",
+    r"\N{LINE FEED}",
+    r"[\n]",
+    r"a$\n",
+    r"z(?:o|\n\n)\n+",
+    r"(\n|e\n)?(\na|e\n)$",
+    r"(?=a*\n)z",
+    r"(?>\n)",
+]
 BAD_NUMBERS = ["-1", "nan", "1e400", "9" * 400, "abc", ""]
 WHOLE, ZERO = ["1.5"], ["0"]
 NUMBERS = {
@@ -823,6 +837,7 @@ NUMBERS = {
     ("sample.py", "--min-p"): ["2"],
     ("sample.py", "--min-length"): WHOLE + ZERO,
     ("sample.py", "--distance"): WHOLE + ZERO,
+    ("sample.py", "--max-draws"): WHOLE + ZERO,
     ("sample.py", "--best"): WHOLE + ZERO,
     ("sample.py", "--max-length"): WHOLE + ZERO,
     ("sample.py", "--length"): WHOLE + ZERO,
@@ -916,14 +931,22 @@ def test_bad_numbers(script, flag, place):
         ("sample.py", ["--length", "5"], ["--length", "learned names"]),
         ("sample.py", ["--stop", "x"], ["--stop", "learned names"]),
         ("sample.py", ["--match", "a(b"], ["--match", "position 1", "'a(b'"]),
-        ("sample.py", ["--match", "a\\nb"], ["--match", "newline"]),
-        ("sample.py", ["--match", "a\nb"], ["--match", "newline"]),
+        *(
+            ("sample.py", ["--match", pattern], ["--match", "holds no newline"])
+            for pattern in NEED_NEWLINE
+        ),
+        ("sample.py", ["--match", "(?<=a*)b"], ["--match: look-behind", "of '(?<=a*)b'"]),
+        ("sample.py", ["--match", f"a{{{2**70}}}"], ["--match", "repetition", "too large"]),
+        ("sample.py", ["--match", "(" * 9999 + ")" * 9999], ["--match", "recursion"]),
         ("sample.py", ["--match", ""], ["--match", "empty"]),
         ("sample.py", ["--min-length=5", "--max-length=4"], ["--min-length 5", "--max-length 4"]),
+        ("sample.py", ["--min-length=51"], ["--min-length 51", "--max-length 50", "default"]),
+        ("sample.py", ["--prompt=zo", "--min-length=53"], ["--min-length 53", "--max-length 50"]),
+        ("sample.py", ["--max-draws=9"], ["--max-draws", "constraint", "--match"]),
         ("sample.py", ["--best=5", "--top-k=4"], ["--best", "--top-k", "exclude"]),
         ("sample.py", ["--best=5", "--novel"], ["--best", "--novel", "exclude"]),
-        ("sample.py", ["--out=none/x"], ["none"]),
-        ("sample.py", ["--out=other"], ["other", "directory"]),
+        ("sample.py", ["--out=none/x"], [re.compile("none/x: No such file")]),
+        ("sample.py", ["--out=other"], ["--out: other", "directory"]),
     ],
 )
 def test_bad_arguments(script, arguments, says, place):
