@@ -169,7 +169,11 @@ def check_known(text: str, where: str, loaded: "Run") -> None:
 
 
 def of_names(loaded: "Run", names: Sequence[str]) -> list[Any]:
-    """What each character of each name costs, and its newline, in nats: [len(name) + 1] each."""
+    """What each character of each name costs, and its newline, in nats: [len(name) + 1] each.
+
+    Names that are about as long are read side by side: a long one among many costs its own time
+    and memory alone.
+    """
     import jax
     import numpy as np
 
@@ -178,13 +182,22 @@ def of_names(loaded: "Run", names: Sequence[str]) -> list[Any]:
     from dinojax.score import log_probability
 
     read = jax.jit(lambda params, examples: log_probability(params, loaded.model, examples))
-    examples = pad_names(names, loaded.vocab)
-    num = max(1, CHARACTERS_AT_ONCE // len(examples.weights))
-    columns: list[Any] = []
-    for first in range(0, len(names), num):
-        block = jax.tree.map(lambda x, first=first: x[:, first : first + num], examples)
-        columns += list(-np.asarray(read(loaded.params, block), float).T)
-    return [column[: len(name) + 1] for column, name in zip(columns, names, strict=True)]
+    found: dict[int, Any] = {}
+    rest = sorted(range(len(names)), key=lambda i: -len(names[i]))
+    while rest:
+        # Powers of two, so that few sizes are compiled.
+        time = 1 << len(names[rest[0]]).bit_length()
+        num = min(max(1, CHARACTERS_AT_ONCE // time), 1 << (len(rest) - 1).bit_length())
+        block, rest = rest[:num], rest[num:]
+        examples = pad_names([names[i] for i in block], loaded.vocab)
+        missing = time - len(examples.weights), num - len(block)
+        examples = jax.tree.map(
+            lambda x, missing=missing: np.pad(x, [(0, n) for n in missing], mode="edge"), examples
+        )
+        nats = -np.asarray(read(loaded.params, examples), float).T
+        for i, each in zip(block, nats, strict=False):
+            found[i] = each[: len(names[i]) + 1].copy()
+    return [found[i] for i in range(len(names))]
 
 
 def of_text(loaded: "Run", text: str) -> Any:

@@ -31,7 +31,7 @@ from test_scripts import (
     start,
 )
 
-from dinojax import devices, evaluate, runs
+from dinojax import batches, devices, evaluate, runs
 from dinojax.batches import Batch, pad_names
 from dinojax.cells import gru, lstm, vanilla
 from dinojax.loss import mean_cross_entropy
@@ -498,6 +498,26 @@ def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, monkeypatch
             else expected[name]
             for name in FIGURES
         }
+
+
+def test_a_long_name_costs_the_many_short_ones_no_memory(place, monkeypatch):
+    loaded, sizes, original = load(place, "names"), [], batches.pad_names
+
+    def pad_names(names, vocab):
+        examples = original(names, vocab)
+        sizes.append(examples.weights.size)
+        return examples
+
+    monkeypatch.setattr(batches, "pad_names", pad_names)
+    monkeypatch.setattr(evaluate, "CHARACTERS_AT_ONCE", 100)
+    names = [*["zoë", "x", "щитщитщит", "zab"] * 9, "áda" * 90, *["日本語", "a\tb"] * 7]
+    found = runpy.run_path(str(SCRIPTS / "score.py"))["of_names"](loaded, names)
+    assert [len(each) for each in found] == [len(name) + 1 for name in names]
+    totals = [each.sum() for each in found]
+    np.testing.assert_allclose(totals, costs(loaded, names), rtol=2e-5)
+    # The long one alone, the rest in blocks of a hundred characters.
+    assert sorted(sizes)[-1] == len("áda" * 90) + 1
+    assert sorted(sizes)[-2] <= 100
 
 
 def test_the_seed_decides_which_names_are_drawn(place, answers):
