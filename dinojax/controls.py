@@ -39,9 +39,10 @@ def controlled(logits: jax.Array, controls: Controls) -> jax.Array:
     temperature, top_k, top_p, min_p = _for_rows(logits, controls)
     likeliest = jax.nn.one_hot(logits.argmax(axis=-1), logits.shape[-1], dtype=bool)
     at_zero = jnp.where(likeliest, jnp.zeros((), logits.dtype), -jnp.inf)
-    tempered = jnp.where(
-        temperature > 0, logits / jnp.where(temperature > 0, temperature, 1), at_zero
-    )
+    # Of 0 at most, none is infinite when divided by a small temperature.
+    logits -= logits.max(axis=-1, keepdims=True)
+    is_positive = _is_positive(temperature)
+    tempered = jnp.where(is_positive, logits / jnp.where(is_positive, temperature, 1), at_zero)
 
     descending = -jnp.sort(-tempered, axis=-1)
     last = jnp.clip(top_k, 1, logits.shape[-1]) - 1
@@ -66,8 +67,8 @@ def controlled_weights(logits: jax.Array, controls: Controls) -> jax.Array:
     vocab_size = logits.shape[-1]
     is_plain = leave_as_it_is(controls, vocab_size)
     is_tempered = leave_as_it_is(controls._replace(temperature=1.0), vocab_size)
-    is_tempered &= jnp.all(jnp.asarray(controls.temperature) > 0)
     temperature, *_ = _for_rows(logits, controls)
+    is_tempered &= jnp.all(_is_positive(temperature))
     return lax.switch(
         jnp.where(is_plain, 0, jnp.where(is_tempered, 1, 2)),
         [
@@ -83,6 +84,12 @@ def leave_as_it_is(controls: Controls, vocab_size: int) -> jax.Array:
     temperature, top_k, top_p, min_p = map(jnp.asarray, controls)
     is_plain = jnp.all(temperature == 1) & jnp.all(top_k >= vocab_size)
     return is_plain & jnp.all(top_p >= 1) & jnp.all(min_p <= 0)
+
+
+def _is_positive(temperature: jax.Array) -> jax.Array:
+    """Whether it can be divided by: XLA takes less than the smallest normal number for zero."""
+    smallest = float(jnp.finfo(temperature.dtype).tiny)  # type: ignore[no-untyped-call]
+    return jnp.greater_equal(temperature, smallest)
 
 
 def _for_rows(logits: jax.Array, controls: Controls) -> list[jax.Array]:

@@ -100,6 +100,16 @@ def test_a_top_p_of_one_keeps_what_rounding_would_lose():
     assert np.isfinite(controlled(logits, Controls(min_p=1e-12))).all()
 
 
+@pytest.mark.parametrize("temperature", [1e-37, 1e-39, 1e-44])
+def test_a_temperature_that_rounds_to_zero_is_zero_or_next_to_it(temperature):
+    logits, likeliest = jnp.asarray([40.0, 99.0, 98.0, -1000.0]), [0, 1, 0, 0]
+    for case in ({}, {"top_k": 3}):
+        controls = Controls(temperature, **case)
+        np.testing.assert_array_equal(jnp.exp(controlled(logits, controls)), likeliest)
+        weights = controlled_weights(logits - 99, controls)
+        np.testing.assert_array_equal(weights / weights.sum(), likeliest)
+
+
 def test_whether_controls_change_anything():
     assert leave_as_it_is(Controls(), 9)
     assert leave_as_it_is(Controls(top_k=9, top_p=jnp.ones(3)), 9)
