@@ -298,7 +298,7 @@ def test_an_order_that_was_not_fitted_is_refused(order):
         draw_names(np.random.default_rng(0), tiny_model(), NEWLINE, 1, 1, order)
 
 
-def test_a_bigram_model_looks_as_bad_as_it_is():
+def test_a_bigram_model_and_one_that_memorises_look_as_bad_as_they_are():
     """It knows which characters stand side by side, but not how a name is made: stem, o, ending."""
     generator = np.random.default_rng(0)
     stems = ["".join(x) for x in product("bdgklmt", "aeiu", "drn")]
@@ -322,6 +322,14 @@ def test_a_bigram_model_looks_as_bad_as_it_is():
     for long in ("divergence_3", "divergence_4"):
         assert apart[2][long] > 4 * floor[long]
         assert apart[2][long] > 2 * apart[5][long]
+    # One that knows all training names by heart: its n-grams are as good as real ones.
+    samples = generator.choice(train, 2_000).tolist()
+    memorised = describe_samples(samples, np.ones(2_000, bool), train, held_out)
+    by_heart = divergences(lines(samples[:252]), lines(held_out))
+    assert by_heart["divergence_4"] < apart[5]["divergence_4"]
+    assert (memorised["novelty"], memorised["hits"], memorised["edit_distance"]) == (0, 0, 0)
+    assert figures[2]["novelty"] > figures[5]["novelty"] > 0.5
+    assert figures[5]["edit_distance"] > 0.5
     assert figures[5]["hits"] > 0.4
     assert figures[2]["hits"] < 0.2 * figures[5]["hits"]
     assert figures[2]["edit_distance"] > 2 * figures[5]["edit_distance"]

@@ -1,13 +1,30 @@
 """Names under constraints, the most probable ones, and where they are written."""
 
+import io
 import json
 import math
 import os
 import re
+import runpy
 import signal
+from collections import Counter
+from contextlib import redirect_stderr
+from functools import partial
+from itertools import islice
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import pytest
+from test_sample import (
+    MAX_LENGTH,
+    VOCAB,
+    chi_squared_limit,
+    enumerate_names,
+    model,
+    params,
+)
 from test_scripts import (
+    SCRIPTS,
     assert_one_line,
     checkpoints,
     compile_once,
@@ -20,7 +37,10 @@ from test_scripts import (
     trap,
 )
 
-__all__ = ["compile_once", "place", "trained"]
+from dinojax.controls import Controls
+from dinojax.sample import read_prompt
+
+__all__ = ["compile_once", "model", "params", "place", "trained"]
 
 
 def rows_of(result):
@@ -76,6 +96,88 @@ def test_constraints_accept_just_the_draws_that_are_as_wanted(trained, draws):
         assert re.fullmatch(
             r"sample\.py: [\d,]+ of [\d,]+ draws are as wanted \([\d.e-]+\)\n", result.err
         )
+
+
+LEARNED = ["abb", "ba", "aa"]
+CONSTRAINTS = {
+    "match": ("^B|bb", lambda name: re.search("^b|bb", name)),
+    "min_length": (2, lambda name: len(name) >= 2),
+    "novel": (True, lambda name: name not in LEARNED),
+    "distance": (2, lambda name: min(distance(name, x) for x in LEARNED) >= 2),
+    "max_length": (2, lambda name: len(name) <= 2),
+    "unique": (True, lambda name: True),
+}
+
+
+def script_with(params, model):
+    """The functions of the script, and what it takes for a run."""
+    config = SimpleNamespace(lowercase=True)
+    loaded = SimpleNamespace(params=params, model=model, vocab=VOCAB, config=config)
+    return SimpleNamespace(**runpy.run_path(str(SCRIPTS / "sample.py"))), loaded
+
+
+def accepted(script, loaded, blocks, **constraints):
+    arguments = SimpleNamespace(**script.FOR_NAMES | constraints)
+    with redirect_stderr(io.StringIO()):
+        found = script.accept(iter(blocks), arguments, loaded, LEARNED)
+        return [row["name"] for rows in found for row in rows]
+
+
+@pytest.fixture(
+    scope="module", params=[{}, {"temperature": 1.5, "top_p": 0.97, "min_p": 0.01}], ids=str
+)
+def ab_draws(request, params, model):
+    """Five blocks of each length, the first small; how to accept of them; the law of what ended."""
+    script, loaded = script_with(params, model)
+    start = read_prompt(params, model, jnp.zeros(0, int))
+    blocks = {}
+    for max_length in (2, MAX_LENGTH):
+        arguments = SimpleNamespace(seed=3, max_length=max_length)
+        drawn = script.draw_names(loaded, arguments, "", start, Controls(**request.param))
+        blocks[max_length] = list(islice(drawn, 5))
+    ended, _ = enumerate_names(params, model, **request.param)
+    return blocks, partial(accepted, script, loaded), ended
+
+
+def assert_drawn_by(law, names):
+    """Chi-squared, all that are rare as one."""
+    num, observed = len(names), Counter(names)
+    total = sum(law.values())
+    expected = {name: num * p / total for name, p in law.items() if p > 0}
+    assert observed.keys() <= expected.keys()
+    often = [name for name, count in expected.items() if count >= 5]
+    assert len(often) > 2
+    pairs = [(observed[name], expected[name]) for name in often]
+    rest = num - sum(x for x, _ in pairs), num - sum(x for _, x in pairs)
+    statistic = sum((x - y) ** 2 / max(y, 1e-9) for x, y in [*pairs, rest] if (x, y) != (0, 0))
+    assert statistic < chi_squared_limit(len(often))
+
+
+@pytest.mark.parametrize("flag", CONSTRAINTS)
+def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws):
+    """Against the exact law, given that they are as wanted."""
+    blocks, accept, ended = ab_draws
+    value, is_wanted = CONSTRAINTS[flag]
+    law = {name: p for name, p in ended.items() if is_wanted(name)}
+    if flag == "unique":
+        # The second of those that differ: each of the others may have been the first.
+        total = sum(law.values())
+        second = {
+            name: sum(p * q / (total - q) for other, q in law.items() if other != name)
+            for name, p in law.items()
+        }
+        rows = [row for block in blocks[MAX_LENGTH] for row in block]
+        parts = [accept([rows[i : i + 16]], unique=True) for i in range(0, len(rows), 16)]
+        assert all(len(set(part)) == len(part) for part in parts)
+        assert_drawn_by(law, [part[0] for part in parts if part])
+        # So seldom is there no second that it does not count.
+        assert sum(len(part) < 2 for part in parts) < len(parts) / 200
+        assert_drawn_by(second, [part[1] for part in parts if len(part) > 1])
+        return
+    max_length = value if flag == "max_length" else MAX_LENGTH
+    names = accept(blocks[max_length], **{flag: value})
+    assert 500 < len(names) < 16_640
+    assert_drawn_by(law, names)
 
 
 def test_what_is_too_rare_ends_with_what_was_found(trained, draws):
