@@ -28,6 +28,16 @@ SAMPLERS = {
 }
 
 
+CONTROLS = [
+    {},
+    {"temperature": 0.6},
+    {"top_k": 2},
+    {"top_p": 0.7},
+    {"min_p": 0.2},
+    {"temperature": 1.5, "top_k": 2, "top_p": 0.9, "min_p": 0.2},
+]
+
+
 @pytest.fixture(scope="module")
 def model():
     return char_model([vanilla(VOCAB.size, 6)], VOCAB.size)
@@ -79,18 +89,7 @@ def enumerate_names(params, model, **controls):
     return ended, cut
 
 
-@pytest.mark.parametrize(
-    "controls",
-    [
-        {},
-        {"temperature": 0.6},
-        {"top_k": 2},
-        {"top_p": 0.7},
-        {"min_p": 0.2},
-        {"temperature": 1.5, "top_k": 2, "top_p": 0.9, "min_p": 0.2},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("controls", CONTROLS, ids=str)
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_names_come_as_often_as_the_model_says(sampler, controls, params, model):
     num = 20_000
@@ -202,27 +201,43 @@ def test_stream_of_any_number_of_names(num, params, model):
     assert np.all(samples.ended | (samples.lengths == MAX_LENGTH))
 
 
-def test_a_low_temperature_always_takes_the_most_probable(params, model):
-    samples = write(sample.sample_names, jax.random.key(10), params, model, 50, temperature=1e-4)
-    state, previous, greedy = model.initial_state(()), VOCAB.no_character, ""
-    while len(greedy) < MAX_LENGTH:
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
+def test_a_low_temperature_always_takes_the_most_probable(temperature, params, model):
+    state, previous, greedy = model.initial_state(()), VOCAB.no_character, []
+    for _ in range(9):
         state, logits = model.step(params, state, jnp.array(previous))
         previous = int(logits.argmax())
-        if previous == NEWLINE:
-            break
-        greedy += VOCAB.characters[previous]
-    assert set(texts(samples)) == {greedy}
+        greedy.append(previous)
+    name = VOCAB.decode(greedy).split("\n")[0][:MAX_LENGTH]
+    for sampler in SAMPLERS.values():
+        samples = write(sampler, jax.random.key(10), params, model, 50, temperature=temperature)
+        assert set(texts(samples)) == {name}
+        np.testing.assert_allclose(samples.drawn_log_probabilities, 0, atol=1e-6)
+    start = sample.read_prompt(params, model, jnp.zeros(0, int))
+    _, ids = sample.sample_text(jax.random.key(10), params, model, start, 9, Controls(temperature))
+    assert ids.tolist() == greedy
 
 
-def test_one_compilation_for_all_keys_and_controls(params, model):
-    sampler = jax.jit(
-        lambda key, controls: sample.sample_names(
-            key, params, model, NEWLINE, 5, MAX_LENGTH, controls
-        )
-    )
-    for seed, temperature, top_k in product(range(2), (0.0, 1.0, 2.0), (1, NO_LIMIT)):
-        sampler(jax.random.key(seed), Controls(temperature, top_k))
-    assert sampler._cache_size() == 1
+def sample_text(key, params, model, controls):
+    start = sample.read_prompt(params, model, jnp.zeros(0, int))
+    return sample.sample_text(key, params, model, start, 5, controls)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "rows"),
+    [("plain", ()), ("plain", (6,)), ("stream", ()), ("stream", (6,)), ("text", ())],
+)
+def test_one_compilation_for_all_keys_and_controls(sampler, rows, params, model):
+    if sampler == "text":
+        write = jax.jit(partial(sample_text, params=params, model=model))
+    else:
+        sizes = {"newline": NEWLINE, "num": 6, "max_length": MAX_LENGTH}
+        write = jax.jit(partial(SAMPLERS[sampler], params=params, model=model, **sizes))
+    cases = product((0.0, 1.0, 2.0), (1, NO_LIMIT), (0.5, 1.0), (0.0, 0.3))
+    for seed, case in enumerate(cases):
+        controls = Controls(*(jnp.broadcast_to(jnp.asarray(x), rows) for x in case))
+        write(jax.random.key(seed), controls=controls)
+    assert write._cache_size() == 1
 
 
 @pytest.mark.parametrize("sampler", [sample.sample_names, partial(sample.stream_names, rows=6)])
@@ -254,8 +269,40 @@ def test_works_under_vmap(params, model):
 
 def test_no_key_is_used_twice(params, model):
     with jax.debug_key_reuse(True):
-        for sampler in (sample.sample_names, sample.stream_names):
+        for sampler in (sample.sample_names, partial(sample.stream_names, rows=2)):
             sampler(jax.random.key(12), params, model, NEWLINE, 3, MAX_LENGTH)
+        sample_text(jax.random.key(12), params, model, Controls())
+        # It would be seen.
+        key = jax.random.key(12)
+        sample_text(key, params, model, Controls())
+        with pytest.raises(jax.errors.KeyReuseError):
+            sample_text(key, params, model, Controls())
+
+
+@pytest.mark.parametrize("sampler", ["plain", "stream", "text"])
+def test_every_key_is_new(sampler, params, model, monkeypatch):
+    """The checker does not see a key that is drawn from and then handed to the next step."""
+    used = []
+
+    def recorded(function):
+        def record(key, *arguments, **options):
+            used.append(tuple(jax.random.key_data(key).tolist()))
+            return function(key, *arguments, **options)
+
+        return record
+
+    for name in ("uniform", "split"):
+        monkeypatch.setattr(jax.random, name, recorded(getattr(jax.random, name)))
+    key, start = jax.random.key(12), sample.read_prompt(params, model, jnp.zeros(0, int))
+    write = {
+        "plain": partial(sample.sample_names, newline=NEWLINE, max_length=3, beginning=start),
+        "stream": partial(sample.stream_names, newline=NEWLINE, max_length=3, rows=2),
+        "text": partial(sample.sample_text, beginning=start),
+    }
+    with jax.disable_jit():
+        write[sampler](key, params, model, num=4)
+    assert len(used) >= 6
+    assert len(set(used)) == len(used)
 
 
 @pytest.mark.parametrize("vocab_size", [27, 300])
@@ -396,18 +443,32 @@ def test_a_text_in_pieces_is_drawn_from_where_the_piece_before_it_ended(params, 
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), after, read_again)
 
 
-def test_characters_of_a_text_come_as_often_as_the_model_says(params, model):
-    start = sample.read_prompt(params, model, jnp.array([1, 0, 2]))
+@pytest.mark.parametrize("controls", CONTROLS, ids=str)
+def test_characters_of_a_text_come_as_often_as_the_model_says(controls, params, model):
+    start = sample.read_prompt(params, model, jnp.array([1, 0]))
     keys = jax.random.split(jax.random.key(4), 20_000)
-    draw_two = jax.jit(jax.vmap(lambda key: sample.sample_text(key, params, model, start, 2)[1]))
+
+    @jax.jit
+    @jax.vmap
+    def draw_two(key):
+        return sample.sample_text(key, params, model, start, 2, Controls(**controls))[1]
+
     drawn = np.asarray(draw_two(keys))
+
+    def law(logits):
+        return slow_law(np.asarray(logits, np.float64), **controls)
+
     state, logits = model.step(params, start.state, start.previous)
-    statistic = 0.0
-    for first in range(VOCAB.size):
+    statistic = cells = 0
+    for first, p in enumerate(law(logits)):
         _, next_logits = model.step(params, state, jnp.array(first))
-        pair = jax.nn.softmax(logits)[first] * jax.nn.softmax(next_logits)
-        for second in range(VOCAB.size):
-            expected = len(keys) * float(pair[second])
+        for second, q in enumerate(law(next_logits)):
+            expected = len(keys) * p * q
             count = np.sum((drawn == (first, second)).all(axis=1))
-            statistic += (count - expected) ** 2 / expected
-    assert statistic < chi_squared_limit(VOCAB.size**2 - 1)
+            if expected == 0:
+                assert count == 0
+            else:
+                statistic += (count - expected) ** 2 / expected
+                cells += 1
+    assert cells > 1
+    assert statistic < chi_squared_limit(cells - 1)
