@@ -301,7 +301,7 @@ def run(
     stops: Sequence[int] = (),
     summarize: Summary = lambda gradients: None,
 ) -> Iterator[Progress]:
-    """Train until `steps` steps are done, and tell what happened several times a second.
+    """Train until `steps` steps are done, and tell what happened twice a second or more often.
 
     It yields at each multiple of `CHUNK_SIZE` and of each of `stops` at least. The caller may leave
     at any time and go on from the last state: neither that nor `stops` changes a bit of the run.
@@ -345,8 +345,12 @@ def run(
         step += num_steps
         num_characters = counts[order[:num_steps]].reshape(num_steps, -1).sum(axis=1)
         yield Progress(state, new_losses, num_characters, summary)
-        is_fast = time.monotonic() - started < 0.1
-        size = min(size * 2, chunk_size) if is_fast else max(1, size // 2)
+        seconds = time.monotonic() - started
+        # Twice as long a call stays below half a second.
+        if seconds < 0.25:
+            size = min(size * 2, chunk_size)
+        elif seconds > 0.6:
+            size = max(1, size // 2)
 
 
 def _spread(
