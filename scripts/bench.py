@@ -1,10 +1,9 @@
-"""Measure dinojax against the exercise's own loop in NumPy, on this machine; see --help.
+"""Measure dinojax against what else one would use, on this machine; see --help.
 
-In every round each side does its work once, one after the other, so that whatever else the machine
-does hurts both alike. THE reference, to which ratios relate, is the exercise's way: NumPy, one
-character at a time. It gets less work than dinojax, because it is slower, but of the same kind:
-losses and lengths of names show that. Training is timed from step 1,000 on, compilation apart; its
-characters include the newline that ends each name, those of sampling do not.
+Each side of each work is a process of its own (see `bench_sides`). They take turns: in every round
+each does its work once, while the others wait, so that whatever else the machine does hurts all
+alike. A slower side gets less work, but of the same kind: losses and lengths of names show that.
+Compilation is timed apart. Characters include the newline that ends each name.
 """
 
 import json
@@ -15,42 +14,40 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections import defaultdict
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from dinojax.command_line import Parser, check_writable, path, run, whole_number
 from dinojax.config import PRESETS, check_range
-from dinojax.devices import start_jax
 
 SCRIPTS = Path(__file__).resolve().parent
 TESTS = SCRIPTS.parent / "tests"
 OPENBLAS_VARIABLES = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"
-REFERENCE = "NumPy"
-RECIPE = PRESETS["dinos"]
-MAX_LENGTH = 50
-LAST_LOSSES = 1_000
-"""The mean of so many losses, up to the last step that both sides do, is shown for both."""
-
-Figures = defaultdict[tuple[str, str, str], list[float]]
-"""What was measured, one figure a round, by work, who did it, and unit."""
+TINY_STEPS = 500
 
 
-class Sizes(NamedTuple):
-    """How much work a round is."""
+class Line(NamedTuple):
+    """What was measured of one side at one work."""
 
-    steps: int
-    reference_steps: int
-    names: int
-    reference_names: int
-
-
-FULL = Sizes(RECIPE.steps, 3_000, 100_000, 10_000)
-TINY = Sizes(2_000, 200, 1_000, 100)
+    work: str
+    side: str
+    unit: str
+    rates: Sequence[float]
+    """In units a second, round by round; of whole programs, seconds."""
+    compile_seconds: float
+    peak_memory: float
+    """Of the process, in megabytes."""
+    share: float | None = None
+    """Of the floating-point operations a second that a large matrix product reaches."""
+    shown: float | None = None
+    """A loss or a length, as `shown_as` says."""
+    shown_as: str = ""
 
 
 def parse_arguments() -> tuple[Parser, Namespace]:
@@ -58,7 +55,10 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     # Not before main has cleared the environment: it imports NumPy.
     from dinojax.data import bundled_names
 
-    parser = Parser("Measure dinojax against the exercise's own loop in NumPy, on this machine.")
+    parser = Parser(
+        "Measure dinojax against the exercise's own loop in NumPy, and against PyTorch where it is "
+        "installed, on this machine."
+    )
     add = parser.add_argument
     add("--data", type=path, default=bundled_names(), help="UTF-8 file of names, one a line")
     add("--rounds", type=whole_number, default=5, help="how often each side does its work")
@@ -74,16 +74,12 @@ def main() -> int:
     """Measure and print the table; returns the exit code."""
     removed = [name for name in OPENBLAS_VARIABLES if os.environ.pop(name, None) is not None]
     parser, arguments = parse_arguments()
-    # The rival is the tests' oracle and no part of the package.
-    sys.path.append(str(TESTS))
     from dinojax.data import read_names
     from dinojax.vocab import build_vocab
 
-    import numpy_reference
-
     with parser.reported_errors():
         names, _ = read_names(arguments.data)
-        if build_vocab(names).newline != numpy_reference.NEWLINE:
+        if "\t" in "".join(names):
             raise ValueError(
                 f"{arguments.data}: a name holds a tab, which the NumPy loop cannot read"
             )
@@ -93,200 +89,169 @@ def main() -> int:
     print(machine)
     if removed:
         print(f"Without {' and '.join(removed)}, which may force a slow kernel on NumPy")
+    if not find_spec("torch"):
+        print("PyTorch is not installed: its rows are missing; pip install torch")
     sys.stdout.flush()
-
-    sizes = TINY if arguments.tiny else FULL
-    figures: Figures = defaultdict(list)
-    # Before JAX is imported here: Linux gives a child a peak of no less than its parent's.
-    time_programs(arguments.data, sizes, arguments.rounds, figures)
-    with parser.reported_errors():
-        start_jax()
-    vocab, model, params = time_training(names, sizes, arguments.rounds, figures)
-    time_sampling(vocab, model, params, sizes, arguments.rounds, figures)
-    print_table(figures)
+    with TemporaryDirectory() as folder:
+        lines = list(measure(arguments, Path(folder), build_vocab(names).size))
+    print(table(lines))
     if arguments.json:
         from dinojax.checkpoint import write_atomically
 
-        fields = "work", "who", "unit", "figures"
-        rows = [dict(zip(fields, (*row, all_), strict=True)) for row, all_ in figures.items()]
-        log = {"machine": machine, "sizes": sizes._asdict(), "rows": rows}
+        log = {"machine": machine, "lines": [line._asdict() for line in lines]}
         write_atomically(arguments.json, json.dumps(log, indent=1).encode() + b"\n")
     return 0
 
 
-def time_programs(data: Path, sizes: Sizes, rounds: int, figures: Figures) -> None:
+def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Line]:
+    """Whole programs first, as one of them makes the run that the rest reads; then each work."""
+    from tqdm import tqdm
+
+    from bench_sides import work as works
+
+    trained = folder / "run"
+    yield from time_programs(arguments, trained)
+    product_rate = 0.0
+    for name, work in tqdm(works.WORKS.items(), "works", leave=False, disable=None):
+        sides = [side for side in work.amounts if side != works.PYTORCH or find_spec("torch")]
+        tasks = [
+            works.Task(
+                side,
+                name,
+                works.amount_of(name, side, arguments.tiny),
+                arguments.data,
+                trained,
+                folder / f"{name}.npz",
+                works.TINY_COMPARED if arguments.tiny else work.compared,
+            )
+            for side in sides
+        ]
+        size = works.VOCAB_SIZE if name in works.ON_TEXT else vocab_size
+        for side, compile_seconds, rounds, peak_memory in time_sides(tasks, arguments.rounds):
+            rates = [each["amount"] / each["seconds"] for each in rounds]
+            if name == works.LARGE_PRODUCT:
+                product_rate = median(rates)
+                share = None
+            else:
+                a_second = median(each["characters"] / each["seconds"] for each in rounds)
+                share = works.operations_per_character(work, size) * a_second / product_rate
+            shown = rounds[0]["shown"]
+            yield Line(
+                name,
+                side,
+                work.unit,
+                rates,
+                compile_seconds,
+                peak_memory,
+                share,
+                shown,
+                work.shown,
+            )
+
+
+def time_sides(
+    tasks: Sequence[Any], num_rounds: int
+) -> Iterator[tuple[str, float, list[Mapping[str, float]], float]]:
+    """Let the sides of a work take turns: of each, seconds to compile, rounds, peak memory."""
+    processes: list[subprocess.Popen[str]] = []
+    prepared, rounds = [], [[] for _ in tasks]  # type: list[float], list[list[Any]]
+    with ExitStack() as stack:
+        for task in tasks:
+            processes.append(stack.enter_context(start_side(task)))
+            stack.callback(processes[-1].kill)
+            prepared.append(ask(processes[-1], task.side))
+        for _ in range(num_rounds):
+            for task, process, done in zip(tasks, processes, rounds, strict=True):
+                done.append(ask(process, task.side, "again"))
+        for task, process, seconds, done in zip(tasks, processes, prepared, rounds, strict=True):
+            yield task.side, seconds, done, end_side(process)
+
+
+def start_side(task: Any) -> subprocess.Popen[str]:
+    """Start one side's process."""
+    paths = [str(SCRIPTS), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench_sides.process", json.dumps(task._asdict(), default=str)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def ask(process: "subprocess.Popen[str]", side: str, line: str = "") -> Any:
+    """What a side's process answers, to a line or by itself."""
+    assert process.stdin
+    assert process.stdout
+    if line:
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise OSError(f"the side {side} failed; what it said is above")
+    return json.loads(answer)
+
+
+def end_side(process: "subprocess.Popen[str]") -> float:
+    """End a side's process; the most memory that it held, in megabytes."""
+    assert process.stdin
+    process.stdin.close()
+    return wait(process)
+
+
+def wait(process: "subprocess.Popen[str]") -> float:
+    """Wait for the end of a process; the most memory that it held, in megabytes."""
+    # Unlike Popen.wait, it tells what this one child used.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def time_programs(arguments: Namespace, trained: Path) -> Iterator[Line]:
     """Run whole programs, from the shell prompt to the last line."""
     from tqdm import tqdm
 
-    with TemporaryDirectory() as folder:
-        out = str(Path(folder, "run"))
-        train = [str(SCRIPTS / "train.py"), "--data", str(data), "--steps", str(sizes.steps)]
-        numpy_alone = (
-            f"import sys; sys.path += {[str(SCRIPTS), str(TESTS)]}; import bench; "
-            f"bench.train_numpy_alone({str(data)!r}, {sizes.reference_steps})"
-        )
-        for i in tqdm(range(rounds), "programs", leave=False, disable=None):
-            seconds, memory = time_program(*train, "--out", out, "--overwrite")
-            if i == 0:
-                figures["shell", "train.py, first round", "s"].append(seconds)
-            figures["shell", "train.py", "s"].append(seconds)
-            figures["peak memory", "dinojax, train.py", "MB"].append(memory)
-            seconds, _ = time_program(str(SCRIPTS / "sample.py"), out, "--num", "20")
-            figures["shell", "sample.py", "s"].append(seconds)
-            _, memory = time_program("-c", numpy_alone)
-            figures["peak memory", REFERENCE, "MB"].append(memory)
+    steps = TINY_STEPS if arguments.tiny else PRESETS["dinos"].steps
+    data = ["--data", str(arguments.data), "--steps", str(steps)]
+    train = [str(SCRIPTS / "train.py"), *data, "--out", str(trained), "--overwrite"]
+    sample = [str(SCRIPTS / "sample.py"), str(trained), "--num", "1"]
+    with TemporaryDirectory() as empty_cache:
+        first = time_program(train, {"XDG_CACHE_HOME": empty_cache})
+    found: dict[str, list[tuple[float, float]]] = {"train.py": [], "sample.py, one name": []}
+    for _ in tqdm(range(arguments.rounds), "programs", leave=False, disable=None):
+        found["train.py"].append(time_program(train))
+        found["sample.py, one name"].append(time_program(sample))
+    found = {"train.py, nothing compiled yet": [first], **found}
+    for side, figures in found.items():
+        seconds, memory = zip(*figures, strict=True)
+        yield Line("from shell prompt to end", side, "seconds", seconds, 0.0, max(memory))
 
 
-def time_program(*arguments: str) -> tuple[float, float]:
+def time_program(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> tuple[float, float]:
     """Run Python with these arguments: wall seconds, peak resident megabytes."""
     started = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
     ) as process:
         assert process.stderr
         try:
             errors = process.stderr.read()
-            # Unlike Popen.wait, it tells what this one child used.
-            _, status, usage = os.wait4(process.pid, 0)
+            memory = wait(process)
         except KeyboardInterrupt:
             process.kill()
             raise
-        process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - started
     if process.returncode:
         last_line = errors.strip().split("\n")[-1]
         raise OSError(f"{arguments[0]} failed: {last_line}")
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def train_numpy_alone(data: str, steps: int) -> None:
-    """The reference as a program of its own, for its memory."""
-    from dinojax.data import read_names
-    from dinojax.vocab import build_vocab
-
-    import numpy_reference as reference
-
-    names, _ = read_names(Path(data))
-    vocab = build_vocab(names)
-    names_ids = [vocab.encode(name).tolist() for name in names]
-    params = reference.exercise_params(vocab.size, RECIPE.hidden_size)
-    order = [step % len(names) for step in range(steps)]
-    train_reference(params, names_ids, order, reference.loss_and_gradients)
-
-
-def train_dinojax(
-    train_step: Any, start: Any, dataset: Any, steps: int
-) -> tuple[Any, list[float], dict[int, float]]:
-    """Train by the loop of scripts/train.py; the state, losses, and times when steps were done."""
-    from dinojax import train
-
-    losses: list[float] = []
-    times = {0: time.perf_counter()}
-    for state, new_losses, *_ in train.run(train_step, start, dataset, steps):
-        losses += new_losses.tolist()
-        times[int(state.step)] = time.perf_counter()
-    return state, losses, times
-
-
-def train_reference(params: Any, names_ids: Any, order: Any, gradients_of: Any) -> list[float]:
-    """Train in NumPy by the recipe; returns the losses."""
-    from numpy_reference import train
-
-    rate, clip = RECIPE.learning_rate, RECIPE.clip_value
-    return train(params, names_ids, order, rate, clip, False, 0.0, gradients_of=gradients_of)[2]
-
-
-def time_training(
-    names: Sequence[str], sizes: Sizes, rounds: int, figures: Figures
-) -> tuple[Any, Any, Any]:
-    """Train both ways from the same start, in the same order; returns vocab, model, parameters."""
-    import jax
-    import numpy as np
-    from tqdm import tqdm
-
-    from dinojax import runs, train
-    from dinojax.batches import padded
-    from dinojax.vocab import build_vocab
-
-    import numpy_reference as reference
-
-    vocab = build_vocab(names)
-    dataset = padded(names, vocab)
-    names_ids = [vocab.encode(name).tolist() for name in names]
-    model = runs.build_model(RECIPE, vocab)
-    optimizer = train.clipped_sgd(RECIPE.learning_rate, RECIPE.clip_value)
-    train_step = train.make_train_step(model, optimizer)
-    key_params, key_train = jax.random.split(jax.random.key(RECIPE.seed))
-    start = train.init_train_state(
-        key_train, model.init(key_params), model, optimizer, 1, smoothed_loss=0.0
-    )
-    epochs = range(-(-sizes.steps // len(names)))
-    orders = [train.epoch_order(key_train, epoch, len(names)) for epoch in epochs]
-    order = np.concatenate(orders)[: sizes.steps]
-    numpy_params, reference_order = jax.device_get(start.params), order[: sizes.reference_steps]
-
-    def record(who: str, order: Any, losses: list[float], seconds: float) -> None:
-        figures["train", who, "steps/s"].append(len(order) / seconds)
-        num_characters = float(dataset.examples.weights.sum(axis=0)[order].sum())
-        figures["train", who, "characters/s"].append(num_characters / seconds)
-        unit = f"nats a name, step {sizes.reference_steps:,}"
-        figures["train", who, unit].append(fmean(losses[: sizes.reference_steps][-LAST_LOSSES:]))
-
-    for _ in tqdm(range(rounds), "training", leave=False, disable=None):
-        state, losses, times = train_dinojax(train_step, start, dataset, sizes.steps)
-        # The first call runs one step; after CHUNK_SIZE steps begin the calls of full size.
-        figures["train", "dinojax", "s to compile"].append(times[1] - times[0])
-        seconds = times[sizes.steps] - times[train.CHUNK_SIZE]
-        record("dinojax", order[train.CHUNK_SIZE :], losses, seconds)
-        for who, gradients_of in (
-            (REFERENCE, reference.loss_and_gradients),
-            ("NumPy, batched over time", reference.tuned_loss_and_gradients),
-        ):
-            started = time.perf_counter()
-            losses = train_reference(numpy_params, names_ids, reference_order, gradients_of)
-            record(who, reference_order, losses, time.perf_counter() - started)
-    return vocab, model, state.params
-
-
-def time_sampling(
-    vocab: Any, model: Any, params: Any, sizes: Sizes, rounds: int, figures: Figures
-) -> None:
-    """Write names with trained parameters: many in one call, or one after the other."""
-    import jax
-    import numpy as np
-    from tqdm import tqdm
-
-    from dinojax.sample import sample_names, stream_names
-
-    import numpy_reference as reference
-
-    def record(who: str, lengths: Sequence[int], seconds: float) -> None:
-        figures["sample", who, "names/s"].append(len(lengths) / seconds)
-        figures["sample", who, "characters/s"].append(sum(lengths) / seconds)
-        figures["sample", who, "characters a name"].append(fmean(lengths))
-
-    compiled = {}
-    for sampler in stream_names, sample_names:
-        started = time.perf_counter()
-        fixed = {"model": model, "newline": vocab.newline, "num": sizes.names}
-        jitted = jax.jit(sampler, static_argnames=(*fixed, "max_length"))
-        who = f"dinojax, {sampler.__name__}"
-        lowered = jitted.lower(jax.random.key(0), params, **fixed, max_length=MAX_LENGTH)
-        compiled[who] = lowered.compile()
-        figures["sample", who, "s to compile"].append(time.perf_counter() - started)
-
-    numpy_params = jax.device_get(params)
-    for seed in tqdm(range(rounds), "sampling", leave=False, disable=None):
-        for who, write_names in compiled.items():
-            started = time.perf_counter()
-            lengths = np.asarray(write_names(jax.random.key(seed), params).lengths)
-            seconds = time.perf_counter() - started
-            record(who, lengths.tolist(), seconds)
-        generator = np.random.default_rng(seed)
-        started = time.perf_counter()
-        names = reference.sample_names(numpy_params, generator, sizes.reference_names, MAX_LENGTH)
-        seconds = time.perf_counter() - started
-        record(REFERENCE, list(map(len, names)), seconds)
+    return seconds, memory
 
 
 def describe_machine() -> str:
@@ -297,25 +262,51 @@ def describe_machine() -> str:
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "")
     cpu = model[1] if model else platform.processor() or platform.machine()
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    try:
+        torch = f", PyTorch {version('torch')}"
+    except PackageNotFoundError:
+        torch = ""
     return (
         f"{cpu}, {os.cpu_count()} cores; Python {platform.python_version()}, JAX {version('jax')}, "
-        f"NumPy {np.__version__} with {blas['name']} {blas['version']}"
+        f"NumPy {np.__version__} with {blas['name']} {blas['version']}{torch}"
     )
 
 
-def print_table(figures: Figures) -> None:
-    """Print a line for each row, those to be compared together, in aligned columns."""
-    lines = [("work", "who", "unit", "median", "min .. max", f"ratio to {REFERENCE}")]
-    groups = list(dict.fromkeys((work, unit) for work, _, unit in figures))
-    for work, who, unit in sorted(figures, key=lambda row: groups.index((row[0], row[2]))):
-        values, reference = figures[work, who, unit], figures.get((work, REFERENCE, unit))
-        spread = f"{short(min(values))} .. {short(max(values))}"
-        ratio = f"{median(values) / median(reference):#.4g}" if reference else ""
-        lines.append((work, who, unit, short(median(values)), spread, ratio))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+def table(lines: Sequence[Line]) -> str:
+    """A line for each side of each work, with the ratio of dinojax to it, in aligned columns."""
+    head = "side", "a second", "min .. max", "dinojax/it", "of product", "compile s", "MB", ""
+    ours = {line.work: median(line.rates) for line in lines if line.side == "dinojax"}
+    groups: dict[str, list[Sequence[str]]] = {}
     for line in lines:
-        words, numbers = map(str.ljust, line[:3], widths), map(str.rjust, line[3:], widths[3:])
-        print("  ".join((*words, *numbers)).rstrip())
+        rate = median(line.rates)
+        is_program = line.unit == "seconds"
+        is_rival = not is_program and line.side != "dinojax"
+        spread = f"{short(min(line.rates))} .. {short(max(line.rates))}"
+        unit = "s" if is_program else line.unit
+        cells = (
+            line.side,
+            f"{short(rate)}{' s' if is_program else ''}",
+            spread,
+            f"{ours[line.work] / rate:.2f}" if is_rival else "",
+            "" if line.share is None else f"{line.share:.3f}",
+            f"{line.compile_seconds:.1f}" if line.compile_seconds else "",
+            f"{line.peak_memory:,.0f}",
+            "" if line.shown is None else f"{line.shown:.4g} {line.shown_as}",
+        )
+        title = line.work if is_program else f"{line.work}: {unit} a second"
+        groups.setdefault(title, []).append(cells)
+    rows = [head, *(row for group in groups.values() for row in group)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def aligned(row: Sequence[str]) -> str:
+        first, *numbers, last = row
+        padded = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
+        return "  ".join([first.ljust(widths[0]), *padded, last]).rstrip()
+
+    found = [aligned(head)]
+    for title, group in groups.items():
+        found += [title, *map(aligned, group)]
+    return "\n".join(found)
 
 
 def short(value: float) -> str:

@@ -1,0 +1,220 @@
+"""dinojax's side of the bench: what the scripts do, by the functions that they call."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dinojax import devices
+from dinojax.config import PRESETS, TrainConfig
+
+from bench_sides.work import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    MAX_LENGTH,
+    PADDED,
+    PRODUCT_SIZE,
+    WINDOW,
+    WORKS,
+    Prepared,
+    Round,
+    Task,
+    mean_of,
+    read_data,
+    repeated,
+    text,
+    trained_params,
+)
+
+NUM_EPOCHS_HANDED_OVER = 20
+
+
+def prepare(task: Task) -> Prepared:
+    """Compile what a work needs."""
+    if not task.work.startswith("train"):
+        # Before JAX computes anything.
+        devices.start_jax()
+    kind = task.work.split()[0]
+    return {"train": training, "sample": sampling, "score": scoring, "multiply": multiplying}[kind](
+        task
+    )
+
+
+def training(task: Task) -> Prepared:
+    """Train as scripts/train.py does, on as many devices as it would take."""
+    work = WORKS[task.work]
+    network, is_exercise = work.network, work.unit == "steps"
+    config = TrainConfig(
+        cell=network.cell,  # type: ignore[arg-type]
+        num_layers=network.num_layers,
+        hidden_size=network.hidden_size,
+        batch_size=1 if is_exercise else BATCH_SIZE,
+        batches="padded" if is_exercise or task.side == PADDED else "packed",
+        loss="summed" if is_exercise else "mean",
+    )
+    num_devices = devices.best_share(config.batch_size, devices.num_cores())
+    devices.start_jax(num_devices)
+
+    import jax
+    import optax
+    from jax.sharding import Mesh
+
+    from dinojax import batches, runs, train
+    from dinojax.loss import mean_cross_entropy, summed_cross_entropy
+
+    is_text = not is_exercise and "names" not in task.work
+    if is_text:
+        ids, vocab = text()
+        characters = np.array(list(vocab.characters))
+        dataset = batches.windows("".join(characters[ids]), vocab, BATCH_SIZE, WINDOW)
+    else:
+        names, vocab = read_data(task)
+        if config.batches == "packed":
+            dataset = batches.packed(names, vocab, BATCH_SIZE, WINDOW)
+        else:
+            dataset = batches.padded(names, vocab, config.batch_size)
+    model = runs.build_model(config, vocab)
+    recipe = PRESETS["dinos"]
+    optimizer = (
+        train.clipped_sgd(recipe.learning_rate, recipe.clip_value)
+        if is_exercise
+        else optax.adam(LEARNING_RATE)
+    )
+    mesh = Mesh(np.array(jax.devices()[:num_devices]), ("rows",)) if num_devices > 1 else None
+    train_step = train.make_train_step(
+        model,
+        optimizer,
+        summed_cross_entropy if is_exercise else mean_cross_entropy,
+        carry_state=is_text,
+        resets=config.batches == "packed",
+        axis_name="rows" if mesh else None,
+    )
+    key_params, key_train = jax.random.split(jax.random.key(0))
+    params = model.init(key_params)
+    if task.side != PADDED:
+        hand_over(task, params, key_train, dataset.num_shuffled)
+    state = train.init_train_state(key_train, params, model, optimizer, config.batch_size)
+    started = time.perf_counter()
+    progress = train.run(train_step, state, dataset, 10**9, mesh)
+    losses = next(progress).losses.tolist()
+    seconds = time.perf_counter() - started
+    # Until calls have grown to full size.
+    for _ in range(12):
+        losses += next(progress).losses.tolist()
+
+    def do_round() -> Round:
+        started, steps, characters = time.perf_counter(), 0, 0.0
+        while steps < task.amount:
+            done = next(progress)
+            losses.extend(done.losses.tolist())
+            steps += len(done.losses)
+            characters += float(done.num_characters.sum())
+        seconds = time.perf_counter() - started
+        amount = steps if is_exercise else characters
+        return Round(seconds, amount, characters, mean_of(losses, task.compared))
+
+    return seconds, do_round
+
+
+def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
+    """Leave the first parameters, and the order of the names, for the other sides."""
+    import jax
+
+    from dinojax import train
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    arrays: dict[str, Any] = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+    orders = [
+        np.asarray(train.epoch_order(key, epoch, num_shuffled))
+        for epoch in range(NUM_EPOCHS_HANDED_OVER)
+    ]
+    np.savez(task.handed_over, allow_pickle=False, order=np.concatenate(orders), **arrays)
+
+
+def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
+    """The model and the parameters of the run, its vocabulary, the names."""
+    from dinojax import runs
+
+    names, vocab = read_data(task)
+    return runs.build_model(PRESETS["dinos"], vocab), trained_params(task), vocab, names
+
+
+def sampling(task: Task) -> Prepared:
+    """Write names, one after the other, a thousand at once, or as a stream."""
+    import jax
+
+    from dinojax.sample import sample_names, stream_names
+
+    model, params, vocab, _ = loaded_model(task)
+    params = jax.device_put(params)
+    is_stream = task.work == "sample many names"
+    num = {"sample one name": 1, "sample 1,000 names": 1_000}.get(task.work, task.amount)
+    num = min(num, task.amount)
+    sampler: Callable[..., Any] = stream_names if is_stream else sample_names
+    keys = iter(jax.random.split(jax.random.key(0), 100_000))
+    write = jax.jit(lambda key, params: sampler(key, params, model, vocab.newline, num, MAX_LENGTH))
+    started = time.perf_counter()
+    jax.block_until_ready(write(next(keys), params))
+    seconds = time.perf_counter() - started
+
+    def do_round() -> Round:
+        round_keys = [next(keys) for _ in range(task.amount // num)]
+        started = time.perf_counter()
+        samples = [jax.device_get(write(key, params)) for key in round_keys]
+        seconds = time.perf_counter() - started
+        lengths = np.concatenate([each.lengths for each in samples])
+        characters = float(lengths.sum()) + len(lengths)
+        amount = characters if is_stream else float(len(lengths))
+        return Round(seconds, amount, characters, float(lengths.mean()))
+
+    return seconds, do_round
+
+
+def scoring(task: Task) -> Prepared:
+    """Find the log-probability of names."""
+    import jax
+
+    from dinojax.batches import pad_names
+    from dinojax.evaluate import nats_per_column
+
+    model, params, vocab, names = loaded_model(task)
+    examples = pad_names(repeated(names, task.amount), vocab)
+    read = jax.jit(lambda params, examples: nats_per_column(params, model, examples))
+    started = time.perf_counter()
+    jax.block_until_ready(read(params, examples))
+    seconds = time.perf_counter() - started
+    characters = float(examples.weights.sum())
+
+    def do_round() -> Round:
+        started = time.perf_counter()
+        nats = np.asarray(read(params, examples))
+        seconds = time.perf_counter() - started
+        return Round(seconds, task.amount, characters, float(nats.mean()))
+
+    return seconds, do_round
+
+
+def multiplying(task: Task) -> Prepared:
+    """Multiply large matrices, to know what the machine can do."""
+    import jax
+    import jax.numpy as jnp
+
+    size = PRODUCT_SIZE
+    matrix = jnp.ones((size, size))
+    product = jax.jit(jnp.matmul)
+    started = time.perf_counter()
+    product(matrix, matrix).block_until_ready()
+    seconds = time.perf_counter() - started
+
+    def do_round() -> Round:
+        started = time.perf_counter()
+        for _ in range(task.amount):
+            product(matrix, matrix).block_until_ready()
+        seconds = time.perf_counter() - started
+        return Round(seconds, 2.0 * size**3 * task.amount, 0.0, float(size))
+
+    return seconds, do_round

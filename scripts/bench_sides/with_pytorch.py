@@ -1,0 +1,251 @@
+"""PyTorch's side of the bench: its own layers, on all cores, as its tutorials use them.
+
+Characters are one-hot vectors, so that each network is the same as dinojax's, but for a second
+bias that PyTorch's layers have.
+"""
+
+import time
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from dinojax.batches import pad_names
+from dinojax.config import PRESETS
+
+from bench_sides import work as works
+from bench_sides.work import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    MAX_LENGTH,
+    WINDOW,
+    WORKS,
+    Prepared,
+    Round,
+    Task,
+    mean_of,
+    nested,
+    read_data,
+    repeated,
+    trained_params,
+)
+
+LAYERS = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+SCORED_AT_ONCE = 4096
+
+
+class CharNetwork(NamedTuple):
+    """Recurrent layers and a readout."""
+
+    layers: Any
+    readout: Any
+
+    @property
+    def parameters(self) -> list[Any]:
+        """What an optimizer changes."""
+        return [*self.layers.parameters(), *self.readout.parameters()]
+
+
+def make_network(network: works.Network, params: Any) -> CharNetwork:
+    """PyTorch's layers with the parameters of ours."""
+    vocab_size = len(params["readout"]["bias"])
+    layers = LAYERS[network.cell](vocab_size, network.hidden_size, network.num_layers)
+    readout = torch.nn.Linear(network.hidden_size, vocab_size)
+    with torch.no_grad():
+        for i, layer in enumerate(params["layers"]):
+            set_layer(layers, i, layer, network.hidden_size)
+        readout.weight.copy_(torch.from_numpy(params["readout"]["kernel"].T.copy()))
+        readout.bias.copy_(torch.from_numpy(params["readout"]["bias"]))
+    return CharNetwork(layers, readout)
+
+
+def unroll(network: CharNetwork, ids: Any, state: Any = None) -> tuple[Any, Any]:
+    """The logits [time, batch, vocab] after `ids` [time, batch], and the state."""
+    # The last class, "no character", is the zero vector.
+    vectors = one_hot(ids, network.readout.out_features + 1)[..., :-1].float()
+    outputs, state = network.layers(vectors, state)
+    return network.readout(outputs), state
+
+
+def set_layer(layers: Any, i: int, params: Any, hidden_size: int) -> None:
+    """Give layer number `i` of PyTorch's the parameters of ours."""
+    for ours, theirs in (("input_kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
+        getattr(layers, f"{theirs}_l{i}").copy_(torch.from_numpy(params[ours].T.copy()))
+    getattr(layers, f"bias_ih_l{i}").copy_(torch.from_numpy(params["bias"]))
+    second = getattr(layers, f"bias_hh_l{i}")
+    second.zero_()
+    if "candidate_bias" in params:
+        second[2 * hidden_size :].copy_(torch.from_numpy(params["candidate_bias"]))
+
+
+def prepare(task: Task) -> Prepared:
+    """Read what a work needs; nothing is compiled."""
+    kind = task.work.split()[0]
+    if kind == "train":
+        exercise = WORKS[task.work].unit == "steps"
+        return 0.0, (train_exercise if exercise else train_batches)(task)
+    return 0.0, {"sample": sampling, "score": scoring}[kind](task)
+
+
+def first_params(task: Task) -> tuple[Any, Any]:
+    """The parameters to train from, and the order of the names."""
+    with np.load(task.handed_over, allow_pickle=False) as arrays:
+        return nested({name: arrays[name] for name in arrays.files}), arrays["order"].tolist()
+
+
+def train_exercise(task: Task) -> Any:
+    """Train on one name a step."""
+    names, vocab = read_data(task)
+    params, order = first_params(task)
+    network, recipe = make_network(WORKS[task.work].network, params), PRESETS["dinos"]
+    optimizer = torch.optim.SGD(network.parameters, recipe.learning_rate)
+    none, newline = vocab.no_character, vocab.newline
+    encoded = [vocab.encode(name).tolist() for name in names]
+    examples = [
+        (torch.tensor([none, *ids])[:, None], torch.tensor([*ids, newline])) for ids in encoded
+    ]
+    indices, losses = cycle(order), []
+
+    def do_round() -> Round:
+        started, characters = time.perf_counter(), 0.0
+        for _ in range(task.amount):
+            inputs, targets = examples[next(indices)]
+            logits, _ = unroll(network, inputs)
+            loss = cross_entropy(logits[:, 0], targets, reduction="sum")
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_value_(network.parameters, recipe.clip_value)
+            optimizer.step()
+            losses.append(loss.item())
+            characters += len(targets)
+        seconds = time.perf_counter() - started
+        return Round(seconds, task.amount, characters, mean_of(losses, task.compared))
+
+    return do_round
+
+
+def train_batches(task: Task) -> Any:
+    """Train on windows of the text, its state carried, or on batches of padded names."""
+    work = WORKS[task.work]
+    is_text = "names" not in task.work
+    batches = text_batches() if is_text else name_batches(task)
+    params, _ = first_params(task)
+    network = make_network(work.network, params)
+    optimizer = torch.optim.Adam(network.parameters, LEARNING_RATE)
+    losses: list[float] = []
+    source, state = cycle(batches), None
+
+    def step() -> float:
+        nonlocal state
+        inputs, targets, weights, is_first = next(source)
+        logits, new = unroll(network, inputs, None if is_first else state)
+        nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        loss = (nats * weights.flatten()).sum() / weights.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if is_text:
+            state = tuple(x.detach() for x in new) if isinstance(new, tuple) else new.detach()
+        losses.append(loss.item())
+        return float(weights.sum())
+
+    for _ in range(2):
+        step()
+
+    def do_round() -> Round:
+        started = time.perf_counter()
+        characters = sum(step() for _ in range(task.amount))
+        seconds = time.perf_counter() - started
+        return Round(seconds, characters, characters, mean_of(losses, task.compared))
+
+    return do_round
+
+
+def text_batches() -> list[Any]:
+    """Windows of the text, [time, batch], as dinojax cuts them."""
+    ids, vocab = works.text()
+    targets = torch.from_numpy(ids.reshape(BATCH_SIZE, -1).T.copy())
+    inputs = targets.roll(1, 0)
+    inputs[0] = vocab.no_character
+    weights = torch.ones(targets.shape)
+    return [
+        (*(x[first : first + WINDOW] for x in (inputs, targets, weights)), first == 0)
+        for first in range(0, len(targets), WINDOW)
+    ]
+
+
+def name_batches(task: Task) -> list[Any]:
+    """Padded names, [time, batch], each batch as long as its longest name."""
+    names, vocab = read_data(task)
+    found = []
+    order = np.random.default_rng(0).permutation(len(names))
+    for first in range(0, len(names) - BATCH_SIZE + 1, BATCH_SIZE):
+        batch = pad_names([names[i] for i in order[first : first + BATCH_SIZE]], vocab)
+        inputs, targets = (torch.from_numpy(x.astype(np.int64)) for x in batch[:2])
+        found.append((inputs, targets, torch.from_numpy(batch.weights), True))
+    return found
+
+
+def sampling(task: Task) -> Any:
+    """Write names in batches, all rows until the last has ended."""
+    names, vocab = read_data(task)
+    del names
+    network = make_network(WORKS[task.work].network, trained_params(task))
+    torch.manual_seed(0)
+    num = {"sample one name": 1, "sample 1,000 names": 1_000}.get(task.work, 4_096)
+    num = min(num, task.amount)
+
+    def write() -> Any:
+        previous = torch.full((1, num), vocab.no_character)
+        lengths, ended, state = torch.zeros(num), torch.zeros(num, dtype=torch.bool), None
+        for _ in range(MAX_LENGTH):
+            logits, state = unroll(network, previous, state)
+            ids = torch.multinomial(torch.softmax(logits[0], dim=-1), 1)[:, 0]
+            ended |= ids == vocab.newline
+            if ended.all():
+                break
+            lengths += ~ended
+            previous = ids[None]
+        return lengths
+
+    with torch.no_grad():
+        write()
+
+    def do_round() -> Round:
+        started = time.perf_counter()
+        with torch.no_grad():
+            lengths = torch.cat([write() for _ in range(task.amount // num)])
+        seconds = time.perf_counter() - started
+        characters = float(lengths.sum()) + len(lengths)
+        is_stream = WORKS[task.work].unit == "characters"
+        amount = characters if is_stream else float(len(lengths))
+        return Round(seconds, amount, characters, float(lengths.mean()))
+
+    return do_round
+
+
+def scoring(task: Task) -> Any:
+    """Find the log-probability of names, in batches of equal size."""
+    names, vocab = read_data(task)
+    network = make_network(WORKS[task.work].network, trained_params(task))
+    batch = pad_names(repeated(names, task.amount), vocab)
+    inputs, targets = (torch.from_numpy(x.astype(np.int64)) for x in batch[:2])
+    weights = torch.from_numpy(batch.weights)
+
+    def nats(part: slice) -> Any:
+        logits, _ = unroll(network, inputs[:, part])
+        each = cross_entropy(logits.flatten(0, 1), targets[:, part].flatten(), reduction="none")
+        return (each.view_as(weights[:, part]) * weights[:, part]).sum(0)
+
+    parts = [slice(i, i + SCORED_AT_ONCE) for i in range(0, task.amount, SCORED_AT_ONCE)]
+
+    def do_round() -> Round:
+        started = time.perf_counter()
+        with torch.no_grad():
+            total = torch.cat([nats(part) for part in parts])
+        seconds = time.perf_counter() - started
+        return Round(seconds, task.amount, float(weights.sum()), float(total.mean()))
+
+    return do_round

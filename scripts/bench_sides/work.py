@@ -1,0 +1,205 @@
+"""What the sides of the bench do, and how much of it: known to all of them, and to the bench."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinojax.data import read_names
+from dinojax.vocab import Vocab, build_vocab
+
+OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
+    "dinojax",
+    "dinojax, padded",
+    "NumPy",
+    "NumPy, batched over time",
+    "PyTorch",
+)
+BATCH_SIZE, WINDOW, VOCAB_SIZE = 64, 64, 65
+NUM_WINDOWS = 16
+"""How many are in each row of the text; then it begins anew."""
+LEARNING_RATE = 1e-3
+"""Of Adam. The exercise's recipe has its own."""
+MAX_LENGTH = 50
+"""Characters after which a sampled name is cut."""
+PRODUCT_SIZE = 2048
+"""Rows and columns of the matrices that show what the machine can do."""
+
+
+class Network(NamedTuple):
+    """Layers of one kind in a stack."""
+
+    cell: str
+    num_layers: int
+    hidden_size: int
+
+
+class Work(NamedTuple):
+    """One line of comparison."""
+
+    unit: str
+    """What is counted."""
+    shown: str
+    """What is shown of each side, so that equal work is seen to be equal."""
+    amounts: Mapping[str, int]
+    """How much each side does in a round, of steps or names; a slow side gets less."""
+    network: Network
+    compared: tuple[int, int] = (0, 0)
+    """In training, the steps whose mean loss is shown, which all sides do in the first round."""
+    products: int = 1
+    """Products for each kernel and character: one forward, two more for gradients."""
+
+
+EXERCISE = Network("vanilla", 1, 50)
+
+
+def _training(cell: str, num_layers: int, hidden_size: int) -> Work:
+    network = Network(cell, num_layers, hidden_size)
+    amounts = {OURS: 20, PYTORCH: 16}
+    return Work("characters", "nats a character", amounts, network, (8, 16), products=3)
+
+
+LARGE_PRODUCT = "multiply large matrices"
+WORKS = {
+    LARGE_PRODUCT: Work("operations", "rows", {OURS: 10}, EXERCISE),
+    "train the exercise": Work(
+        "steps",
+        "nats a name",
+        {OURS: 20_000, NUMPY: 2_000, NUMPY_TUNED: 4_000, PYTORCH: 1_000},
+        EXERCISE,
+        (500, 1_000),
+        products=3,
+    ),
+    "train LSTM 1 x 256": _training("lstm", 1, 256),
+    "train LSTM 2 x 128": _training("lstm", 2, 128),
+    "train GRU 1 x 256": _training("gru", 1, 256),
+    "train vanilla 1 x 256": _training("vanilla", 1, 256),
+    "train on names": Work(
+        "characters",
+        "nats a character",
+        {OURS: 20, PADDED: 40, PYTORCH: 30},
+        Network("lstm", 1, 256),
+        (8, 16),
+        products=3,
+    ),
+    "sample one name": Work(
+        "names", "characters a name", {OURS: 500, NUMPY: 500, PYTORCH: 200}, EXERCISE
+    ),
+    "sample 1,000 names": Work(
+        "names", "characters a name", {OURS: 20_000, NUMPY: 2_000, PYTORCH: 10_000}, EXERCISE
+    ),
+    "sample many names": Work(
+        "characters",
+        "characters a name",
+        {OURS: 200_000, NUMPY: 2_000, PYTORCH: 20_000},
+        EXERCISE,
+    ),
+    "score 100,000 names": Work(
+        "names", "nats a name", {OURS: 100_000, NUMPY: 4_000, PYTORCH: 100_000}, EXERCISE
+    ),
+}
+"""All works by name."""
+ON_TEXT = [name for name, work in WORKS.items() if work.compared == (8, 16) and "names" not in name]
+"""Those that read the text; the others read the names."""
+TINY, TINY_COMPARED = 50, (0, 3)
+"""By what all amounts are divided where the bench itself is tried, and what is compared then."""
+
+
+class Round(NamedTuple):
+    """What one side did in one round."""
+
+    seconds: float
+    amount: float
+    """In the unit of the work."""
+    characters: float
+    """That were read or written, newlines included."""
+    shown: float
+    """A loss or a length, by which equal work can be seen."""
+
+
+class Task(NamedTuple):
+    """What one side is to do."""
+
+    side: str
+    work: str
+    amount: int
+    data: Path
+    """A file of names."""
+    run: Path
+    """A run that learned them, for sampling and scoring."""
+    handed_over: Path
+    """Where dinojax, which comes first, leaves the parameters from which all sides train."""
+    compared: tuple[int, int]
+    """In training, the steps whose mean loss is shown."""
+
+
+Prepared = tuple[float, Callable[[], Round]]
+"""Seconds to compile, and a function that does a round."""
+
+
+def amount_of(work: str, side: str, is_tiny: bool) -> int:
+    """How much a side does in a round."""
+    amount = WORKS[work].amounts[side]
+    return max(1, amount // TINY) if is_tiny else amount
+
+
+def read_data(task: Task) -> tuple[list[str], Vocab]:
+    """The names and their vocabulary."""
+    names, _ = read_names(task.data)
+    return names, build_vocab(names)
+
+
+def text() -> tuple[NDArray[np.int64], Vocab]:
+    """A text to train on, the same for all sides: ids of characters that follow Zipf's law."""
+    shares = 1 / np.arange(1, VOCAB_SIZE + 1)
+    num = BATCH_SIZE * WINDOW * NUM_WINDOWS
+    ids = np.random.default_rng(0).choice(VOCAB_SIZE, num, p=shares / shares.sum())
+    # Any characters will do.
+    return ids, Vocab("\n" + "".join(chr(ord("A") + i) for i in range(VOCAB_SIZE - 1)))
+
+
+def nested(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Parameters as the library nests them, from arrays by path such as "layers/0/bias"."""
+    tree: dict[str, Any] = {"layers": [], "readout": {}}
+    for path in sorted(arrays):
+        if path.startswith((f"{prefix}layers/", f"{prefix}readout/")):
+            kind, *place, name = path.removeprefix(prefix).split("/")
+            if kind == "layers":
+                layers = tree["layers"]
+                if int(place[0]) == len(layers):
+                    layers.append({})
+                layers[int(place[0])][name] = arrays[path]
+            else:
+                tree["readout"][name] = arrays[path]
+    return tree
+
+
+def trained_params(task: Task) -> dict[str, Any]:
+    """The parameters that the run has learned, read without JAX."""
+    newest = max(task.run.glob("checkpoint-*.npz"))
+    with np.load(newest, allow_pickle=False) as arrays:
+        return nested({name: arrays[name] for name in arrays.files}, "params/")
+
+
+def operations_per_character(work: Work, vocab_size: int) -> float:
+    """Floating-point operations in the matrix products of one character.
+
+    Two for each entry of a recurrent kernel, of the input kernels but the first, which is looked
+    up, and of the readout.
+    """
+    gates = {"vanilla": 1, "gru": 3, "lstm": 4}[work.network.cell]
+    size, num_layers = work.network.hidden_size, work.network.num_layers
+    entries = gates * size * size * (2 * num_layers - 1) + size * vocab_size
+    return 2 * work.products * entries
+
+
+def repeated(names: Sequence[str], num: int) -> list[str]:
+    """So many names, those there are over and over."""
+    return [names[i % len(names)] for i in range(num)]
+
+
+def mean_of(losses: Sequence[float], compared: tuple[int, int]) -> float:
+    """The mean loss of the steps from the first to the second of `compared`."""
+    return float(np.mean(losses[slice(*compared)]))
