@@ -1,10 +1,16 @@
 """How JAX uses the machine: for programs, before JAX first computes."""
 
 import os
+import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 NEWEST_JAXLIB = 0, 12
 """The newest that was tried: XLA ends a program that sets a flag which it no longer knows."""
+
+
+CACHE_SIZE = 2**28
+"""Bytes of compiled programs that are kept, those used last."""
 
 
 def set_cpu_flags() -> None:
@@ -22,6 +28,31 @@ def set_cpu_flags() -> None:
         options.append("--xla_cpu_enable_concurrency_optimized_scheduler=false")
     chosen = [option for option in options if option.split("=")[0] not in flags]
     os.environ["XLA_FLAGS"] = " ".join([flags, *chosen]).strip()
+
+
+def keep_compiled_programs() -> None:
+    """Have JAX keep what it compiles in the user's cache folder, for the next start.
+
+    Where the user has chosen, by `JAX_COMPILATION_CACHE_DIR` or by
+    `JAX_ENABLE_COMPILATION_CACHE=false`, or the folder cannot be written to, this does nothing.
+    From the shell prompt to a first name of a trained network it takes half the time.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = caches / "dinojax"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return
+    if os.access(folder, os.W_OK | os.X_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_compilation_cache_max_size", CACHE_SIZE)
+        # A damaged file or a full disk cost the time to compile, nothing else.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def num_cores() -> int:
@@ -50,6 +81,7 @@ def start_jax(num_cpu_devices: int = 1) -> None:
         os.environ["XLA_FLAGS"] += " --xla_cpu_multi_thread_eigen=false"
     import jax
 
+    keep_compiled_programs()
     try:
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
         jax.devices()

@@ -1,10 +1,14 @@
 """The settings for the CPU that programs make."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from dinojax import devices
+
+from conftest import USERS_ENVIRONMENT
 
 SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
@@ -48,3 +52,47 @@ def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monk
 )
 def test_rows_are_shared_evenly_by_as_many_devices_as_are_worth_it(batch_size, available, expected):
     assert devices.best_share(batch_size, available) == expected
+
+
+def compile_something(**environment):
+    """What a program that compiles says on standard error, and whether it succeeds."""
+    program = "from dinojax.devices import start_jax; start_jax(); import jax; jax.jit(abs)(1)"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=USERS_ENVIRONMENT | environment,
+    )
+    return result.returncode, result.stderr
+
+
+def test_what_was_compiled_is_kept_and_found_again(tmp_path):
+    folder = tmp_path / "dinojax"
+    assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
+    first = {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")}
+    assert first
+    assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")} == first
+
+
+def test_damaged_compiled_programs_are_compiled_again(tmp_path):
+    compile_something(XDG_CACHE_HOME=str(tmp_path))
+    for path in (tmp_path / "dinojax").glob("*-cache"):
+        path.write_bytes(path.read_bytes()[:50])
+    assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"JAX_ENABLE_COMPILATION_CACHE": "false"}, {"JAX_COMPILATION_CACHE_DIR": "{}/elsewhere"}],
+)
+def test_the_user_chooses_whether_and_where_compiled_programs_are_kept(choice, tmp_path):
+    choice = {name: value.format(tmp_path) for name, value in choice.items()}
+    assert compile_something(XDG_CACHE_HOME=str(tmp_path / "caches"), **choice) == (0, "")
+    assert not list((tmp_path / "caches").rglob("*-cache"))
+
+
+def test_where_nothing_can_be_kept_nothing_is_said(tmp_path):
+    (tmp_path / "dinojax").touch()
+    assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
