@@ -55,15 +55,21 @@ class CellPreactivate(Protocol):
 
 
 class CellUpdate(Protocol):
-    """The new state, of the same structure as `state`, and the output [..., hidden]."""
+    """The new state, of the same structure as `state`."""
 
-    def __call__(self, state: State, preactivations: Activations) -> tuple[State, jax.Array]: ...
+    def __call__(self, state: State, preactivations: Activations) -> State: ...
+
+
+class CellOutput(Protocol):
+    """The part of a state [..., hidden] that the layer above reads."""
+
+    def __call__(self, state: State) -> jax.Array: ...
 
 
 class Cell(NamedTuple):
     """One recurrent layer.
 
-    state, output = update(state, preactivate(params, state, project(params, inputs)))
+    new_state = update(state, preactivate(params, state, project(params, inputs)))
     """
 
     hidden_size: int
@@ -73,6 +79,7 @@ class Cell(NamedTuple):
     project: CellProject
     preactivate: CellPreactivate
     update: CellUpdate
+    output: CellOutput
 
 
 def vanilla(
@@ -103,12 +110,14 @@ def vanilla(
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
         return projected + linear(params["recurrent_kernel"], state, product_dtype)
 
-    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+    def update(state: State, preactivations: Activations) -> State:
         del state
-        hidden = jnp.tanh(preactivations)
-        return hidden, hidden
+        return jnp.tanh(preactivations)
 
-    return Cell(hidden_size, init, initial_state, project, preactivate, update)
+    def output(state: State) -> jax.Array:
+        return state
+
+    return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
 
 
 def gru(
@@ -158,14 +167,16 @@ def gru(
             recurrent_candidate + bias,
         )
 
-    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+    def update(state: State, preactivations: Activations) -> State:
         reset, update, candidate, recurrent_candidate = preactivations
         reset_gate, update_gate = sigmoid_or_tanh(reset, True), sigmoid_or_tanh(update, True)
         candidate = jnp.tanh(candidate + reset_gate * recurrent_candidate)
-        hidden = candidate + update_gate * (state - candidate)
-        return hidden, hidden
+        return candidate + update_gate * (state - candidate)
 
-    return Cell(hidden_size, init, initial_state, project, preactivate, update)
+    def output(state: State) -> jax.Array:
+        return state
+
+    return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
 
 
 def lstm(
@@ -207,17 +218,20 @@ def lstm(
         _, hidden = state
         return projected + linear(params["recurrent_kernel"], hidden, product_dtype)
 
-    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+    def update(state: State, preactivations: Activations) -> State:
         memory, _ = state
         gates = preactivations.reshape(*preactivations.shape[:-1], 4, hidden_size)
         gates = sigmoid_or_tanh(gates, np.array([[True], [True], [False], [True]]))
         gates = gates.reshape(preactivations.shape)
         input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
         memory = forget_gate * memory + input_gate * candidate
-        hidden = output_gate * jnp.tanh(memory)
-        return (memory, hidden), hidden
+        return memory, output_gate * jnp.tanh(memory)
 
-    return Cell(hidden_size, init, initial_state, project, preactivate, update)
+    def output(state: State) -> jax.Array:
+        _, hidden = state
+        return hidden
+
+    return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
 
 
 CELLS = {"vanilla": vanilla, "gru": gru, "lstm": lstm}

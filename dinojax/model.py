@@ -114,8 +114,8 @@ def char_model(
     def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
         states, outputs = [], inputs
         for cell, layer, below in zip(cells, params["layers"], state, strict=True):
-            new, outputs = recurrence.step(cell, layer, below, cell.project(layer, outputs))
-            states.append(new)
+            states.append(recurrence.step(cell, layer, below, cell.project(layer, outputs)))
+            outputs = cell.output(states[-1])
         return tuple(states), readout(params, outputs)
 
     def unroll(

@@ -10,10 +10,8 @@ from jax import lax
 from dinojax.cells import Activations, Cell, Params, State
 
 
-def step(
-    cell: Cell, params: Params, state: State, projected: Activations
-) -> tuple[State, jax.Array]:
-    """One time step of a cell: the new state and the output [..., hidden]."""
+def step(cell: Cell, params: Params, state: State, projected: Activations) -> State:
+    """One time step of a cell: the new state."""
     return cell.update(state, cell.preactivate(params, state, projected))
 
 
@@ -33,7 +31,8 @@ def scan(
 
     def kept_step(state: State, inputs: Any) -> tuple[State, jax.Array]:
         projected, keep = inputs
-        return step(cell, params, _kept(state, keep), projected)
+        state = step(cell, params, _kept(state, keep), projected)
+        return state, cell.output(state)
 
     return lax.scan(kept_step, state, (projected, keep))
 
@@ -66,32 +65,39 @@ def _loop_forward(
     length: jax.Array,
     keep: jax.Array | None,
 ) -> tuple[tuple[State, jax.Array], Any]:
-    def record(state: State, projected: Activations) -> tuple[State, tuple[Any, ...]]:
+    def record(state: State, projected: Activations) -> tuple[State, Activations]:
         preactivations = cell.preactivate(params, state, projected)
-        new_state, output = cell.update(state, preactivations)
-        return new_state, (state, preactivations, output)
+        return cell.update(state, preactivations), preactivations
 
     def body(t: jax.Array, carry: Any) -> Any:
         state, records = carry
-        state, values = record(_kept(state, _at(keep, t)), _at(projected, t))
-        return state, _put(records, values, t)
+        values = record(_kept(state, _at(keep, t)), _at(projected, t))
+        return values[0], _put(records, values, t)
 
     time = jax.tree.leaves(projected)[0].shape[0]
-    _, shapes = jax.eval_shape(record, state, jax.eval_shape(lambda: _at(projected, 0)))
+    shapes = jax.eval_shape(record, state, jax.eval_shape(lambda: _at(projected, 0)))
     records = jax.tree.map(lambda x: jnp.zeros((time, *x.shape), x.dtype), shapes)
-    state, (states, preactivations, outputs) = lax.fori_loop(0, length, body, (state, records))
-    return (state, outputs), (params, projected, states, preactivations, length, keep)
+    last, (states, preactivations) = lax.fori_loop(0, length, body, (state, records))
+    residuals = params, state, projected, states, preactivations, length, keep
+    return (last, cell.output(states)), residuals
 
 
 def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
-    params, projected, states, preactivations, length, keep = residuals
+    params, first, projected, states, preactivations, length, keep = residuals
     d_state, d_outputs = cotangents
+    # Those that the steps began from.
+    states = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y[:-1]]), first, states)
+    states = _kept(states, keep)
+
+    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
+        state = cell.update(state, preactivations)
+        return state, cell.output(state)
 
     def body(i: jax.Array, carry: Any) -> Any:
         d_new_state, d_preactivations = carry
         t = length - 1 - i
         state, inputs = _at(states, t), _at(projected, t)
-        _, pull_update = jax.vjp(cell.update, state, _at(preactivations, t))
+        _, pull_update = jax.vjp(update, state, _at(preactivations, t))
         _, pull_state = jax.vjp(lambda state: cell.preactivate(params, state, inputs), state)
         d_state, d_preactivation = pull_update((d_new_state, _at(d_outputs, t)))
         (d_state_too,) = pull_state(d_preactivation)
