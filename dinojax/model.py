@@ -154,7 +154,7 @@ def drop(keys: jax.Array, layer: int, values: jax.Array, rate: float) -> jax.Arr
             jax.random.fold_in(key, layer), (values.shape[0], values.shape[-1]), jnp.uint16
         )
 
-    threshold = round(rate * 2**16)
+    threshold = min(round(rate * 2**16), 2**16 - 1)
     bits = jax.vmap(draw, out_axes=1)(keys.reshape(-1)).reshape(values.shape)
     scale = jnp.asarray(2**16 / (2**16 - threshold), values.dtype)
     return jnp.where(bits >= threshold, values * scale, 0)

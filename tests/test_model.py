@@ -125,6 +125,11 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     assert abs(np.mean(values) - 1) < 5 * np.sqrt(rate / (1 - rate) / values.size)
 
 
+def test_dropout_of_almost_all_is_finite():
+    values = drop(jax.random.key(0), 0, jnp.ones((1000, 256)), 0.9999999)
+    np.testing.assert_array_equal(np.unique(values), [0, 2**16])
+
+
 def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
     cells = [CELLS["gru"](VOCAB, 64), CELLS["gru"](64, 64)]
     plain, dropping = char_model(cells, VOCAB), char_model(cells, VOCAB, dropout=0.5)
