@@ -1,5 +1,9 @@
+import os
+import subprocess
+import sys
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import jax
@@ -18,6 +22,7 @@ from dinojax.model import char_model
 from dinojax.vocab import build_vocab
 
 import numpy_reference
+from conftest import ROOT
 
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
 VOCAB = build_vocab(NAMES)
@@ -581,3 +586,39 @@ def test_the_exercises_optimizer_is_clip_and_sgd():
     for optimizer in (ours, plain):
         update, _ = optimizer.update(gradients, optimizer.init(gradients))
         np.testing.assert_allclose(update, [0.05, -0.005, -0.05])
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory as Linux does")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_memory_stays_as_it_is_once_training_has_begun(devices):
+    # Two hundred calls of ten steps: what is not given back after each shows.
+    program = f"""
+import jax, os
+jax.config.update("jax_num_cpu_devices", {devices})
+from dinojax import batches, cells, model, train, vocab
+
+names = ["rex", "triceratops", "yi", "mei"] * 200
+letters = vocab.build_vocab(names)
+network = model.char_model([cells.lstm(letters.size, 64)], letters.size)
+optimizer = train.clipped_sgd(0.01, 5.0)
+state = train.init_train_state(
+    jax.random.key(1), network.init(jax.random.key(0)), network, optimizer, 8
+)
+mesh = jax.make_mesh(({devices},), ("rows",), (jax.sharding.AxisType.Auto,))
+step = train.make_train_step(network, optimizer, axis_name="rows")
+megabytes = {{}}
+for progress in train.run(step, state, batches.padded(names, letters, 8), 2000, mesh, [10]):
+    pages = int(open("/proc/self/statm").read().split()[1])
+    megabytes[int(progress.state.step)] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+print(megabytes[2000] - megabytes[200])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr
+    # A state of this network is 0.1 MB: one kept at each call would be 20 MB.
+    assert float(result.stdout) < 8
