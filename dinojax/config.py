@@ -161,6 +161,7 @@ PRESETS = {
         validation_fraction=0.1,
         batch_size=64,
         window=32,
+        reset_rate=0.05,
         loss="mean",
         steps=900,
         optimizer="adamw",
@@ -177,7 +178,6 @@ PRESETS["text-best"] = replace(
     num_layers=2,
     hidden_size=384,
     dropout=0.5,
-    reset_rate=0.05,
     steps=8_000,
     learning_rate=1e-2,
 )
