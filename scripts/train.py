@@ -6,12 +6,11 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
@@ -505,6 +504,8 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
             stack.enter_context(closing(work))
             write_events = None
             if arguments.tensorboard:
+                from dinojax.event_files import event_file
+
                 write_events = stack.enter_context(event_file(folder, report.step))
             for report in work:
                 progress.set_postfix_str(f"{report.loss:.2f} {unit}", refresh=False)
@@ -636,54 +637,6 @@ def check_tensorboard() -> None:
     """Raise a ValueError if what writes event files is not there."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
-
-
-@contextmanager
-def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that writes a line of metrics into a new event file of TensorBoard.
-
-    What other files of the folder say of steps after `step` is void.
-    """
-    # Not its SummaryWriter, whose thread dies by itself where the disk is full.
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.record_writer import RecordWriter
-    from tensorboardX.summary import scalar
-
-    from dinojax.checkpoint import named_errors
-
-    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-    file = folder / name
-
-    def write(*events: Any) -> None:
-        with named_errors(file, file):
-            for event in events:
-                records.write(event.SerializeToString())
-            records.flush()
-
-    def write_line(line: Mapping[str, Any]) -> None:
-        at = {"wall_time": time.time(), "step": line["step"]}
-        values = {name: line[name] for name in line if name not in ("step", "seconds")}
-        write(
-            *(
-                Event(summary=scalar(name, value), **at)
-                for name, value in values.items()
-                if value is not None
-            )
-        )
-
-    with named_errors(file, file):
-        records = RecordWriter(str(file))
-    try:
-        begins = SessionLog(status=SessionLog.START)
-        write(
-            Event(wall_time=time.time(), file_version="brain.Event:2"),
-            Event(wall_time=time.time(), step=step + 1, session_log=begins),
-        )
-        yield write_line
-    finally:
-        # It tries again to write what it could not.
-        with suppress(OSError):
-            records.close()
 
 
 def count(num: int, noun: str) -> str:

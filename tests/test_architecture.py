@@ -16,7 +16,7 @@ from conftest import ROOT
 READING_ORDER = [
     "vocab", "data", "batches", "config", "ngram", "distances", "cells", "recurrence", "model",
     "loss", "train", "controls", "sample", "search", "score", "evaluate", "quality", "checkpoint",
-    "metrics", "runs", "trainer", "plots",
+    "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
 
