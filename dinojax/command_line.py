@@ -1,10 +1,13 @@
-"""What the scripts share: how they read arguments, and how they say what is wrong."""
+"""What the scripts share: how they read arguments, say what is wrong, and end."""
 
 import argparse
 import difflib
 import os
+import shlex
+import shutil
 import signal
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +16,7 @@ from typing import Any, NoReturn
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
 MAX_DIGITS = 20
 
 
@@ -134,6 +138,11 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
+def count(num: int, noun: str) -> str:
+    """A number of things: "1 name", "1,538 names"."""
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"
+
+
 def visible(text: str) -> str:
     """What may be shown in a terminal: control characters, which could steer it, as escapes."""
     return "".join(
@@ -153,6 +162,20 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
+
+
+def shell_command(script: Path, *arguments: str) -> str:
+    """The shell command that runs a script with this Python, from this folder."""
+    is_python = shutil.which("python") == sys.executable
+    python = "python" if is_python else short_path(sys.executable)
+    return shlex.join([python, short_path(script.resolve()), *arguments])
+
+
+def short_path(file: str | Path) -> str:
+    """A path relative to this folder where that is shorter."""
+    short = min(str(file), os.path.relpath(file), key=len)
+    # What starts with a dash would be taken for a flag.
+    return os.path.join(os.curdir, short) if short.startswith("-") else short
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -185,3 +208,29 @@ def run(main: Callable[[], int]) -> NoReturn:
     # All is said; Python takes a moment to end, in which a late Ctrl-C would change the exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """The signals, Ctrl-C or SIGTERM, that ask to stop; a second Ctrl-C ends at once.
+
+    A second later or more, that is: a key that is held down means it once.
+    """
+    signals: list[int] = []
+    stopped = 0.0
+
+    def handle(signal_number: int, frame: Any) -> None:
+        nonlocal stopped
+        if not signals:
+            stopped = time.monotonic()
+            signals.append(signal_number)
+        elif signal_number == signal.SIGINT and time.monotonic() - stopped > 1:
+            at_once(signal_number, frame)
+
+    at_once: Any = signal.signal(signal.SIGINT, handle)
+    terminate = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, at_once)
+        signal.signal(signal.SIGTERM, terminate)

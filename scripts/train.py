@@ -1,40 +1,37 @@
 """Train a model on a list of names or a text, and write new ones; see --help."""
 
 import importlib.util
-import json
-import os
-import shlex
-import shutil
 import signal
 import sys
 import time
-from argparse import BooleanOptionalAction, Namespace
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import fields, replace
+from argparse import Namespace
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any
 
 from dinojax.command_line import (
     BAD_INPUT,
     INTERRUPTED,
+    TERMINATED,
     Parser,
+    count,
     describe_error,
     number,
     path,
     run,
     say_damaged,
+    shell_command,
+    short_path,
+    stop_on_signal,
     visible,
     whole_number,
 )
-from dinojax.config import PRESETS, TrainConfig, check_range, config_from
-from dinojax.devices import best_share, num_cores, start_jax
+from dinojax.config import PRESETS, check_range
+from dinojax.jobs import Job, describe, new_job, resumed_job
+from dinojax.settings import add_settings, flag_of
 
 if TYPE_CHECKING:
-    from dinojax.batches import Dataset
-    from dinojax.cells import Params
-    from dinojax.runs import Description, Run
-    from dinojax.vocab import Vocab
+    from dinojax.runs import Description
 
 REPORTS = 7
 NAMES_PER_REPORT = 4
@@ -42,59 +39,6 @@ NAMES_AT_END = 10
 MAX_LENGTH = 50
 TEXT_LENGTH = 200
 DIVERGED = 1
-TERMINATED = 128 + signal.SIGTERM
-
-
-# What each setting means; a flag of the same name sets it.
-SETTINGS = {
-    "batches": "names padded one a row, packed end to end, or windows of a running text",
-    "lowercase": "read the data in lower case",
-    "cell": "recurrent cell of each layer",
-    "num_layers": "recurrent layers",
-    "hidden_size": "units of each layer",
-    "dropout": "share of each layer's outputs that is dropped in training",
-    "dtype": "of the numbers that matrix products multiply; bfloat16 is for GPUs and TPUs",
-    "batch_size": "rows a step; a padded row is one name",
-    "window": "characters in a row of a packed or windowed batch; packed, at least a whole name",
-    "reset_rate": "share of the rows whose state is set back before a window",
-    "loss": "summed over a name's characters, or their mean",
-    "steps": "training steps",
-    "epochs": "passes over the data, which then decide the number of steps",
-    "optimizer": "how gradients become updates",
-    "learning_rate": "size of the updates",
-    "schedule": "of the learning rate after its warm-up",
-    "warmup": "share of the steps in which the learning rate rises to its full value",
-    "weight_decay": "of adamw and lion, each step, times the learning rate",
-    "clip_value": "bound on the size of each gradient entry, nats per unit; 0 for none",
-    "clip_norm": "bound on the norm of the whole gradient, nats per unit; 0 for none",
-    "validation_fraction": "share of the data to validate by, not to learn from",
-    "test_fraction": "share of the data that training leaves alone",
-    "evaluate_every": "steps between two validations, 0 for a tenth of the run",
-    "patience": "validations in a row without an improvement that end training, 0 for never",
-    "devices": "how many share the rows of a batch, 0 for the most that do so evenly; a core "
-    "counts as one",
-    "seed": "of all that is random",
-}
-OF_WINDOWS = {"reset_rate"}
-OF_ROWS = {"window"}
-OF_THE_MODEL = "cell", "num_layers", "hidden_size"
-MAY_CHANGE = {"steps", "epochs", "patience", "devices"}
-"""What a resumed run may have otherwise than before."""
-
-
-class Job(NamedTuple):
-    """A training, new or resumed, ready to begin."""
-
-    folder: Path
-    description: "Description"
-    parts: dict[str, list[str] | str]
-    """The names or the text of each part, as in {"train": ..}."""
-    dataset: "Dataset"
-    params: "Params | None"
-    """To begin with, where the run does not draw them."""
-    is_resumed: bool = False
-    num_blank: int = 0
-    """Lines of the data without a name."""
 
 
 def parse_arguments() -> tuple[Parser, Namespace]:
@@ -116,26 +60,7 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         type=path,
         help="UTF-8 file of names, one a line, or of a text (default: for names, the dinosaurs)",
     )
-    for field in fields(TrainConfig):
-        flag, choices = f"--{field.name.replace('_', '-')}", get_args(field.type)
-        values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
-        if field.name == "steps":
-            values |= {name: "by its epochs" for name, preset in PRESETS.items() if preset.epochs}
-        if len(set(values.values())) == 1:
-            default = f"default: {values['dinos']}"
-        else:
-            default = "default: " + ", ".join(f"{name} {value}" for name, value in values.items())
-        options: dict[str, Any] = {"help": f"{SETTINGS[field.name]} ({default})"}
-        if field.type is bool:
-            options |= {"action": BooleanOptionalAction}
-        elif choices:
-            options |= {"choices": choices}
-        else:
-            options |= {
-                "type": whole_number if field.type is int else number,
-                "metavar": "N" if field.type is int else "X",
-            }
-        add(flag, default=None, **options)
+    add_settings(parser)
     add(
         "--init-from",
         metavar="RUN",
@@ -193,20 +118,11 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         }.items():
             for other in others:
                 if getattr(arguments, flag) and getattr(arguments, other):
-                    shown = "a preset" if other == "preset" else f"--{other.replace('_', '-')}"
+                    shown = "a preset" if other == "preset" else flag_of(other)
                     raise ValueError(f"--{flag} and {shown} exclude each other")
         if arguments.overwrite and arguments.out is None:
             raise ValueError("--overwrite needs --out, the folder of the run to replace")
     return parser, arguments
-
-
-def given_settings(arguments: Namespace) -> dict[str, Any]:
-    """The settings that the command line gives."""
-    values = {name: getattr(arguments, name) for name in SETTINGS}
-    given = {name: value for name, value in values.items() if value is not None}
-    if "steps" in given and "epochs" not in given:
-        given["epochs"] = 0.0
-    return given
 
 
 def main() -> int:
@@ -216,234 +132,9 @@ def main() -> int:
         with parser.reported_errors():
             if arguments.tensorboard:
                 check_tensorboard()
-            job = (resumed if arguments.resume else started)(arguments, stack)
+            job = (resumed_job if arguments.resume else new_job)(arguments, stack)
             print(describe(job), flush=True)
         return learn(parser, job, arguments)
-
-
-def started(arguments: Namespace, stack: ExitStack) -> Job:
-    """A new run: its data read and split, its folder made and locked."""
-    from dinojax.data import bundled_names, read_names, read_running_text, split_names, split_text
-    from dinojax.vocab import build_vocab
-
-    given = given_settings(arguments)
-    base = PRESETS[arguments.preset or "dinos"]
-    recorded: dict[str, str] = {}
-    data, init_from = arguments.data, arguments.init_from
-    if arguments.config:
-        base, recorded = read_config(arguments.config)
-        data = data or (Path(recorded["data"]) if recorded["data"] else None)
-        init_from = init_from or (Path(recorded["init_from"]) if recorded["init_from"] else None)
-    config, earlier = replace(base, **given), None
-    if init_from:
-        from dinojax import runs
-
-        earlier = runs.load_run(init_from)
-        config = like_earlier(config, given, earlier)
-        if not arguments.config and "lowercase" not in given:
-            config = replace(config, lowercase=earlier.config.lowercase)
-    if config.batches != "windows" and OF_WINDOWS & set(given):
-        raise ValueError("--reset-rate is for --batches windows: names start anew each time")
-    if config.batches == "padded" and OF_ROWS & set(given):
-        raise ValueError("--window is for --batches packed or windows: a padded row is one name")
-    if config.is_text and data is None:
-        raise ValueError("a running text is needed: give its file with --data")
-    file = data or bundled_names()
-    if recorded and not arguments.data and not file.exists():
-        raise ValueError(
-            f"{file} is not there, of which {arguments.config} was written; its path may be "
-            "relative to another folder; give --data"
-        )
-    fractions = config.validation_fraction, config.test_fraction
-    parts: dict[str, list[str] | str]
-    num_blank = 0
-    if config.is_text:
-        text = read_running_text(file, config.lowercase)
-        vocab = earlier.vocab if earlier else build_vocab([text])
-        split: Any = split_text(text, *fractions)
-    else:
-        names, num_blank = read_names(file, config.lowercase)
-        vocab = earlier.vocab if earlier else build_vocab(names)
-        split = split_names(names, *fractions, config.seed)
-
-    # JAX takes half a second: what is wrong with the data was said before.
-    from dinojax import runs, trainer
-
-    parts = {name: part for name, part in zip(runs.PARTS, split, strict=True) if part}
-    data_sha256 = runs.digest(file.read_bytes())
-    if recorded and not arguments.data and recorded["data_sha256"] != data_sha256:
-        raise ValueError(
-            f"{file} is not what it was when {arguments.config} was written: its checksum is "
-            f"{data_sha256[:12]}.., not {recorded['data_sha256'][:12]}..; give --data to use it"
-        )
-    if config.batches == "packed" and "window" not in given:
-        longest = max(map(len, parts["train"])) + 1
-        config = replace(config, window=max(config.window, longest))
-    config = replace(config, devices=start_devices(config))
-    description = runs.Description(
-        config,
-        vocab,
-        str(data or ""),
-        data_sha256,
-        str(init_from or ""),
-        {name: runs.digest(runs.part_content(part)) for name, part in parts.items()},
-    )
-    if earlier:
-        # Before there is a folder: its vocabulary may lack a character.
-        check_vocabulary(vocab, parts.values(), file)
-    dataset = trainer.make_dataset(description, parts["train"])
-    description = with_steps(description, dataset.steps_per_epoch)
-    if arguments.out is None:
-        folder = runs.next_free_folder(arguments.preset or "dinos")
-    else:
-        folder = arguments.out
-        runs.take_folder(folder, arguments.overwrite)
-    stack.enter_context(runs.locked(folder))
-    params = earlier.params if earlier else None
-    return Job(folder, description, parts, dataset, params, num_blank=num_blank)
-
-
-def resumed(arguments: Namespace, stack: ExitStack) -> Job:
-    """A run that stopped before its end, or that is to go beyond it."""
-    from dinojax import runs, trainer
-
-    folder = arguments.resume
-    # Before it is locked, which writes a file: is it a run at all?
-    runs.load_run(folder, "last")
-    stack.enter_context(runs.locked(folder))
-    run = runs.load_run(folder, "last")
-    say_damaged(run.damaged, run.checkpoint)
-    old, given = run.config, given_settings(arguments)
-    differences = [
-        f"--{name.replace('_', '-')}: {folder} has {getattr(old, name)}, got {value}"
-        for name, value in given.items()
-        if name not in MAY_CHANGE and value != getattr(old, name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{'; '.join(differences)}; a resumed run goes on as it began; start another with "
-            "--init-from"
-        )
-    if arguments.data:
-        data_sha256 = runs.digest(arguments.data.read_bytes())
-        if data_sha256 != run.description.data_sha256:
-            raise ValueError(
-                f"--data: {folder} learns from a file with checksum "
-                f"{run.description.data_sha256[:12]}.., {arguments.data} has {data_sha256[:12]}..; "
-                "a resumed run keeps its data; start another with --init-from"
-            )
-    parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
-    config = replace(old, **given)
-    config = replace(config, devices=start_devices(config))
-    description = run.description._replace(config=config)
-    dataset = trainer.make_dataset(description, parts["train"])
-    if given.get("epochs"):
-        description = with_steps(description, dataset.steps_per_epoch)
-    config = description.config
-    if config.steps < old.steps:
-        raise ValueError(
-            f"--steps: expected at least {old.steps:,}, for which {folder} was planned, got "
-            f"{config.steps:,}"
-        )
-    if run.step >= config.steps:
-        raise ValueError(
-            f"{folder} has done all its {config.steps:,} steps; give more --steps to go on"
-        )
-    if config.patience and run.tally.validations_since >= config.patience:
-        raise ValueError(
-            f"{folder} stopped after {run.tally.validations_since:,} validations without an "
-            "improvement; give a larger --patience to go on"
-        )
-    return Job(folder, description, parts, dataset, None, is_resumed=True)
-
-
-def read_config(file: Path) -> tuple[TrainConfig, dict[str, str]]:
-    """The settings in a run's config.json, and what it says of its data."""
-    try:
-        settings = json.loads(file.read_text("utf-8"))
-        recorded = {name: settings.pop(name) for name in ("data", "data_sha256", "init_from")}
-        if not all(isinstance(value, str) for value in recorded.values()):
-            raise TypeError
-        return config_from(settings), recorded
-    except KeyError as error:
-        raise ValueError(f"{file}: expected the config.json of a run; {error} is missing") from None
-    except (AttributeError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError(f"{file}: expected the config.json of a run, a JSON object") from None
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
-def start_devices(config: TrainConfig) -> int:
-    """Start JAX; the number of devices that share the rows of a batch."""
-    start_jax(config.devices or best_share(config.batch_size, num_cores()))
-    import jax
-
-    num_devices = config.devices or best_share(config.batch_size, jax.device_count())
-    if num_devices > jax.device_count():
-        raise ValueError(
-            f"--devices: expected up to {jax.device_count()}, as many as there are, got "
-            f"{num_devices}"
-        )
-    return num_devices
-
-
-def with_steps(description: "Description", steps_per_epoch: int) -> "Description":
-    """The description with a number of steps for its epochs, and for what happens every so many."""
-    config = description.config
-    if config.epochs:
-        config = replace(config, steps=max(1, round(config.epochs * steps_per_epoch)))
-    if not config.evaluate_every:
-        config = replace(config, evaluate_every=max(1, config.steps // 10))
-    return description._replace(config=config)
-
-
-def like_earlier(config: TrainConfig, given: dict[str, Any], earlier: "Run") -> TrainConfig:
-    """The configuration with the model of an earlier run.
-
-    Raises:
-        ValueError: the command line asks for another model or another kind of data.
-    """
-    if config.is_text != earlier.config.is_text:
-        kinds = ["names", "a text"] if config.is_text else ["a text", "names"]
-        raise ValueError(
-            f"--init-from: that run learned {kinds[0]}, this one is to learn {kinds[1]}; choose a "
-            f"preset for {kinds[0]}"
-        )
-    for name in OF_THE_MODEL:
-        value = getattr(earlier.config, name)
-        if given.get(name, value) != value:
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag}: the run of --init-from has {value}, got {given[name]}")
-    return replace(config, **{name: getattr(earlier.config, name) for name in OF_THE_MODEL})
-
-
-def check_vocabulary(vocab: "Vocab", parts: Iterable[list[str] | str], file: Path) -> None:
-    """Raise a ValueError if the data have a character that the run of --init-from has not."""
-    try:
-        for part in parts:
-            for text in [part] if isinstance(part, str) else part:
-                vocab.encode(text)
-    except ValueError as error:
-        raise ValueError(f"--init-from: that run cannot read {file}: {error}") from None
-
-
-def describe(job: Job) -> str:
-    """A run in one line."""
-    config = job.description.config
-    thing = "character" if config.is_text else "name"
-    amounts = [count(len(job.parts["train"]), thing)]
-    amounts += [
-        f"{len(job.parts[name]):,} {purpose}"
-        for name, purpose in (("validation", "to validate by"), ("test", "to test by"))
-        if name in job.parts
-    ]
-    if job.num_blank:
-        amounts[-1] += f" ({count(job.num_blank, 'blank line')} skipped)"
-    layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
-    return (
-        f"{', '.join(amounts)}, {count(job.description.vocab.size, 'symbol')}; "
-        f"{count(config.hidden_size, 'hidden unit')}{layers}; {count(config.steps, 'step')}"
-    )
 
 
 def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
@@ -529,7 +220,7 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
         failure = error
     seconds = time.monotonic() - started
     saved_as = runs.load_run(folder, "last").checkpoint
-    go_on = f"go on: {command('train.py', '--resume', short_path(folder))}"
+    go_on = f"go on: {shell_command(Path(__file__), '--resume', short_path(folder))}"
     if failure:
         diverged = isinstance(failure, FloatingPointError)
         remedy = "try a smaller --learning-rate" if diverged else f"mend that and {go_on}"
@@ -574,7 +265,7 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
     print(
         f"{count(report.step, 'step')} in {seconds:.1f} s; saved in {folder}\n"
         f"More {'text' if is_text else 'names'}: "
-        f"{command('sample.py', short_path(folder), *more)}"
+        f"{shell_command(Path(__file__).with_name('sample.py'), short_path(folder), *more)}"
     )
     return 0
 
@@ -637,52 +328,6 @@ def check_tensorboard() -> None:
     """Raise a ValueError if what writes event files is not there."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
-
-
-def count(num: int, noun: str) -> str:
-    """A number of things: "1 name", "1,538 names"."""
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """The signals, Ctrl-C or SIGTERM, that ask to stop; a second Ctrl-C ends at once.
-
-    A second later or more, that is: a key that is held down means it once.
-    """
-    signals: list[int] = []
-    stopped = 0.0
-
-    def handle(signal_number: int, frame: Any) -> None:
-        nonlocal stopped
-        if not signals:
-            stopped = time.monotonic()
-            signals.append(signal_number)
-        elif signal_number == signal.SIGINT and time.monotonic() - stopped > 1:
-            at_once(signal_number, frame)
-
-    at_once: Any = signal.signal(signal.SIGINT, handle)
-    terminate = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield signals
-    finally:
-        signal.signal(signal.SIGINT, at_once)
-        signal.signal(signal.SIGTERM, terminate)
-
-
-def command(script: str, *arguments: str) -> str:
-    """The shell command that runs another script with this Python, from this folder."""
-    is_python = shutil.which("python") == sys.executable
-    python = "python" if is_python else short_path(sys.executable)
-    file = Path(__file__).with_name(script).resolve()
-    return shlex.join([python, short_path(file), *arguments])
-
-
-def short_path(file: str | Path) -> str:
-    """A path relative to this folder where that is shorter."""
-    short = min(str(file), os.path.relpath(file), key=len)
-    # What starts with a dash would be taken for a flag.
-    return os.path.join(os.curdir, short) if short.startswith("-") else short
 
 
 if __name__ == "__main__":

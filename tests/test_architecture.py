@@ -19,6 +19,8 @@ READING_ORDER = [
     "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
+OF_TRAINING = ["settings", "jobs"]
+"""What scripts/train.py is made of, besides."""
 
 
 def imports_of(module):
@@ -33,7 +35,7 @@ def imports_of(module):
 
 def test_every_module_has_its_place():
     files = {path.stem for path in (ROOT / "dinojax").glob("*.py")} - {"__init__"}
-    assert files == {*READING_ORDER, *APART}
+    assert files == {*READING_ORDER, *APART, *OF_TRAINING}
     listed = dinojax.__doc__
     places = [listed.index(f"`{module}`") for module in READING_ORDER]
     assert places == sorted(places)
@@ -45,13 +47,20 @@ def test_modules_import_only_from_those_before_them(module):
     assert set(imports_of(module)) <= set(before)
 
 
+@pytest.mark.parametrize("module", OF_TRAINING)
+def test_modules_of_training_import_only_from_those_before_them(module):
+    before = OF_TRAINING[: OF_TRAINING.index(module)]
+    assert set(imports_of(module)) <= {*READING_ORDER, *APART, *before}
+
+
 @pytest.mark.parametrize("module", APART)
 def test_modules_apart_import_nothing_of_ours(module):
     assert not list(imports_of(module))
 
 
 @pytest.mark.parametrize(
-    "module", ["vocab", "data", "batches", "config", "ngram", "distances", *APART]
+    "module",
+    ["vocab", "data", "batches", "config", "ngram", "distances", *APART, "settings", "jobs"],
 )
 def test_reading_arguments_and_names_does_not_wait_for_jax(module):
     code = f"import sys, dinojax.{module}; sys.exit('jax' in sys.modules)"
@@ -59,7 +68,7 @@ def test_reading_arguments_and_names_does_not_wait_for_jax(module):
 
 
 def test_importing_the_library_changes_no_setting():
-    modules = ", ".join(f"dinojax.{module}" for module in READING_ORDER + APART)
+    modules = ", ".join(f"dinojax.{module}" for module in READING_ORDER + APART + OF_TRAINING)
     code = (
         "import os; before = dict(os.environ); import jax; values = dict(jax.config.values); "
         f"import {modules}; assert dict(os.environ) == before; "
