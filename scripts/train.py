@@ -5,9 +5,10 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.command_line import (
     BAD_INPUT,
@@ -23,7 +24,6 @@ from dinojax.command_line import (
     shell_command,
     short_path,
     stop_on_signal,
-    visible,
     whole_number,
 )
 from dinojax.config import PRESETS, check_range
@@ -31,14 +31,26 @@ from dinojax.jobs import Job, describe, new_job, resumed_job
 from dinojax.settings import add_settings, flag_of
 
 if TYPE_CHECKING:
-    from dinojax.runs import Description
+    from dinojax.cells import Params
+    from dinojax.runs import Tally
+    from dinojax.train import TrainState
+    from dinojax.trainer import Report, Setup
 
 REPORTS = 7
-NAMES_PER_REPORT = 4
-NAMES_AT_END = 10
-MAX_LENGTH = 50
-TEXT_LENGTH = 200
 DIVERGED = 1
+
+
+class Ending(NamedTuple):
+    """How a training came to its end."""
+
+    report: "Report"
+    """The last."""
+    seconds: float
+    signals: list[int]
+    """Those that asked it to stop."""
+    is_late: bool
+    """Whether its time was up."""
+    failure: Exception | None
 
 
 def parse_arguments() -> tuple[Parser, Namespace]:
@@ -137,57 +149,72 @@ def main() -> int:
         return learn(parser, job, arguments)
 
 
-def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
-    """Train, save into the folder, and report; returns the exit code."""
-    import jax
-    from tqdm import tqdm
+def check_tensorboard() -> None:
+    """Raise a ValueError if what writes event files is not there."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
 
-    from dinojax import runs, trainer
-    from dinojax.data import capitalized
+
+def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
+    """Train, save into the folder, and say what came of it; returns the exit code."""
+    import jax
+
+    from dinojax import reports, runs, trainer
     from dinojax.evaluate import summarize
 
     folder, description = job.folder, job.description
-    config, is_text = description.config, description.config.is_text
     setup = trainer.set_up(description, job.parts, job.dataset)
     with parser.reported_errors():
         if job.is_resumed:
             state, tally = trainer.resume(folder, description, setup, arguments.keep)
         else:
             state, tally = trainer.start(folder, description, job.parts, setup, job.params)
-    write = make_writer(description, setup.model, setup.key_sample)
-    unit = "nats a name" if config.loss == "summed" else "nats a character"
+    write = reports.make_writer(description, setup.model, setup.key_sample)
+    ending = train(job, setup, state, tally, write, arguments)
+    code = say_why_it_ended(job, ending)
+    if code:
+        return code
+    best = runs.load_run(folder)
+    say_damaged(best.damaged, best.checkpoint)
+    texts = write(best.params, best.step)
+    evaluate = setup.evaluate or trainer.make_evaluation(description, job.parts["train"])
+    figures = summarize(jax.device_get(evaluate(best.params)))
+    step = ending.report.step
+    print(reports.describe_result(job, step, best.step, texts, figures))
+    reports.draw_losses(folder)
+    if description.config.is_text:
+        things, more = "text", ("--length", "400")
+    else:
+        things, more = "names", ("--num", "20")
+    again = shell_command(Path(__file__).with_name("sample.py"), short_path(folder), *more)
+    print(f"{count(step, 'step')} in {ending.seconds:.1f} s; saved in {folder}")
+    print(f"More {things}: {again}")
+    return 0
 
-    def shown(report: trainer.Report) -> str:
-        text = f"step {report.step:>{len(f'{config.steps:,}')},}  {report.loss:.2f} {unit}"
-        if report.validation_loss is not None:
-            text += f", {report.validation_loss:.4f} a character in validation"
-        texts = write(report.state.params, report.step)
-        if is_text:
-            return f"{text}\n{visible_lines(texts[0])}\n"
-        names = map(visible, map(capitalized, texts[:NAMES_PER_REPORT]))
-        return f"{text}  {' '.join(names)}"
 
-    failure: Exception | None = None
-    is_late = False
+def train(
+    job: Job,
+    setup: "Setup",
+    state: "TrainState",
+    tally: "Tally",
+    write: Callable[["Params", int], list[str]],
+    arguments: Namespace,
+) -> Ending:
+    """Train to the end, or until something stops it, and show on the way how it goes."""
+    from dinojax import reports, trainer
+
+    folder, config = job.folder, job.description.config
     report = trainer.Report(state, int(state.step), 0, 0.0, None, True, None)
     # Where there are validations, these are the reports.
     report_at = [] if setup.evaluate else [config.steps * i // REPORTS for i in range(1, REPORTS)]
     report_at = [at for at in report_at if at > report.step]
     started = time.monotonic()
-    progress = tqdm(
-        total=config.steps,
-        initial=report.step,
-        unit=" steps",
-        unit_scale=True,
-        disable=None,
-        # Steps a second, never seconds a step.
-        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
-        "{rate_noinv_fmt}{postfix}]",
-    )
+    progress = progress_bar(config.steps, report.step)
     work = trainer.work(
-        folder, description, setup, state, tally, arguments.keep, arguments.save_every
+        folder, job.description, setup, state, tally, arguments.keep, arguments.save_every
     )
     signals: list[int] = []
+    is_late, failure = False, None
     try:
         with ExitStack() as stack:
             signals = stack.enter_context(stop_on_signal())
@@ -199,7 +226,7 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
 
                 write_events = stack.enter_context(event_file(folder, report.step))
             for report in work:
-                progress.set_postfix_str(f"{report.loss:.2f} {unit}", refresh=False)
+                progress.set_postfix_str(reports.describe_loss(report.loss, config), refresh=False)
                 progress.update(report.num_steps)
                 if write_events and report.line:
                     write_events(report.line)
@@ -208,7 +235,8 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
                 )
                 if is_due and report.step < config.steps and not signals:
                     report_at = [at for at in report_at if at > report.step]
-                    progress.write(shown(report))
+                    texts = write(report.state.params, report.step)
+                    progress.write(reports.describe_report(report, config, texts))
                 minutes = (time.monotonic() - started) / 60
                 is_late = arguments.max_minutes is not None and minutes > arguments.max_minutes
                 if signals or is_late or not report.is_patient:
@@ -218,116 +246,55 @@ def learn(parser: Parser, job: Job, arguments: Namespace) -> int:
         raise
     except (FloatingPointError, OSError) as error:
         failure = error
-    seconds = time.monotonic() - started
-    saved_as = runs.load_run(folder, "last").checkpoint
-    go_on = f"go on: {shell_command(Path(__file__), '--resume', short_path(folder))}"
-    if failure:
-        diverged = isinstance(failure, FloatingPointError)
+    return Ending(report, time.monotonic() - started, signals, is_late, failure)
+
+
+def progress_bar(steps: int, done: int) -> Any:
+    """A bar of a training's steps, shown in a terminal alone."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=steps,
+        initial=done,
+        unit=" steps",
+        unit_scale=True,
+        disable=None,
+        # Steps a second, never seconds a step.
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
+        "{rate_noinv_fmt}{postfix}]",
+    )
+
+
+def say_why_it_ended(job: Job, ending: Ending) -> int:
+    """Say what ended a training before all its steps were done; returns the exit code.
+
+    It is zero where what was learned is to be shown.
+    """
+    from dinojax import runs
+
+    report, config = ending.report, job.description.config
+    saved_as = runs.load_run(job.folder, "last").checkpoint
+    go_on = f"go on: {shell_command(Path(__file__), '--resume', short_path(job.folder))}"
+    if ending.failure:
+        diverged = isinstance(ending.failure, FloatingPointError)
         remedy = "try a smaller --learning-rate" if diverged else f"mend that and {go_on}"
         print(
-            f"train.py: error: {describe_error(failure)}; the last good checkpoint is {saved_as}; "
-            f"{remedy}",
+            f"train.py: error: {describe_error(ending.failure)}; the last good checkpoint is "
+            f"{saved_as}; {remedy}",
             file=sys.stderr,
         )
         return DIVERGED if diverged else BAD_INPUT
-    if signals and report.step < config.steps:
+    if ending.signals and report.step < config.steps:
         print(f"\ntrain.py: interrupted; saved {saved_as}; {go_on}", file=sys.stderr)
-        return INTERRUPTED if signals[0] == signal.SIGINT else TERMINATED
+        return INTERRUPTED if ending.signals[0] == signal.SIGINT else TERMINATED
     if not report.is_patient:
         print(
             f"Stopped after {count(report.step, 'step')}: "
             f"{count(config.patience, 'validation')} in a row without an improvement"
         )
-    elif is_late and report.step < config.steps:
+    elif ending.is_late and report.step < config.steps:
         print(f"Stopped after {count(report.step, 'step')}: time is up; {go_on}")
-
-    best = runs.load_run(folder)
-    say_damaged(best.damaged, best.checkpoint)
-    texts = write(best.params, best.step)
-    evaluate = setup.evaluate or trainer.make_evaluation(description, job.parts["train"])
-    figures = summarize(jax.device_get(evaluate(best.params)))
-    if is_text:
-        print(f"\nNew text:\n{visible_lines(texts[0])}\n")
-        more, figure = ("--length", "400"), f"in windows of {trainer.WINDOW}"
-    else:
-        print("\nNew names:", *map(visible, map(capitalized, texts)), sep="\n  ")
-        print(f"\n{figures['nats_per_piece']:.3f} nats a name, ", end="")
-        more, figure = ("--num", "20"), "its newline is one"
-    thing = "character" if is_text else "name"
-    over = f"all the {thing}s it learned from"
-    if "validation" in job.parts:
-        over = f"{count(len(job.parts['validation']), thing)} it has not learned from"
-        if best.step < report.step:
-            over += f", after {count(best.step, 'step')}, when that was least"
-    spread = f" ± {figures['standard_error']:.4f}" if figures["num_pieces"] > 1 else ""
-    print(f"{figures['nats_per_character']:.4f}{spread} nats a character ({figure}), over {over}")
-    draw_losses(folder)
-    print(
-        f"{count(report.step, 'step')} in {seconds:.1f} s; saved in {folder}\n"
-        f"More {'text' if is_text else 'names'}: "
-        f"{shell_command(Path(__file__).with_name('sample.py'), short_path(folder), *more)}"
-    )
     return 0
-
-
-def make_writer(description: "Description", model: Any, key: Any) -> Any:
-    """A function of parameters and step: new names, or a list with a new text."""
-    import jax
-    import jax.numpy as jnp
-
-    from dinojax.sample import read_prompt, sample_names, sample_text
-
-    vocab = description.vocab
-
-    @jax.jit
-    def names(params: Any, step: Any) -> Any:
-        key_step = jax.random.fold_in(key, step)
-        samples = sample_names(key_step, params, model, vocab.newline, NAMES_AT_END, MAX_LENGTH)
-        return samples.ids, samples.lengths
-
-    @jax.jit
-    def text(params: Any, step: Any) -> Any:
-        key_step = jax.random.fold_in(key, step)
-        start = read_prompt(params, model, jnp.zeros(0, int))
-        ids = sample_text(key_step, params, model, start, TEXT_LENGTH)[1]
-        return ids[None], jnp.full(1, TEXT_LENGTH)
-
-    sampler = text if description.config.is_text else names
-
-    def write(params: Any, step: int) -> list[str]:
-        # From wherever the devices hold them.
-        ids, lengths = jax.device_get(sampler(jax.device_get(params), step))
-        return [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
-
-    return write
-
-
-def visible_lines(text: str) -> str:
-    """A text of several lines, each as it may be shown in a terminal."""
-    return "\n".join(map(visible, text.split("\n")))
-
-
-def draw_losses(folder: Path) -> None:
-    """Write the picture of the losses into the folder, where matplotlib is there."""
-    from dinojax.metrics import read_metrics
-
-    if importlib.util.find_spec("matplotlib"):
-        metrics = read_metrics(folder)
-        # A run that was stopped at once has none.
-        if any("event" not in line for line in metrics):
-            try:
-                from dinojax import plots
-
-                plots.save(plots.plot_losses({folder.name: metrics}), folder / "loss")
-            # A setting of the user's, such as MPLBACKEND, or a full disk: all else is saved.
-            except (ImportError, OSError, ValueError) as error:
-                print(f"train.py: note: no picture: {describe_error(error)}", file=sys.stderr)
-
-
-def check_tensorboard() -> None:
-    """Raise a ValueError if what writes event files is not there."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
 
 
 if __name__ == "__main__":

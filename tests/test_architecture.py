@@ -19,7 +19,7 @@ READING_ORDER = [
     "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
-OF_TRAINING = ["settings", "jobs"]
+OF_TRAINING = ["settings", "jobs", "reports"]
 """What scripts/train.py is made of, besides."""
 
 
