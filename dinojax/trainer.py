@@ -21,14 +21,12 @@ from dinojax.evaluate import Costs, column_evaluation, summarize
 from dinojax.loss import mean_cross_entropy, summed_cross_entropy
 from dinojax.metrics import append_metrics, read_metrics, rewind_metrics
 from dinojax.model import CharModel
+from dinojax.optimizers import describe_gradients, make_optimizer, make_schedule
 from dinojax.train import (
     Progress,
     TrainState,
     TrainStep,
-    describe_gradients,
     init_train_state,
-    make_optimizer,
-    make_schedule,
     make_train_step,
     run,
 )

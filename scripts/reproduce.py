@@ -107,8 +107,9 @@ def main() -> int:
     from dinojax.cells import vanilla
     from dinojax.checkpoint import write_atomically
     from dinojax.model import char_model
+    from dinojax.optimizers import clipped_sgd
     from dinojax.sample import sample_step
-    from dinojax.train import clipped_sgd, init_train_state, make_train_step, train_steps
+    from dinojax.train import init_train_state, make_train_step, train_steps
 
     np.random.RandomState(0).shuffle(names)
     examples = pad_names(names, vocab)

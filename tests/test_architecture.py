@@ -9,14 +9,26 @@ import sys
 import pytest
 
 import dinojax
-from dinojax import cells, controls, data, evaluate, loss, model, recurrence, sample, search, train
+from dinojax import (
+    cells,
+    controls,
+    data,
+    evaluate,
+    loss,
+    model,
+    optimizers,
+    recurrence,
+    sample,
+    search,
+    train,
+)
 
 from conftest import ROOT
 
 READING_ORDER = [
     "vocab", "data", "batches", "config", "ngram", "distances", "cells", "recurrence", "model",
-    "loss", "train", "controls", "sample", "search", "score", "evaluate", "quality", "checkpoint",
-    "metrics", "event_files", "runs", "trainer", "plots",
+    "loss", "optimizers", "train", "controls", "sample", "search", "score", "evaluate", "quality",
+    "checkpoint", "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
 OF_TRAINING = ["settings", "jobs", "reports"]
@@ -80,7 +92,19 @@ def test_importing_the_library_changes_no_setting():
 
 
 def public_functions():
-    for module in (cells, controls, data, evaluate, loss, model, recurrence, sample, search, train):
+    for module in (
+        cells,
+        controls,
+        data,
+        evaluate,
+        loss,
+        model,
+        optimizers,
+        recurrence,
+        sample,
+        search,
+        train,
+    ):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
                 yield pytest.param(function, id=f"{module.__name__}.{name}")

@@ -18,7 +18,8 @@ import pytest
 import dinojax
 from dinojax import checkpoint, runs
 from dinojax.config import TrainConfig, config_from
-from dinojax.train import clipped_sgd, init_train_state
+from dinojax.optimizers import clipped_sgd
+from dinojax.train import init_train_state
 from dinojax.vocab import build_vocab
 
 CONFIG = TrainConfig(steps=20, hidden_size=4, learning_rate=0.1, clip_value=0.5, seed=3)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax import checkpoint, runs, train
+from dinojax import checkpoint, optimizers, runs, train
 from dinojax.batches import pad_names, padded
 from dinojax.config import PRESETS
 from dinojax.data import bundled_names, capitalized
@@ -258,7 +258,7 @@ def test_the_run_holds_the_settings_the_names_and_two_checkpoints(trained):
 def test_training_is_that_of_the_library(trained):
     """From the last checkpoint but one, the library arrives at the last."""
     loaded = runs.load_run(trained.folder)
-    optimizer = train.clipped_sgd(FLAGS["learning-rate"], FLAGS["clip-value"])
+    optimizer = optimizers.clipped_sgd(FLAGS["learning-rate"], FLAGS["clip-value"])
     key = jax.random.key(0)
     like = train.init_train_state(key, loaded.params, loaded.model, optimizer, 1, 0.0)
     before, after = (

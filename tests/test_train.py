@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from dinojax import train
+from dinojax import optimizers, train
 from dinojax.batches import Batch, packed, pad_names, padded, windows
 from dinojax.cells import CELLS, vanilla
 from dinojax.config import OptimizerName, ScheduleName, TrainConfig
@@ -114,7 +114,7 @@ def test_gradients_pass_a_numerical_check(cell, x64):
 
 @pytest.mark.parametrize("carry_state", [False, True])
 def test_many_steps_equal_the_numpy_reference(carry_state, x64):
-    model, optimizer = make_model(jnp.float64), train.clipped_sgd(0.05, 0.3)
+    model, optimizer = make_model(jnp.float64), optimizers.clipped_sgd(0.05, 0.3)
     state = make_state(model, optimizer)
     step = train.make_train_step(model, optimizer, carry_state=carry_state)
     order = np.arange(40) * 3 % len(NAMES)
@@ -138,26 +138,6 @@ def test_many_steps_equal_the_numpy_reference(carry_state, x64):
     assert state.step == 40
 
 
-def test_figures_of_the_exercise_for_clipping():
-    generator = np.random.RandomState(3)
-    gradients = {
-        name: jnp.asarray(generator.randn(*shape) * 10)
-        for name, shape in {
-            "Wax": (5, 3), "Waa": (5, 5), "Wya": (2, 5), "b": (5, 1), "by": (2, 1)
-        }.items()
-    }  # fmt: skip
-    clipped, _ = optax.clip(10.0).update(gradients, optax.EmptyState())
-    updates, _ = train.clipped_sgd(1.0, 10.0).update(
-        gradients, train.clipped_sgd(1.0, 10.0).init(gradients)
-    )
-    for figures in (clipped, jax.tree.map(jnp.negative, updates)):
-        assert figures["Waa"][1, 2] == 10
-        assert figures["Wax"][3, 1] == -10
-        np.testing.assert_allclose(figures["Wya"][1, 2], 0.29713815361, rtol=1e-6)
-        assert figures["b"][4, 0] == 10
-        np.testing.assert_allclose(figures["by"][1, 0], 8.45833407, rtol=1e-6)
-
-
 def test_figures_of_the_exercise_for_one_step(x64):
     generator = np.random.RandomState(1)
     draw = generator.randn
@@ -174,7 +154,7 @@ def test_figures_of_the_exercise_for_one_step(x64):
         weights=jnp.ones((6, 1)),
     )
 
-    optimizer = train.clipped_sgd(0.01, 5.0)
+    optimizer = optimizers.clipped_sgd(0.01, 5.0)
     state = train.init_train_state(jax.random.key(0), params, model, optimizer, 1, 0.0)
     state = state._replace(recurrent_state=(jnp.asarray(previous.T),))
     step = jax.jit(train.make_train_step(model, optimizer, carry_state=True))
@@ -193,7 +173,7 @@ def test_figures_of_the_exercise_for_one_step(x64):
 
 
 def test_clipping_bounds_every_update():
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 0.01)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 0.01)
     state = make_state(model, optimizer)
 
     def huge(logits, targets, weights):
@@ -207,7 +187,7 @@ def test_clipping_bounds_every_update():
 
 
 def test_what_is_in_the_padding_changes_nothing():
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
     padding = batch.weights == 0
     spoiled = batch._replace(
@@ -222,7 +202,7 @@ def test_what_is_in_the_padding_changes_nothing():
 
 
 def test_the_state_starts_anew_unless_it_is_carried():
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
     elsewhere = state._replace(recurrent_state=(jnp.ones((1, HIDDEN)),))
     for carry_state in (False, True):
@@ -247,7 +227,7 @@ def test_a_handful_of_names_can_be_memorised():
 
 
 def test_a_loss_of_ones_own_is_what_is_minimised():
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
 
     def small_logits(logits, targets, weights):
@@ -268,7 +248,7 @@ def test_every_epoch_has_an_order_of_its_own():
 
 def test_a_run_reads_epoch_after_epoch(monkeypatch):
     monkeypatch.setattr(train, "CHUNK_SIZE", 4)
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     read = []
 
     def recording_step(state, batch):
@@ -290,7 +270,7 @@ def test_a_run_reads_epoch_after_epoch(monkeypatch):
 
 
 def test_cutting_a_run_into_pieces_changes_no_bit():
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
     steps = jax.jit(partial(train.train_steps, train.make_train_step(model, optimizer)))
     order = np.random.default_rng(0).integers(0, len(NAMES), (60, 1))
@@ -323,7 +303,7 @@ def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not(monkeypatch):
 
 def test_run_yields_every_loss_once(monkeypatch):
     monkeypatch.setattr(train, "CHUNK_SIZE", 16)
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     yields = list(train.run(step, make_state(model, optimizer), DATASET, 50))
     losses = np.concatenate([x.losses for x in yields])
@@ -333,7 +313,7 @@ def test_run_yields_every_loss_once(monkeypatch):
 
 
 def test_run_of_a_single_name():
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     dataset = padded(["y"], VOCAB)
     step = train.make_train_step(model, optimizer)
     *_, (state, *_) = train.run(step, make_state(model, optimizer), dataset, 20)
@@ -345,7 +325,7 @@ def test_run_of_a_single_name():
 )
 def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch):
     monkeypatch.setattr(train, "CHUNK_SIZE", 16)
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
 
     def breaking_step(state, batch):
@@ -370,7 +350,7 @@ def test_a_run_shuffles_a_list_once_an_epoch(monkeypatch):
         return jnp.arange(num)
 
     monkeypatch.setattr(train, "epoch_order", epoch_order)
-    model, optimizer = make_model(), train.clipped_sgd(0.1, 5.0)
+    model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     steps = 3 * len(NAMES) - 1
     *_, (state, *_) = train.run(step, make_state(model, optimizer), DATASET, steps)
@@ -513,7 +493,7 @@ def test_two_devices_learn_what_one_learns(cell, kind, x64):
     def loss(*args):
         return jnp.sqrt(1 + cross_entropy(*args).sum()) + mean_cross_entropy(*args)
 
-    optimizer = train.clipped_sgd(0.1, 5.0)
+    optimizer = optimizers.clipped_sgd(0.1, 5.0)
     state = train.init_train_state(
         jax.random.key(1), model.init(jax.random.key(0)), model, optimizer, 4
     )
@@ -528,7 +508,7 @@ def test_two_devices_learn_what_one_learns(cell, kind, x64):
             reset_rate=0.3,
             axis_name="rows" if mesh else None,
         )
-        summarize = partial(train.describe_gradients, clip_value=0.01)
+        summarize = partial(optimizers.describe_gradients, clip_value=0.01)
         reports = list(train.run(step, state, dataset, 7, mesh, summarize=summarize))
         losses = np.concatenate([x.losses for x in reports])
         ends.append((without_keys(reports[-1].state), losses, reports[-1].summary))
@@ -556,36 +536,12 @@ def test_every_optimizer_and_schedule_lowers_the_loss(name):
             clip_norm=1.0,
             steps=60,
         )
-        model, optimizer = make_model(), train.make_optimizer(config)
+        model, optimizer = make_model(), optimizers.make_optimizer(config)
         step = train.make_train_step(model, optimizer, mean_cross_entropy)
         with jax.numpy_dtype_promotion("standard"):
             start = make_state(model, optimizer, 5)
             losses = [x.losses for x in train.run(step, start, padded(NAMES, VOCAB, 5), 60)]
         assert np.concatenate(losses)[-5:].mean() < 0.8 * np.log(VOCAB.size)
-
-
-def test_the_learning_rate_rises_then_falls_along_a_cosine():
-    config = TrainConfig(
-        schedule="cosine", warmup=0.1, learning_rate=2.0, clip_value=0.0, steps=100
-    )
-    optimizer = train.make_optimizer(config)
-    state, rates = optimizer.init(jnp.zeros(())), []
-    for _ in range(100):
-        # Optax counts on promotion.
-        with jax.numpy_dtype_promotion("standard"):
-            update, state = optimizer.update(jnp.ones(()), state)
-        rates.append(-float(update))
-    np.testing.assert_allclose(rates[:11], np.linspace(0, 2, 11), atol=1e-6)
-    expected = 1 + np.cos(np.pi * np.arange(90) / 90)
-    np.testing.assert_allclose(rates[10:], expected, atol=1e-5)
-
-
-def test_the_exercises_optimizer_is_clip_and_sgd():
-    ours, plain = train.make_optimizer(TrainConfig()), train.clipped_sgd(0.01, 5.0)
-    gradients = jnp.array([-9.0, 0.5, 7.0])
-    for optimizer in (ours, plain):
-        update, _ = optimizer.update(gradients, optimizer.init(gradients))
-        np.testing.assert_allclose(update, [0.05, -0.005, -0.05])
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory as Linux does")
@@ -595,12 +551,12 @@ def test_memory_stays_as_it_is_once_training_has_begun(devices):
     program = f"""
 import jax, os
 jax.config.update("jax_num_cpu_devices", {devices})
-from dinojax import batches, cells, model, train, vocab
+from dinojax import batches, cells, model, optimizers, train, vocab
 
 names = ["rex", "triceratops", "yi", "mei"] * 200
 letters = vocab.build_vocab(names)
 network = model.char_model([cells.lstm(letters.size, 64)], letters.size)
-optimizer = train.clipped_sgd(0.01, 5.0)
+optimizer = optimizers.clipped_sgd(0.01, 5.0)
 state = train.init_train_state(
     jax.random.key(1), network.init(jax.random.key(0)), network, optimizer, 8
 )

@@ -60,7 +60,7 @@ def training(task: Task) -> Prepared:
     import optax
     from jax.sharding import Mesh
 
-    from dinojax import batches, runs, train
+    from dinojax import batches, optimizers, runs, train
     from dinojax.loss import mean_cross_entropy, summed_cross_entropy
 
     is_text = not is_exercise and "names" not in task.work
@@ -77,7 +77,7 @@ def training(task: Task) -> Prepared:
     model = runs.build_model(config, vocab)
     recipe = PRESETS["dinos"]
     optimizer = (
-        train.clipped_sgd(recipe.learning_rate, recipe.clip_value)
+        optimizers.clipped_sgd(recipe.learning_rate, recipe.clip_value)
         if is_exercise
         else optax.adam(LEARNING_RATE)
     )
