@@ -13,6 +13,7 @@ from bench_sides.work import (
     BATCH_SIZE,
     LEARNING_RATE,
     MAX_LENGTH,
+    NUM_NAMES,
     PADDED,
     PRODUCT_SIZE,
     WINDOW,
@@ -70,10 +71,12 @@ def training(task: Task) -> Prepared:
         dataset = batches.windows("".join(characters[ids]), vocab, BATCH_SIZE, WINDOW)
     else:
         names, vocab = read_data(task)
-        if config.batches == "packed":
-            dataset = batches.packed(names, vocab, BATCH_SIZE, WINDOW)
+        if is_exercise:
+            dataset = batches.padded(names, vocab)
+        elif task.side == PADDED:
+            dataset = batches.padded(repeated(names, NUM_NAMES), vocab, BATCH_SIZE)
         else:
-            dataset = batches.padded(names, vocab, config.batch_size)
+            dataset = batches.packed(repeated(names, NUM_NAMES), vocab, BATCH_SIZE, WINDOW)
     model = runs.build_model(config, vocab)
     recipe = PRESETS["dinos"]
     optimizer = (

@@ -179,6 +179,7 @@ def text_batches() -> list[Any]:
 def name_batches(task: Task) -> list[Any]:
     """Padded names, [time, batch], each batch as long as its longest name."""
     names, vocab = read_data(task)
+    names = repeated(names, works.NUM_NAMES)
     found = []
     order = np.random.default_rng(0).permutation(len(names))
     for first in range(0, len(names) - BATCH_SIZE + 1, BATCH_SIZE):

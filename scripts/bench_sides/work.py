@@ -22,6 +22,8 @@ NUM_WINDOWS = 16
 """How many are in each row of the text; then it begins anew."""
 LEARNING_RATE = 1e-3
 """Of Adam. The exercise's recipe has its own."""
+NUM_NAMES = 20_000
+"""How long a list is that is trained on in batches: the names over and over."""
 MAX_LENGTH = 50
 """Characters after which a sampled name is cut."""
 PRODUCT_SIZE = 2048
