@@ -1,5 +1,7 @@
+import math
 from functools import partial
 from itertools import product
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -193,6 +195,14 @@ def test_stream_writes_full_rows_first(params, model):
     np.testing.assert_allclose(stream.log_probabilities, plain.log_probabilities, rtol=1e-5)
 
 
+def test_a_name_of_a_stream_does_not_depend_on_how_many_are_drawn(params, model):
+    stream = partial(sample.stream_names, rows=64)
+    many = write(stream, jax.random.key(6), params, model, 500)
+    few = write(stream, jax.random.key(6), params, model, 150)
+    for x, y in zip(many, few, strict=True):
+        np.testing.assert_allclose(x[:150], y, rtol=1e-6)
+
+
 @pytest.mark.parametrize("num", [1, 511, 513, 1200])
 def test_stream_of_any_number_of_names(num, params, model):
     samples = write(SAMPLERS["stream"], jax.random.key(9), params, model, num)
@@ -286,7 +296,8 @@ def test_every_key_is_new(sampler, params, model, monkeypatch):
 
     def recorded(function):
         def record(key, *arguments, **options):
-            used.append(tuple(jax.random.key_data(key).tolist()))
+            # As a callback it sees each key of a vmap.
+            jax.debug.callback(lambda x: used.append(tuple(x.tolist())), jax.random.key_data(key))
             return function(key, *arguments, **options)
 
         return record
@@ -296,11 +307,14 @@ def test_every_key_is_new(sampler, params, model, monkeypatch):
     key, start = jax.random.key(12), sample.read_prompt(params, model, jnp.zeros(0, int))
     write = {
         "plain": partial(sample.sample_names, newline=NEWLINE, max_length=3, beginning=start),
-        "stream": partial(sample.stream_names, newline=NEWLINE, max_length=3, rows=2),
+        "stream": partial(
+            sample.stream_names, newline=NEWLINE, max_length=3, rows=2, beginning=start
+        ),
         "text": partial(sample.sample_text, beginning=start),
     }
     with jax.disable_jit():
         write[sampler](key, params, model, num=4)
+    jax.effects_barrier()
     assert len(used) >= 6
     assert len(set(used)) == len(used)
 
@@ -311,7 +325,7 @@ def test_draw_follows_the_softmax(vocab_size):
     weights = jnp.exp(jax.random.normal(key_logits, (1, vocab_size)))
     num = 40_000
     uniforms = jax.random.uniform(key_draw, (num,))
-    ids = sample.draw(jnp.broadcast_to(weights, (num, vocab_size)), uniforms)
+    ids, _ = sample.draw(jnp.broadcast_to(weights, (num, vocab_size)), uniforms)
     expected = num * np.asarray(weights[0] / weights.sum())
     observed = np.bincount(ids, minlength=vocab_size)
     assert np.sum((observed - expected) ** 2 / expected) < chi_squared_limit(vocab_size - 1)
@@ -324,7 +338,7 @@ def test_draw_follows_the_softmax(vocab_size):
 @settings(max_examples=300, deadline=None)
 def test_draw_is_numpys_choice(weights, uniform):
     with jax.enable_x64(True):
-        actual = int(sample.draw(jnp.array(weights), jnp.array(uniform)))
+        actual = int(sample.draw(jnp.array(weights), jnp.array(uniform))[0])
     cumulative = np.cumsum(weights) / np.sum(weights)
     # On the border between two symbols, rounding may decide.
     if np.abs(cumulative - uniform).min() > 1e-12:
@@ -334,10 +348,35 @@ def test_draw_is_numpys_choice(weights, uniform):
 
 def test_draw_at_the_ends_of_its_range():
     weights = jnp.array([0.0, 3.0, 0.0, 0.1, 0.0])
-    assert sample.draw(weights, jnp.array(0.0)) == 1
+    assert sample.draw(weights, jnp.array(0.0))[0] == 1
     almost_one = np.nextafter(np.float32(1), np.float32(0))
     for total in (4.0, 3.1):
-        assert sample.draw(weights.at[3].set(total - 3), jnp.array(almost_one)) == 3
+        assert sample.draw(weights.at[3].set(total - 3), jnp.array(almost_one))[0] == 3
+
+
+@pytest.mark.parametrize("vocab_size", [27, 300])
+def test_draw_tells_how_probable_the_least_probable_is(vocab_size):
+    """Whatever is drawn: at 0, the first that has any weight."""
+    weights = jnp.ones(vocab_size).at[0].set(1.2e-38)
+    ids, log_probability = sample.draw(weights, jnp.array(0.0))
+    assert ids == 0
+    expected = math.log(1.2e-38) - math.log(vocab_size - 1)
+    assert log_probability == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("controls", [{"temperature": 50.0}, {"temperature": 50.0, "top_k": 2}])
+def test_what_the_model_finds_all_but_impossible_has_a_finite_log_probability(controls):
+    def step(params, state, previous):
+        return state, jnp.broadcast_to(jnp.array([0.0, -200.0, -300.0]), (*previous.shape, 3))
+
+    model = SimpleNamespace(vocab_size=3, step=step)
+    uniforms = jnp.linspace(0, 0.999, 500)
+    _, ids, new, drawn = sample.sample_step(
+        {}, model, (), jnp.zeros(500, int), uniforms, Controls(**controls)
+    )
+    assert {0, 1} <= set(ids.tolist())
+    np.testing.assert_allclose(new, np.array([0.0, -200.0, -300.0])[ids], rtol=1e-6)
+    assert np.all(np.isfinite(drawn))
 
 
 def test_figures_of_the_exercise_for_sampling(x64):
@@ -390,16 +429,18 @@ def test_a_prompt_is_read_as_steps_would_read_it(prompt, params, model):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), beginning.state, state)
 
 
-def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(params, model):
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(sampler, params, model):
     """Against the exact law: that of whole names, given that they begin with the prompt."""
     ended, cut = enumerate_names(params, model)
     exact = {(name, True): p for name, p in ended.items() if name[:1] == "a"}
     exact |= {(name, False): p for name, p in cut.items() if name[:1] == "a"}
     beginning = sample.read_prompt(params, model, jnp.array([VOCAB.characters.index("a")]))
     num = 20_000
-    samples = sample.sample_names(
-        jax.random.key(2), params, model, NEWLINE, num, MAX_LENGTH - 1, Controls(), beginning
+    write = jax.jit(
+        partial(sampler, model=model, newline=NEWLINE, num=num, max_length=MAX_LENGTH - 1)
     )
+    samples = jax.device_get(write(jax.random.key(2), params, beginning=beginning))
     observed = dict.fromkeys(exact, 0)
     for text, is_whole in zip(texts(samples), samples.ended.tolist(), strict=True):
         observed["a" + text, is_whole] += 1
@@ -407,6 +448,12 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(params, m
     expected = {outcome: num * p / total for outcome, p in exact.items()}
     statistic = sum((observed[x] - expected[x]) ** 2 / expected[x] for x in exact)
     assert statistic < chi_squared_limit(len(exact) - 1)
+    # The log-probabilities under the model are those of whole names, under the law of what follows.
+    outcomes = zip(texts(samples), samples.ended.tolist(), strict=True)
+    laws = [(ended if whole else cut_characters(cut, ended))["a" + x] for x, whole in outcomes]
+    np.testing.assert_allclose(np.exp(samples.log_probabilities), laws, rtol=1e-4)
+    following = samples.log_probabilities - beginning.log_probability
+    np.testing.assert_allclose(samples.drawn_log_probabilities, following, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cell", CELLS)
