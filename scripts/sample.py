@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from dinojax.command_line import (
     Parser,
@@ -27,12 +27,18 @@ from dinojax.config import check_range
 from dinojax.devices import start_jax
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dinojax.controls import Controls
     from dinojax.runs import Run
     from dinojax.sample import Beginning
+    from dinojax.vocab import Vocab
 
 FIRST_BLOCK, BLOCK = 256, 4096
-"""Names drawn in the first call and in each further one, so that name i depends on no other."""
+"""Names handed on at first, and then each time."""
+STREAM = 2**23
+"""Characters that the names of one call have room for, after the first: 42 MB on the device."""
 CHARACTERS = 16
 """Characters of a text drawn in one call, then shown."""
 MAX_LENGTH = 50
@@ -58,6 +64,15 @@ OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws
 CONSTRAINTS = "max_length", "min_length", "match", "novel", "unique", "distance"
 FEWER = 1
 """Exit code where fewer names were found than were wanted."""
+
+
+class Names(NamedTuple):
+    """Names and what is known of each, as in `dinojax.sample.Samples`; the arrays are [num]."""
+
+    names: list[str]
+    log_probabilities: "NDArray[Any]"
+    drawn_log_probabilities: "NDArray[Any]"
+    ended: "NDArray[np.bool_]"
 
 
 def parse_arguments() -> tuple[Parser, Namespace]:
@@ -329,13 +344,15 @@ def main() -> int:
         write_text(loaded, arguments, prompt, beginning, controls)
         return 0
     if arguments.best:
-        rows = find_best(loaded, arguments, prompt, beginning)
+        blocks = find_best(loaded, arguments, prompt, beginning)
     else:
-        drawn = draw_names(loaded, arguments, prompt, beginning, controls)
-        rows = accept(drawn, arguments, loaded, known) if is_constrained else drawn
+        most = arguments.max_draws if is_constrained else arguments.num
+        blocks = draw_names(loaded, arguments, prompt, beginning, controls, most)
+        if is_constrained:
+            blocks = accept(blocks, arguments, loaded, known)
     num = arguments.best or arguments.num
     with output(arguments) as file:
-        written = write_names(rows, num, file, set(known), arguments.json)
+        written = write_names(blocks, num, file, set(known), arguments.json)
     return 0 if written == num or not (is_constrained or arguments.best) else FEWER
 
 
@@ -362,46 +379,68 @@ def output(arguments: Namespace) -> Iterator[TextIO]:
 
 
 def draw_names(
-    loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning", controls: "Controls"
-) -> Iterator[list[dict[str, Any]]]:
-    """Names that begin with the prompt, one block after the other, without end."""
+    loaded: "Run",
+    arguments: Namespace,
+    prompt: str,
+    beginning: "Beginning",
+    controls: "Controls",
+    most: int,
+) -> Iterator[Names]:
+    """Names that begin with the prompt, one block after the other, without end.
+
+    Of these, `most` are wanted at most: a name does not depend on it, the work for it does.
+    """
     from functools import partial
     from itertools import count
 
     import jax
 
-    from dinojax.sample import sample_names
+    from dinojax.sample import sample_names, stream_names
 
-    vocab = loaded.vocab
+    @partial(jax.jit, static_argnames=("sampler", "num"))
+    def draw(key: Any, params: Any, beginning: Any, controls: Any, sampler: Any, num: int) -> Any:
+        fixed = loaded.model, loaded.vocab.newline, num, arguments.max_length
+        samples = sampler(key, params, *fixed, controls=controls, beginning=beginning)
+        return samples._replace(ids=samples.ids.astype(loaded.vocab.dtype))
 
-    @partial(jax.jit, static_argnames="num")
-    def draw(key: Any, params: Any, beginning: Any, controls: Any, num: int) -> Any:
-        return sample_names(
-            key, params, loaded.model, vocab.newline, num, arguments.max_length, controls, beginning
-        )
-
+    whole_stream = max(1, STREAM // (arguments.max_length * BLOCK)) * BLOCK
     key = jax.random.key(arguments.seed)
     for block in count():
-        num = BLOCK if block else FIRST_BLOCK
+        if block == 0:
+            # A few names are there sooner, and compiled sooner, without a stream.
+            sampler: Callable[..., Any] = sample_names
+            num = FIRST_BLOCK
+        else:
+            # A stream of fewer names begins as one of more.
+            num_blocks = -(-(most - FIRST_BLOCK) // BLOCK)
+            sampler, num = stream_names, min(whole_stream, max(1, num_blocks) * BLOCK)
         key_block = jax.random.fold_in(key, block)
-        samples = jax.device_get(draw(key_block, loaded.params, beginning, controls, num=num))
-        yield [
-            {
-                "name": prompt + vocab.decode(ids[:length]),
-                "log_probability": float(whole),
-                "drawn_log_probability": float(drawn),
-                "ended": bool(ended),
-            }
-            for ids, length, whole, drawn, ended in zip(*samples, strict=True)
-        ]
+        inputs = loaded.params, beginning, controls
+        samples = jax.device_get(draw(key_block, *inputs, sampler=sampler, num=num))
+        for first in range(0, num, BLOCK):
+            ids, lengths, *others = (x[first : first + BLOCK] for x in samples)
+            yield Names(decode_names(loaded.vocab, ids, lengths, prompt), *others)
+
+
+def decode_names(
+    vocab: "Vocab", ids: "NDArray[Any]", lengths: "NDArray[Any]", prompt: str
+) -> list[str]:
+    """The names whose first characters are the prompt and the next `ids` [num, max_length].
+
+    In one text with a newline after each, which is cut then: 20 times as fast as one by one.
+    """
+    import numpy as np
+
+    ids = np.pad(ids, ((0, 0), (0, 1)), constant_values=vocab.newline)
+    is_read = np.arange(ids.shape[1]) <= lengths[:, None]
+    points = np.array([ord(character) for character in vocab.characters], "<u4")
+    text = points[ids[is_read]].tobytes().decode("utf-32-le", "surrogatepass")
+    return [prompt + name for name in text[:-1].split("\n")]
 
 
 def accept(
-    blocks: Iterator[list[dict[str, Any]]],
-    arguments: Namespace,
-    loaded: "Run",
-    known: list[str],
-) -> Iterator[list[dict[str, Any]]]:
+    blocks: Iterator[Names], arguments: Namespace, loaded: "Run", known: list[str]
+) -> Iterator[Names]:
     """Of each block, the names that are wanted: exact draws from the law given that they are.
 
     At the end, and where there are none any more within --max-draws, it says how many were.
@@ -412,30 +451,30 @@ def accept(
     num_drawn = num_accepted = 0
     try:
         for block in blocks:
-            block = block[: arguments.max_draws - num_drawn]
-            num_drawn += len(block)
-            rows = [
-                row
-                for row in block
-                if row["ended"]
-                and len(row["name"]) >= arguments.min_length
-                and pattern.search(row["name"])
-                and not (arguments.novel and row["name"] in learned)
+            names = block.names[: arguments.max_draws - num_drawn]
+            num_drawn += len(names)
+            places = [
+                i
+                for i, (name, has_ended) in enumerate(zip(names, block.ended, strict=False))
+                if has_ended
+                and len(name) >= arguments.min_length
+                and pattern.search(name)
+                and not (arguments.novel and name in learned)
             ]
-            if arguments.distance and rows:
+            if arguments.distance and places:
                 from dinojax.distances import far_from
 
-                is_far = far_from([row["name"] for row in rows], known, arguments.distance)
-                rows = [row for row, far in zip(rows, is_far, strict=True) if far]
+                is_far = far_from([names[i] for i in places], known, arguments.distance)
+                places = [i for i, far in zip(places, is_far, strict=True) if far]
             if arguments.unique:
                 fresh = []
-                for row in rows:
-                    if row["name"] not in seen:
-                        seen.add(row["name"])
-                        fresh.append(row)
-                rows = fresh
-            num_accepted += len(rows)
-            yield rows
+                for i in places:
+                    if names[i] not in seen:
+                        seen.add(names[i])
+                        fresh.append(i)
+                places = fresh
+            num_accepted += len(places)
+            yield Names([names[i] for i in places], *(values[places] for values in block[1:]))
             if num_drawn >= arguments.max_draws:
                 break
     finally:
@@ -448,9 +487,11 @@ def accept(
 
 def find_best(
     loaded: "Run", arguments: Namespace, prompt: str, beginning: "Beginning"
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[Names]:
     """The most probable names, and how much of all probability they have."""
     import math
+
+    import numpy as np
 
     from dinojax.search import most_probable
 
@@ -468,37 +509,45 @@ def find_best(
         f"probability; {found.num_prefixes:,} beginnings were read to find them",
         file=sys.stderr,
     )
-    yield [
-        {
-            "name": prompt + loaded.vocab.decode(ids),
-            "log_probability": total,
-            "drawn_log_probability": None,
-            "ended": True,
-        }
-        for ids, total in zip(found.names, found.log_probabilities, strict=True)
-    ]
+    num = len(found.names)
+    yield Names(
+        [prompt + loaded.vocab.decode(ids) for ids in found.names],
+        np.array(found.log_probabilities),
+        np.full(num, None),
+        np.full(num, True),
+    )
 
 
 def write_names(
-    blocks: Iterator[list[dict[str, Any]]],
-    num: int,
-    file: TextIO,
-    known: set[str],
-    as_json: bool,
+    blocks: Iterator[Names], num: int, file: TextIO, known: set[str], as_json: bool
 ) -> int:
     """Write up to `num` names; returns how many there were."""
     from dinojax.data import capitalized
 
     shown: Callable[[str], str] = visible if file.isatty() else str
     written = 0
-    for rows in blocks:
-        for row in rows[: num - written]:
-            line = capitalized(row["name"])
-            if as_json:
-                row = row | {"name": line, "in_training_data": row["name"] in known}
-                line = json.dumps(row, ensure_ascii=(file.encoding or "").lower() != "utf-8")
-            file.write(shown(line) + "\n")
-            written += 1
+    for block in blocks:
+        names = block.names[: num - written]
+        lines = list(map(capitalized, names))
+        if as_json:
+            is_ascii = (file.encoding or "").lower() != "utf-8"
+            values = zip(names, lines, *(x[: len(names)].tolist() for x in block[1:]), strict=True)
+            lines = [
+                json.dumps(
+                    {
+                        "name": line,
+                        "log_probability": whole,
+                        "drawn_log_probability": drawn,
+                        "ended": ended,
+                        "in_training_data": name in known,
+                    },
+                    ensure_ascii=is_ascii,
+                )
+                for name, line, whole, drawn, ended in values
+            ]
+        # One write: a text file takes as long over each as the name takes to be drawn.
+        file.write("".join(f"{shown(line)}\n" for line in lines))
+        written += len(names)
         if written == num:
             break
     if hasattr(blocks, "close"):

@@ -14,6 +14,7 @@ from itertools import islice
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from test_sample import (
     MAX_LENGTH,
@@ -39,6 +40,7 @@ from test_scripts import (
 
 from dinojax.controls import Controls
 from dinojax.sample import read_prompt
+from dinojax.vocab import build_vocab
 
 __all__ = ["compile_once", "model", "params", "place", "trained"]
 
@@ -120,7 +122,7 @@ def accepted(script, loaded, blocks, **constraints):
     arguments = SimpleNamespace(**script.FOR_NAMES | constraints)
     with redirect_stderr(io.StringIO()):
         found = script.accept(iter(blocks), arguments, loaded, LEARNED)
-        return [row["name"] for rows in found for row in rows]
+        return [name for block in found for name in block.names]
 
 
 @pytest.fixture(
@@ -133,10 +135,45 @@ def ab_draws(request, params, model):
     blocks = {}
     for max_length in (2, MAX_LENGTH):
         arguments = SimpleNamespace(seed=3, max_length=max_length)
-        drawn = script.draw_names(loaded, arguments, "", start, Controls(**request.param))
+        drawn = script.draw_names(loaded, arguments, "", start, Controls(**request.param), 10**6)
         blocks[max_length] = list(islice(drawn, 5))
     ended, _ = enumerate_names(params, model, **request.param)
     return blocks, partial(accepted, script, loaded), ended
+
+
+@pytest.mark.parametrize("prompt", ["", "ab"])
+def test_a_name_depends_on_the_seed_and_its_place_alone(prompt, params, model):
+    """Not on how many are wanted, which is how many a stream writes."""
+    script, loaded = script_with(params, model)
+    start = read_prompt(params, model, jnp.asarray(VOCAB.encode(prompt), int))
+    arguments = SimpleNamespace(seed=3, max_length=MAX_LENGTH)
+    drawn = []
+    for most in (10, 5000, 10**6):
+        blocks = script.draw_names(loaded, arguments, prompt, start, Controls(), most)
+        drawn.append(list(islice(blocks, 3)))
+    for few in drawn[:2]:
+        for x, y in zip(few[:2], drawn[2], strict=False):
+            assert x.names == y.names
+            assert all(name.startswith(prompt) for name in x.names)
+            for values, others in zip(x[1:], y[1:], strict=True):
+                np.testing.assert_allclose(values, others, rtol=1e-6)
+    blocks = [set(block.names) for block in drawn[2]]
+    assert len(drawn[2][2].names) == len(drawn[2][1].names) == 4096
+    # The same law, other draws.
+    assert drawn[2][1].names != drawn[2][2].names
+    assert len(set.intersection(*blocks)) > 5
+
+
+def test_names_are_decoded_as_one_by_one():
+    script = SimpleNamespace(**runpy.run_path(str(SCRIPTS / "sample.py")))
+    vocab = build_vocab(["a\u2028\x85", "щ日\U0001f995", "\ud800"])
+    generator = np.random.default_rng(0)
+    ids = generator.integers(1, vocab.size, (200, 7)).astype(vocab.dtype)
+    lengths = generator.integers(0, 8, 200)
+    ids[np.arange(7) >= lengths[:, None]] = vocab.newline
+    names = script.decode_names(vocab, ids, lengths, "щa")
+    assert names == ["щa" + vocab.decode(row[:n]) for row, n in zip(ids, lengths, strict=True)]
+    assert vocab.newline == 0
 
 
 def assert_drawn_by(law, names):
@@ -166,8 +203,11 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
             name: sum(p * q / (total - q) for other, q in law.items() if other != name)
             for name, p in law.items()
         }
-        rows = [row for block in blocks[MAX_LENGTH] for row in block]
-        parts = [accept([rows[i : i + 16]], unique=True) for i in range(0, len(rows), 16)]
+        parts = [
+            accept([block._make(values[i : i + 16] for values in block)], unique=True)
+            for block in blocks[MAX_LENGTH]
+            for i in range(0, len(block.names), 16)
+        ]
         assert all(len(set(part)) == len(part) for part in parts)
         assert_drawn_by(law, [part[0] for part in parts if part])
         # So seldom is there no second that it does not count.
