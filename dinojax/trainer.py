@@ -202,7 +202,9 @@ def work(
     log_every = max(1, config.evaluate_every // LINES_PER_VALIDATION)
     stops = [log_every, config.evaluate_every, *([save_every] if save_every else [])]
     lines = [line for line in read_metrics(folder) if "event" not in line]
-    characters, seconds = (lines[-1][name] if lines else 0 for name in ("characters", "seconds"))
+    latest = lines[-1] if lines else {}
+    # Somebody may have edited them.
+    characters, seconds = (latest.get(name, 0) for name in ("characters", "seconds"))
     started = saved = since_line = time.monotonic()
     saved_step = -1
     # Those before a resume took none of this time.

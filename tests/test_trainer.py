@@ -313,6 +313,15 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(kind, finished, 
     assert_same_run(folder, run.folder)
 
 
+def test_a_line_of_metrics_that_was_cut_short_is_no_obstacle(finished, tmp_path):
+    run = finished("padded")
+    folder = shutil.copytree(run.killed, tmp_path / "run")
+    (folder / "metrics.jsonl").write_text('{"step": 12}\n')
+    _, work = go_on(folder, run.job)
+    read_on(work, run.job.config)
+    assert last_checkpoint(folder).read_bytes() == last_checkpoint(run.folder).read_bytes()
+
+
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_path):
     run = finished("padded")
     folder = shutil.copytree(run.folder, tmp_path / "run")
