@@ -47,7 +47,7 @@ def training(task: Task) -> Prepared:
     work = WORKS[task.work]
     network, is_exercise = work.network, work.unit == "steps"
     config = TrainConfig(
-        cell=network.cell,  # type: ignore[arg-type]
+        cell=network.cell,
         num_layers=network.num_layers,
         hidden_size=network.hidden_size,
         batch_size=1 if is_exercise else BATCH_SIZE,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dinojax.config import CellName
 from dinojax.data import read_names
 from dinojax.vocab import Vocab, build_vocab
 
@@ -33,7 +34,7 @@ PRODUCT_SIZE = 2048
 class Network(NamedTuple):
     """Layers of one kind in a stack."""
 
-    cell: str
+    cell: CellName
     num_layers: int
     hidden_size: int
 
@@ -57,7 +58,7 @@ class Work(NamedTuple):
 EXERCISE = Network("vanilla", 1, 50)
 
 
-def _training(cell: str, num_layers: int, hidden_size: int) -> Work:
+def _training(cell: CellName, num_layers: int, hidden_size: int) -> Work:
     network = Network(cell, num_layers, hidden_size)
     amounts = {OURS: 20, PYTORCH: 16}
     return Work("characters", "nats a character", amounts, network, (8, 16), products=3)
