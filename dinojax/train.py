@@ -1,4 +1,4 @@
-"""Training: one step, many steps in one compiled scan, and the loop around them."""
+"""Training: one step, many steps in one compiled loop, and what runs these loops."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +187,7 @@ def train_steps(
     num_steps: jax.Array | int | None = None,
     summarize: Summary = lambda gradients: None,
 ) -> tuple[TrainState, jax.Array, Any]:
-    """Train by each entry of `order` [steps, ..] in turn, or the first `num_steps`: a `lax.scan`.
+    """Train by each entry of `order` [steps, ..] in turn, or by the first `num_steps`: one loop.
 
     Entry i holds the indices into `examples` of what step i reads (see `batches`). Returns the new
     state, the losses [steps], NaN from `num_steps` on, and the summary of the last gradients.
@@ -202,23 +202,18 @@ def train_steps(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(summarize, gradients)
         )
 
-    def body(carry: Any, x: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-        i, indices = x
+    def body(i: jax.Array, carry: Any) -> Any:
+        state, _, losses = carry
+        indices = lax.dynamic_index_in_dim(order, i, keepdims=False)
+        batch = jax.tree.map(lambda a: jnp.asarray(a)[..., indices], examples)
+        state, info = train_step(state, batch)
+        # Only where it will be seen: a norm at every step costs a tenth of the speed.
+        summary = lax.cond(i == num_steps - 1, summarize, no_summary, info.gradients)
+        return state, summary, lax.dynamic_update_index_in_dim(losses, info.loss, i, 0)
 
-        def train(carry: Any) -> tuple[Any, jax.Array]:
-            batch = jax.tree.map(lambda a: jnp.asarray(a)[..., indices], examples)
-            state, info = train_step(carry[0], batch)
-            # Only where it will be seen: a norm at every step costs a tenth of the speed.
-            summary = lax.cond(i == num_steps - 1, summarize, no_summary, info.gradients)
-            return (state, summary), info.loss
-
-        def skip(carry: Any) -> tuple[Any, jax.Array]:
-            return carry, jnp.full_like(carry[0].smoothed_loss, jnp.nan)
-
-        return lax.cond(i < num_steps, train, skip, carry)
-
-    start = state, no_summary(state.params)
-    (state, summary), losses = lax.scan(body, start, (jnp.arange(len(order)), order))
+    losses = jnp.full(len(order), jnp.nan, state.smoothed_loss.dtype)
+    start = state, no_summary(state.params), losses
+    state, summary, losses = lax.fori_loop(0, num_steps, body, start)
     return state, losses, summary
 
 
