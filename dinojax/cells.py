@@ -29,6 +29,9 @@ LARGE_KERNEL = 2**14
 would read it across in every step. A GRU of 256 units trains 1.2 times as fast; smaller kernels
 stand in loops that are compiled whole, which this would break up."""
 
+COLUMNS_AT_ONCE = 16
+"""Columns that XLA on the CPU multiplies a single row by at once; those left over, one by one."""
+
 
 class CellInit(Protocol):
     """Draws initial parameters."""
@@ -304,13 +307,25 @@ def _multiply(inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | N
     )
 
 
-_product = jax.custom_vjp(_multiply, nondiff_argnums=(2,))
+def _multiply_padded(
+    inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
+) -> jax.Array:
+    num = kernel.shape[1]
+    if inputs.size == inputs.shape[-1] and kernel.size < LARGE_KERNEL:
+        # No column left over: 1.05 times the steps a second in the exercise's recipe. The barrier
+        # keeps the padding out of the loop over time.
+        padded = jnp.pad(kernel, ((0, 0), (0, -num % COLUMNS_AT_ONCE)))
+        kernel = jax.lax.optimization_barrier(padded)
+    return _multiply(inputs, kernel, product_dtype)[..., :num]
+
+
+_product = jax.custom_vjp(_multiply_padded, nondiff_argnums=(2,))
 
 
 def _product_forward(
     inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
 ) -> tuple[jax.Array, Any]:
-    return _multiply(inputs, kernel, product_dtype), (inputs, kernel)
+    return _multiply_padded(inputs, kernel, product_dtype), (inputs, kernel)
 
 
 # For the gradient of the kernel, JAX's own rule makes a product that XLA on the CPU runs without

@@ -257,7 +257,7 @@ def test_linear_takes_ids_of_any_integer_type(dtype):
     np.testing.assert_array_equal(rows, np.stack([kernel[2], kernel[0], np.zeros(4)]))
 
 
-@pytest.mark.parametrize("leading", [(), (3,), (3, 2)])
+@pytest.mark.parametrize("leading", [(), (1,), (1, 1), (3,), (3, 2)])
 def test_derivatives_of_linear(leading, x64):
     key_kernel, key_inputs = jax.random.split(jax.random.key(0))
     kernel = jax.random.normal(key_kernel, (INPUT, HIDDEN), jnp.float64)
