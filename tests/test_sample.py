@@ -203,6 +203,38 @@ def test_a_name_of_a_stream_does_not_depend_on_how_many_are_drawn(params, model)
         np.testing.assert_allclose(x[:150], y, rtol=1e-6)
 
 
+def test_a_row_of_a_stream_goes_on_with_the_next_name_of_all(params, model):
+    """The same names from a Python loop that hands out their numbers, row by row, step by step."""
+    key, num, rows = jax.random.key(4), 40, 3
+    stream = write(partial(sample.stream_names, rows=rows), key, params, model, num)
+    numbers = iter(range(num + 1_000))
+    step = jax.jit(partial(sample.sample_step, params, model))
+    start = model.initial_state((rows,)), jnp.full(rows, VOCAB.no_character)
+    state, previous = start
+    writing, found = [next(numbers) for _ in range(rows)], {}
+    drawn = [[] for _ in range(rows)]
+    while min(writing) < num:
+        key, blocks = sample.draw_ahead(key, sample.STEPS, rows, jnp.float32)
+        for uniforms in blocks:
+            state, previous, *_ = step(state, previous, uniforms)
+            for row, character in enumerate(previous.tolist()):
+                drawn[row].append(character)
+                if character == NEWLINE or len(drawn[row]) > MAX_LENGTH:
+                    found[writing[row]] = drawn[row]
+                    writing[row], drawn[row] = next(numbers), []
+            fresh = jnp.array([not ids for ids in drawn])
+            state, previous = jax.tree.map(
+                lambda new, old, fresh=fresh: jnp.where(
+                    fresh.reshape(rows, *[1] * (old.ndim - 1)), old, new
+                ),
+                (state, previous),
+                start,
+            )
+    for i, (ids, length) in enumerate(zip(stream.ids, stream.lengths, strict=True)):
+        assert ids[:length].tolist() == [x for x in found[i][:MAX_LENGTH] if x != NEWLINE]
+    assert stream.ended.tolist() == [found[i][-1] == NEWLINE for i in range(num)]
+
+
 @pytest.mark.parametrize("num", [1, 511, 513, 1200])
 def test_stream_of_any_number_of_names(num, params, model):
     samples = write(SAMPLERS["stream"], jax.random.key(9), params, model, num)
