@@ -94,6 +94,23 @@ def test_scan_equals_a_python_loop_of_steps(name, x64):
     assert_close(last, state, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_loop_equals_scan_on_ids(name, x64):
+    cell, params, state, _ = make_case(name, jnp.float64)
+    # "No character" among them.
+    ids = jax.random.randint(jax.random.key(4), (TIME, BATCH), 0, INPUT + 1)
+
+    def value_and_gradients(unroll):
+        def of_ids(params, state):
+            return value(unroll, params, state, cell.project(params, ids))
+
+        return jax.value_and_grad(of_ids, argnums=(0, 1))(params, state)
+
+    scan = value_and_gradients(partial(recurrence.scan, cell))
+    loop = value_and_gradients(lambda *args: recurrence.loop(cell, *args, jnp.array(TIME)))
+    assert_close(loop, scan, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "batch_shape"),
     [
