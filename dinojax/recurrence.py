@@ -22,7 +22,7 @@ def scan(
     projected: Activations,
     keep: jax.Array | None = None,
 ) -> tuple[State, jax.Array]:
-    """A cell over `projected` [time, ..., features]: its last state, outputs [time, ..., hidden].
+    """A cell over `projected` [time, ...]: its last state, and outputs [time, ..., hidden].
 
     Where `keep` [time, ...] is 0, not 1, the state is set back to zero before the step.
 
