@@ -126,7 +126,7 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
             )
             for side in sides
         ]
-        size = works.VOCAB_SIZE if name in works.ON_TEXT else vocab_size
+        size = works.VOCAB_SIZE if work.is_text else vocab_size
         for side, compile_seconds, rounds, peak_memory in time_sides(tasks, arguments.rounds):
             rates = [each["amount"] / each["seconds"] for each in rounds]
             if name == works.LARGE_PRODUCT:

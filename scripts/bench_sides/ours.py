@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -64,8 +66,7 @@ def training(task: Task) -> Prepared:
     from dinojax import batches, optimizers, runs, train
     from dinojax.loss import mean_cross_entropy, summed_cross_entropy
 
-    is_text = not is_exercise and "names" not in task.work
-    if is_text:
+    if work.is_text:
         ids, vocab = text()
         characters = np.array(list(vocab.characters))
         dataset = batches.windows("".join(characters[ids]), vocab, BATCH_SIZE, WINDOW)
@@ -89,7 +90,7 @@ def training(task: Task) -> Prepared:
         model,
         optimizer,
         summed_cross_entropy if is_exercise else mean_cross_entropy,
-        carry_state=is_text,
+        carry_state=work.is_text,
         resets=config.batches == "packed",
         axis_name="rows" if mesh else None,
     )
@@ -158,7 +159,7 @@ def sampling(task: Task) -> Prepared:
     num = {"sample one name": 1, "sample 1,000 names": 1_000}.get(task.work, task.amount)
     num = min(num, task.amount)
     sampler: Callable[..., Any] = stream_names if is_stream else sample_names
-    keys = iter(jax.random.split(jax.random.key(0), 100_000))
+    keys = map(partial(jax.random.fold_in, jax.random.key(0)), count())
     write = jax.jit(lambda key, params: sampler(key, params, model, vocab.newline, num, MAX_LENGTH))
     started = time.perf_counter()
     jax.block_until_ready(write(next(keys), params))

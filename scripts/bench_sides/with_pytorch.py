@@ -129,8 +129,7 @@ def train_exercise(task: Task) -> Any:
 def train_batches(task: Task) -> Any:
     """Train on windows of the text, its state carried, or on batches of padded names."""
     work = WORKS[task.work]
-    is_text = "names" not in task.work
-    batches = text_batches() if is_text else name_batches(task)
+    batches = text_batches() if work.is_text else name_batches(task)
     params, _ = first_params(task)
     network = make_network(work.network, params)
     optimizer = torch.optim.Adam(network.parameters, LEARNING_RATE)
@@ -146,7 +145,7 @@ def train_batches(task: Task) -> Any:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if is_text:
+        if work.is_text:
             state = tuple(x.detach() for x in new) if isinstance(new, tuple) else new.detach()
         losses.append(loss.item())
         return float(weights.sum())

@@ -51,6 +51,8 @@ class Work(NamedTuple):
     network: Network
     compared: tuple[int, int] = (0, 0)
     """In training, the steps whose mean loss is shown, which all sides do in the first round."""
+    is_text: bool = False
+    """Whether it reads the text, not the names."""
     products: int = 1
     """Products for each kernel and character: one forward, two more for gradients."""
 
@@ -61,7 +63,9 @@ EXERCISE = Network("vanilla", 1, 50)
 def _training(cell: CellName, num_layers: int, hidden_size: int) -> Work:
     network = Network(cell, num_layers, hidden_size)
     amounts = {OURS: 20, PYTORCH: 16}
-    return Work("characters", "nats a character", amounts, network, (8, 16), products=3)
+    return Work(
+        "characters", "nats a character", amounts, network, (8, 16), is_text=True, products=3
+    )
 
 
 LARGE_PRODUCT = "multiply large matrices"
@@ -78,7 +82,9 @@ WORKS = {
     "train LSTM 1 x 256": _training("lstm", 1, 256),
     "train LSTM 2 x 128": _training("lstm", 2, 128),
     "train GRU 1 x 256": _training("gru", 1, 256),
+    "train GRU 2 x 128": _training("gru", 2, 128),
     "train vanilla 1 x 256": _training("vanilla", 1, 256),
+    "train vanilla 2 x 128": _training("vanilla", 2, 128),
     "train on names": Work(
         "characters",
         "nats a character",
@@ -88,7 +94,7 @@ WORKS = {
         products=3,
     ),
     "sample one name": Work(
-        "names", "characters a name", {OURS: 500, NUMPY: 500, PYTORCH: 200}, EXERCISE
+        "names", "characters a name", {OURS: 2_000, NUMPY: 1_000, PYTORCH: 200}, EXERCISE
     ),
     "sample 1,000 names": Work(
         "names", "characters a name", {OURS: 20_000, NUMPY: 2_000, PYTORCH: 10_000}, EXERCISE
@@ -104,8 +110,6 @@ WORKS = {
     ),
 }
 """All works by name."""
-ON_TEXT = [name for name, work in WORKS.items() if work.compared == (8, 16) and "names" not in name]
-"""Those that read the text; the others read the names."""
 TINY, TINY_COMPARED = 50, (0, 3)
 """By what all amounts are divided where the bench itself is tried, and what is compared then."""
 
