@@ -182,4 +182,4 @@ PRESETS["text-best"] = replace(
     learning_rate=1e-2,
 )
 """Configurations by name: `dinos` is the exercise, `names` for a long list, `text` for a text in
-half a minute and `text-best` in a quarter of an hour."""
+half a minute and `text-best` in less than half an hour."""
