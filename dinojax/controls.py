@@ -88,6 +88,7 @@ def leave_as_it_is(controls: Controls, vocab_size: int) -> jax.Array:
 
 def _is_positive(temperature: jax.Array) -> jax.Array:
     """Whether it can be divided by: XLA takes less than the smallest normal number for zero."""
+    # JAX's finfo has no type annotations.
     smallest = float(jnp.finfo(temperature.dtype).tiny)  # type: ignore[no-untyped-call]
     return jnp.greater_equal(temperature, smallest)
 

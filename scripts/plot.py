@@ -85,6 +85,7 @@ def main() -> int:
     # A ValueError is what a setting of the user's, such as MPLBACKEND, may raise.
     with parser.reported_errors():
         try:
+            # Only to see whether it is there.
             import matplotlib  # noqa: F401
         except ImportError:
             raise ValueError(

@@ -12,6 +12,7 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
 
+# After the line above: without matplotlib, these could not be imported.
 from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
