@@ -5,7 +5,7 @@ import pytest
 
 from dinojax.batches import pad_names
 from dinojax.cells import vanilla
-from dinojax.loss import cross_entropy, summed_cross_entropy
+from dinojax.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
 from dinojax.model import char_model
 from dinojax.vocab import build_vocab
 
@@ -28,8 +28,13 @@ def test_cross_entropy_equals_a_python_loop(example):
 
 
 def test_summed_over_time_and_averaged_over_the_batch(example):
-    expected = np.asarray(cross_entropy(*example)).sum() / 2
-    np.testing.assert_allclose(summed_cross_entropy(*example), expected, rtol=1e-6)
+    expected = np.asarray(cross_entropy(*example)).sum()
+    np.testing.assert_allclose(summed_cross_entropy(*example), (expected, 2), rtol=1e-6)
+
+
+def test_averaged_over_all_characters_that_count(example):
+    expected = np.asarray(cross_entropy(*example)).sum()
+    np.testing.assert_allclose(mean_cross_entropy(*example), (expected, 5), rtol=1e-6)
 
 
 def test_weights_may_have_another_float_type(example, x64):
@@ -40,7 +45,9 @@ def test_weights_may_have_another_float_type(example, x64):
 
 def test_huge_logits_stay_finite():
     logits = jnp.array([[[1e4, -1e4, 0.0]]])
-    gradient = jax.grad(summed_cross_entropy)(logits, jnp.array([[1]]), jnp.ones((1, 1)))
+    gradient = jax.grad(lambda x: summed_cross_entropy(x, jnp.array([[1]]), jnp.ones((1, 1)))[0])(
+        logits
+    )
     assert np.isfinite(gradient).all()
     np.testing.assert_allclose(gradient[0, 0], [1, -1, 0], atol=1e-6)
 

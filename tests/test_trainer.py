@@ -523,7 +523,8 @@ def test_norms_and_clipped_shares_are_those_of_the_last_gradient(kind, finished,
             _, logits = model.unroll(
                 params, first, batch.inputs, None, kind != "padded", keys(train.DROPOUT)
             )
-            return loss(logits, batch.targets, batch.weights)
+            total, num = loss(logits, batch.targets, batch.weights)
+            return total / num
 
         return jax.grad(batch_loss)(state.params)
 
