@@ -167,8 +167,8 @@ def make_train_step(
             state.params, first, batch, dropout_keys
         )
         if axis_name is not None:
-            # All that devices wait for: to gather the logits, for a loss of the whole batch, takes an
-            # LSTM of 256 units 1.04 times as long.
+            # All that devices wait for. To gather the logits, for a loss of the whole batch, takes
+            # an LSTM of 256 units 1.04 times as long.
             total, num_counted, gradients = lax.psum((total, num_counted, gradients), axis_name)
         num_counted = jnp.where(num_counted == 0, 1, num_counted)
         value, gradients = jax.tree.map(lambda x: x / num_counted, (total, gradients))
