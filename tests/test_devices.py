@@ -54,9 +54,8 @@ def test_rows_are_shared_evenly_by_as_many_devices_as_are_worth_it(batch_size, a
     assert devices.best_share(batch_size, available) == expected
 
 
-def compile_something(**environment):
-    """What a program that compiles says on standard error, and whether it succeeds."""
-    program = "from dinojax.devices import start_jax; start_jax(); import jax; jax.jit(abs)(1)"
+def run_program(program, **environment):
+    """Whether a program succeeds, and what it says on standard error."""
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -65,6 +64,25 @@ def compile_something(**environment):
         env=USERS_ENVIRONMENT | environment,
     )
     return result.returncode, result.stderr
+
+
+def compile_something(**environment):
+    return run_program(
+        "from dinojax.devices import start_jax; start_jax(); import jax; jax.jit(abs)(1)",
+        **environment,
+    )
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_call_computes_before_it_returns(num_devices):
+    program = f"from dinojax.devices import start_jax; start_jax({num_devices})\n"
+    program += """
+import jax, jax.numpy as jnp
+multiply_often = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ y), x))
+results = [multiply_often(jnp.ones((400, 400), device=device)) for device in jax.devices()]
+assert all(result.is_ready() for result in results)
+"""
+    assert run_program(program) == (0, "")
 
 
 def test_what_was_compiled_is_kept_and_found_again(tmp_path):
