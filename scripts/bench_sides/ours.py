@@ -168,7 +168,8 @@ def sampling(task: Task) -> Prepared:
     def do_round() -> Round:
         round_keys = [next(keys) for _ in range(task.amount // num)]
         started = time.perf_counter()
-        samples = [jax.device_get(write(key, params)) for key in round_keys]
+        # jax.device_get would copy what lies in the same memory, 30 microseconds for one name.
+        samples = [jax.tree.map(np.asarray, write(key, params)) for key in round_keys]
         seconds = time.perf_counter() - started
         lengths = np.concatenate([each.lengths for each in samples])
         characters = float(lengths.sum()) + len(lengths)
