@@ -84,8 +84,8 @@ def start_jax(num_cpu_devices: int = 1) -> None:
     keep_compiled_programs()
     try:
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
-        # A call computes before it returns: to hand the work to another thread, and to wait for it,
-        # takes longer than to write a name: of these, one by one, it gives twice as many a second.
+        # A call computes before it returns. Handing it to another thread and waiting for that takes
+        # longer than writing a name: without, names asked for one by one come twice as fast.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         jax.devices()
     # What a missing driver or plugin raises is up to the plugin.

@@ -67,6 +67,7 @@ def run_program(program, **environment):
 
 
 def compile_something(**environment):
+    """The same of a program that compiles."""
     return run_program(
         "from dinojax.devices import start_jax; start_jax(); import jax; jax.jit(abs)(1)",
         **environment,
