@@ -6,7 +6,8 @@ runs where it is cheapest: `project` needs no state and runs over all time steps
 without parameters. A cell of your own is another `Cell`; nothing else changes.
 
 All functions accept any leading batch dimensions, written `...` in shapes. Every cell takes a
-`dtype`, of its parameters and its state, and a `product_dtype` for its products; see `linear`.
+`dtype`, of its parameters and its state, and a `product_dtype` for its products; see
+`products.linear`.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -16,21 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from dinojax.products import affine, are_ids, linear
+
 Params = Any
 """A pytree of parameters."""
 State = Any
 """A pytree of arrays [..., hidden]: what a cell remembers."""
 Activations = Any
 """A pytree of arrays [..., features]."""
-
-
-LARGE_KERNEL = 2**14
-"""Entries from which on it pays to turn a kernel over once, before a loop, for its gradient: XLA
-would read it across in every step. A GRU of 256 units trains 1.2 times as fast; smaller kernels
-stand in loops that are compiled whole, which this would break up."""
-
-COLUMNS_AT_ONCE = 16
-"""Columns that XLA on the CPU multiplies a single row by at once; those left over, one by one."""
 
 
 class CellInit(Protocol):
@@ -284,93 +278,3 @@ def sigmoid_or_tanh(x: jax.Array, is_sigmoid: ArrayLike) -> jax.Array:
     shift = jnp.where(is_sigmoid, jnp.asarray(0.5, x.dtype), 0)
     scale, shift = (jnp.broadcast_to(y, x.shape) for y in (scale, shift))
     return scale * jnp.tanh(scale * x) + shift
-
-
-def are_ids(inputs: jax.Array) -> bool:
-    """Whether these are characters' ids [...], not vectors [..., features]."""
-    return jnp.issubdtype(inputs.dtype, jnp.integer)
-
-
-def linear(
-    kernel: jax.Array, inputs: jax.Array, product_dtype: DTypeLike | None = None
-) -> jax.Array:
-    """Vectors [..., input] times `kernel` [input, features]; ids [...] count as one-hot vectors.
-
-    An id gives its row of the kernel; the id `input`, "no character", gives zeros. Where a
-    `product_dtype` is given, the product and those of its gradient multiply numbers rounded to it;
-    sums and results keep the precision of the kernel.
-    """
-    if are_ids(inputs):
-        return jnp.take(kernel, inputs, axis=0, mode="fill", fill_value=0)
-    return _product(inputs, kernel, product_dtype)
-
-
-def _dot(
-    left: jax.Array, right: jax.Array, axes: Any, product_dtype: DTypeLike | None
-) -> jax.Array:
-    dtype = left.dtype
-    if product_dtype is not None:
-        left, right = left.astype(product_dtype), right.astype(product_dtype)
-    return jax.lax.dot_general(left, right, (axes, ((), ())), preferred_element_type=dtype)
-
-
-def _multiply(inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None) -> jax.Array:
-    flat = inputs.reshape(-1, inputs.shape[-1])
-    return _dot(flat, kernel, ((1,), (0,)), product_dtype).reshape(
-        *inputs.shape[:-1], kernel.shape[1]
-    )
-
-
-def _multiply_padded(
-    inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
-) -> jax.Array:
-    num = kernel.shape[1]
-    if inputs.size == inputs.shape[-1] and kernel.size < LARGE_KERNEL:
-        # No column left over: 1.05 times the steps a second in the exercise's recipe. The barrier
-        # keeps the padding out of the loop over time.
-        padded = jnp.pad(kernel, ((0, 0), (0, -num % COLUMNS_AT_ONCE)))
-        kernel = jax.lax.optimization_barrier(padded)
-    return _multiply(inputs, kernel, product_dtype)[..., :num]
-
-
-_product = jax.custom_vjp(_multiply_padded, nondiff_argnums=(2,))
-
-
-def _product_forward(
-    inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
-) -> tuple[jax.Array, Any]:
-    return _multiply_padded(inputs, kernel, product_dtype), (inputs, kernel)
-
-
-# For the gradient of the kernel, JAX's own rule makes a product that XLA on the CPU runs without
-# its fast routines: this one gives 1.1 times the steps a second in the exercise's recipe.
-def _product_backward(
-    product_dtype: DTypeLike | None, residuals: Any, d_outputs: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    inputs, kernel = residuals
-    leading = tuple(range(inputs.ndim - 1))
-    d_kernel = _dot(inputs, d_outputs, (leading, leading), product_dtype)
-    transposed = kernel.T
-    if kernel.size >= LARGE_KERNEL:
-        transposed = jax.lax.optimization_barrier(transposed)
-    return _multiply(d_outputs, transposed, product_dtype), d_kernel
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def affine(
-    kernel: jax.Array,
-    bias: jax.Array,
-    inputs: jax.Array,
-    product_dtype: DTypeLike | None = None,
-) -> jax.Array:
-    """`linear(kernel, inputs, product_dtype)` plus `bias` [features]."""
-    if are_ids(inputs):
-        # To each row, "no character" among them, once: not to each character of the data. Nor, by
-        # the barrier, in each step of a loop.
-        rows = jnp.pad(kernel, ((0, 1), (0, 0)))
-        rows = jax.lax.optimization_barrier(rows + jnp.broadcast_to(bias, rows.shape))
-        return linear(rows, inputs)
-    outputs = linear(kernel, inputs, product_dtype)
-    return outputs + jnp.broadcast_to(bias, outputs.shape)

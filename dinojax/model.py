@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dinojax import recurrence
-from dinojax.cells import Cell, Params, State, affine
+from dinojax.cells import Cell, Params, State
+from dinojax.products import affine
 
 
 class ModelInit(Protocol):
@@ -79,7 +80,7 @@ def char_model(
     With `dropout`, each output of each layer is zero with that probability, and divided by one
     minus it otherwise, as the next layer or the readout sees it (Srivastava et al., 2014; on these
     connections alone, as in Zaremba et al., 2014). The readout's product multiplies numbers of
-    `product_dtype`, as a cell's do; see `cells.linear`.
+    `product_dtype`, as a cell's do; see `products.linear`.
 
     Parameters: `layers`, a list with those of each cell; `readout` with `kernel` W [hidden, vocab],
     uniform as in Glorot & Bengio (2010), and `bias` b [vocab], zero. The state is a tuple with that

@@ -14,9 +14,9 @@ import dinojax
 from conftest import ROOT
 
 READING_ORDER = [
-    "vocab", "data", "batches", "config", "ngram", "distances", "cells", "recurrence", "model",
-    "loss", "optimizers", "train", "controls", "sample", "search", "score", "evaluate", "quality",
-    "checkpoint", "metrics", "event_files", "runs", "trainer", "plots",
+    "vocab", "data", "batches", "config", "ngram", "distances", "products", "cells", "recurrence",
+    "model", "loss", "optimizers", "train", "controls", "sample", "search", "score", "evaluate",
+    "quality", "checkpoint", "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
 OF_TRAINING = ["settings", "jobs", "reports"]
@@ -81,8 +81,8 @@ def test_importing_the_library_changes_no_setting():
 
 def public_functions():
     for module_name in (
-        "cells", "controls", "data", "evaluate", "loss", "model", "optimizers", "recurrence",
-        "sample", "search", "train",
+        "cells", "controls", "data", "evaluate", "loss", "model", "optimizers", "products",
+        "recurrence", "sample", "search", "train",
     ):  # fmt: skip
         module = importlib.import_module(f"dinojax.{module_name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 from dinojax import ngram, recurrence, train
 from dinojax.batches import packed, pad_names
-from dinojax.cells import CELLS, gru, linear, lstm, sigmoid_or_tanh, vanilla
+from dinojax.cells import CELLS, gru, lstm, sigmoid_or_tanh, vanilla
 from dinojax.data import bundled_names, read_names, split_names
 from dinojax.evaluate import column_evaluation
 from dinojax.loss import mean_cross_entropy
@@ -252,54 +252,6 @@ def test_no_gradient_flows_back_across_a_reset(cell64):
     d_start, d_inputs = gradient(keep.at[3].set(0), start, inputs)
     assert not any(np.any(x) for x in jax.tree.leaves((d_start, d_inputs[:3])))
     assert np.all(d_inputs[3:])
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-def test_linear_takes_ids_of_any_integer_type(dtype):
-    kernel = jnp.arange(12.0).reshape(3, 4)
-    rows = linear(kernel, jnp.array([2, 0, 3], dtype))
-    np.testing.assert_array_equal(rows, np.stack([kernel[2], kernel[0], np.zeros(4)]))
-
-
-@pytest.mark.parametrize("leading", [(), (1,), (1, 1), (3,), (3, 2)])
-def test_derivatives_of_linear(leading, x64):
-    key_kernel, key_inputs = jax.random.split(jax.random.key(0))
-    kernel = jax.random.normal(key_kernel, (INPUT, HIDDEN), jnp.float64)
-    inputs = jax.random.normal(key_inputs, (*leading, INPUT), jnp.float64)
-
-    def curved(kernel, inputs):
-        return jnp.sin(linear(jnp.tanh(kernel), jnp.tanh(inputs)))
-
-    check_grads(curved, (kernel, inputs), order=2, modes=["rev"])
-    gradient = jax.grad(lambda *args: curved(*args).sum(), argnums=(0, 1))
-    plain = jax.grad(
-        lambda k, x: jnp.sin(jnp.matmul(jnp.tanh(x), jnp.tanh(k))).sum(), argnums=(0, 1)
-    )
-    # Forward over reverse, as for products of a Hessian and a vector.
-    for ours, expected in zip(
-        jax.tree.leaves(jax.jvp(gradient, (kernel, inputs), (kernel, inputs))),
-        jax.tree.leaves(jax.jvp(plain, (kernel, inputs), (kernel, inputs))),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-14)
-
-
-def rounded(x):
-    """What is left of numbers in bfloat16, in the type they came in."""
-    return np.asarray(jnp.asarray(x, jnp.bfloat16), x.dtype)
-
-
-def test_a_product_of_bfloat16_rounds_what_it_multiplies_and_nothing_else(x64):
-    draw = np.random.default_rng(0).normal
-    kernel, inputs, weights = draw(size=(5, 3)), draw(size=(4, 2, 5)), draw(size=(4, 2, 3))
-    product = partial(linear, product_dtype=jnp.bfloat16)
-    outputs, pull = jax.vjp(product, jnp.asarray(kernel), jnp.asarray(inputs))
-    d_kernel, d_inputs = pull(jnp.asarray(weights))
-    close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
-    close(outputs, rounded(inputs) @ rounded(kernel))
-    close(d_inputs, rounded(weights) @ rounded(kernel).T)
-    close(d_kernel, np.einsum("tbi,tbo->io", rounded(inputs), rounded(weights)))
-    assert np.abs(np.asarray(outputs) - inputs @ kernel).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -7,7 +7,8 @@ import pytest
 from jax.test_util import check_grads
 
 from dinojax import cells, recurrence
-from dinojax.cells import Cell, linear
+from dinojax.cells import Cell
+from dinojax.products import linear
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
 
