@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
-from dinojax.products import affine, are_ids, linear
+from dinojax.products import affine, affine_gates, are_ids, linear, linear_gates
 
 Params = Any
 """A pytree of parameters."""
@@ -148,28 +147,16 @@ def gru(
         return jnp.zeros((*batch_shape, hidden_size), dtype)
 
     def project(params: Params, inputs: jax.Array) -> Activations:
-        kernels = jnp.split(params["input_kernel"], 3, axis=-1)
-        biases = jnp.split(params["bias"], 3)
-        return tuple(
-            affine(kernel, bias, inputs, product_dtype)
-            for kernel, bias in zip(kernels, biases, strict=True)
-        )
+        return project_gates(params, inputs, 3, product_dtype)
 
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
-        reset, update, candidate = projected
-        recurrent = linear(params["recurrent_kernel"], state, product_dtype)
-        recurrent_reset, recurrent_update, recurrent_candidate = jnp.split(recurrent, 3, axis=-1)
-        bias = jnp.broadcast_to(params["candidate_bias"], recurrent_candidate.shape)
-        return (
-            reset + recurrent_reset,
-            update + recurrent_update,
-            candidate,
-            recurrent_candidate + bias,
-        )
+        inputs, recurrent = contributions(params, state, projected, 3, product_dtype)
+        bias = jnp.broadcast_to(params["candidate_bias"], recurrent[2].shape)
+        return inputs[0] + recurrent[0], inputs[1] + recurrent[1], inputs[2], recurrent[2] + bias
 
     def update(state: State, preactivations: Activations) -> State:
         reset, update, candidate, recurrent_candidate = preactivations
-        reset_gate, update_gate = sigmoid_or_tanh(reset, True), sigmoid_or_tanh(update, True)
+        reset_gate, update_gate = sigmoid(reset), sigmoid(update)
         candidate = jnp.tanh(candidate + reset_gate * recurrent_candidate)
         return candidate + update_gate * (state - candidate)
 
@@ -212,26 +199,17 @@ def lstm(
         return zeros, zeros
 
     def project(params: Params, inputs: jax.Array) -> Activations:
-        # Ids wait for their step: to write the rows of them all and read these again takes longer
-        # than to look each up where it is needed. With 256 units, 1.06 times the steps a second.
-        if are_ids(inputs):
-            return inputs
-        return affine(params["input_kernel"], params["bias"], inputs, product_dtype)
+        return project_gates(params, inputs, 4, product_dtype)
 
     def preactivate(params: Params, state: State, projected: Activations) -> Activations:
         _, hidden = state
-        if are_ids(projected):
-            projected = affine(params["input_kernel"], params["bias"], projected)
-        return projected + linear(params["recurrent_kernel"], hidden, product_dtype)
+        return tuple(map(jnp.add, *contributions(params, hidden, projected, 4, product_dtype)))
 
     def update(state: State, preactivations: Activations) -> State:
         memory, _ = state
-        gates = preactivations.reshape(*preactivations.shape[:-1], 4, hidden_size)
-        gates = sigmoid_or_tanh(gates, np.array([[True], [True], [False], [True]]))
-        gates = gates.reshape(preactivations.shape)
-        input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
-        memory = forget_gate * memory + input_gate * candidate
-        return memory, output_gate * jnp.tanh(memory)
+        input_gate, forget_gate, candidate, output_gate = preactivations
+        memory = sigmoid(forget_gate) * memory + sigmoid(input_gate) * jnp.tanh(candidate)
+        return memory, sigmoid(output_gate) * jnp.tanh(memory)
 
     def output(state: State) -> jax.Array:
         _, hidden = state
@@ -268,13 +246,32 @@ def init_gates(
     }
 
 
-def sigmoid_or_tanh(x: jax.Array, is_sigmoid: ArrayLike) -> jax.Array:
-    """1 / (1 + exp(-x)) where `is_sigmoid`, which broadcasts to the shape of `x`, else tanh(x).
+def project_gates(
+    params: Params, inputs: jax.Array, num_gates: int, product_dtype: DTypeLike | None
+) -> Activations:
+    """What the inputs contribute to each gate, [..., hidden]; ids are passed on as they are."""
+    # They wait for their step: to write the rows of them all and read these again takes longer than
+    # to look each up where it is needed.
+    if are_ids(inputs):
+        return inputs
+    return affine_gates(params["input_kernel"], params["bias"], inputs, num_gates, product_dtype)
 
-    As sigmoid(x) = (tanh(x / 2) + 1) / 2, it is one tanh for all gates: XLA on the CPU makes fast
-    vector code of that, but not of a function for each.
-    """
-    scale = jnp.where(is_sigmoid, jnp.asarray(0.5, x.dtype), 1)
-    shift = jnp.where(is_sigmoid, jnp.asarray(0.5, x.dtype), 0)
-    scale, shift = (jnp.broadcast_to(y, x.shape) for y in (scale, shift))
-    return scale * jnp.tanh(scale * x) + shift
+
+def contributions(
+    params: Params,
+    hidden: jax.Array,
+    projected: Activations,
+    num_gates: int,
+    product_dtype: DTypeLike | None,
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """What the inputs, as `project_gates` gives them, and the state contribute to each gate."""
+    if not isinstance(projected, tuple):
+        projected = affine_gates(params["input_kernel"], params["bias"], projected, num_gates)
+    recurrent = linear_gates(params["recurrent_kernel"], hidden, num_gates, product_dtype)
+    return projected, recurrent
+
+
+def sigmoid(x: jax.Array) -> jax.Array:
+    """1 / (1 + exp(-x)), as (tanh(x / 2) + 1) / 2, of which XLA on the CPU makes faster code."""
+    half = jnp.broadcast_to(jnp.asarray(0.5, x.dtype), x.shape)
+    return half * jnp.tanh(half * x) + half

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dinojax.products import linear
+from dinojax.products import LARGE_GATES, affine, affine_gates, linear, linear_gates
 
 INPUT, HIDDEN = 6, 4
 
@@ -41,6 +41,40 @@ def test_derivatives_of_linear(leading, x64):
         strict=True,
     ):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("product_dtype", [None, jnp.bfloat16])
+@pytest.mark.parametrize(("num_gates", "hidden_size"), [(4, 5), (3, 150), (4, 128)])
+def test_products_by_gate_equal_parts_of_one(num_gates, hidden_size, product_dtype, dtype, x64):
+    num = num_gates * hidden_size
+    assert (hidden_size * num >= LARGE_GATES) == (hidden_size > 100)
+    draw = np.random.default_rng(0).normal
+    kernel, bias = (jnp.asarray(draw(size=shape), dtype) for shape in ((INPUT, num), num))
+    vectors, weights = (jnp.asarray(draw(size=(3, 2, k)), dtype) for k in (INPUT, num))
+    ids = jnp.array([[2, 0], [INPUT, 1], [2, INPUT]])
+
+    def by_gate(kernel, bias, vectors):
+        parts = (
+            linear_gates(kernel, vectors, num_gates, product_dtype),
+            affine_gates(kernel, bias, vectors, num_gates, product_dtype),
+            affine_gates(kernel, bias, ids, num_gates),
+        )
+        assert all(x.shape == (3, 2, hidden_size) for x in jax.tree.leaves(parts))
+        return [jnp.concatenate(each, axis=-1) for each in parts]
+
+    def at_once(kernel, bias, vectors):
+        one_hot = jax.nn.one_hot(ids, INPUT, dtype=dtype)
+        product = linear(kernel, vectors, product_dtype)
+        biases = jnp.broadcast_to(bias, product.shape)
+        return [product, affine(kernel, bias, vectors, product_dtype), one_hot @ kernel + biases]
+
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    close = partial(np.testing.assert_allclose, rtol=tolerance, atol=10 * tolerance)
+    outputs, pull = jax.vjp(by_gate, kernel, bias, vectors)
+    expected, pull_expected = jax.vjp(at_once, kernel, bias, vectors)
+    jax.tree.map(close, outputs, expected)
+    jax.tree.map(close, pull([weights] * 3), pull_expected([weights] * 3))
 
 
 def rounded(x):
