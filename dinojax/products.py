@@ -1,5 +1,6 @@
 """Characters and vectors times a kernel, so that XLA takes its fast paths; the gradients, too."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,34 +58,19 @@ def affine(
     return outputs + jnp.broadcast_to(bias, outputs.shape)
 
 
-def linear_gates(
-    kernel: jax.Array, inputs: jax.Array, num_gates: int, product_dtype: DTypeLike | None = None
+def per_gate(
+    product: Callable[..., jax.Array], num_gates: int, *arrays: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """`linear(kernel, inputs, product_dtype)` in as many equal parts [..., hidden] as gates."""
-    if not _have_own_products(kernel, num_gates):
-        return tuple(jnp.split(linear(kernel, inputs, product_dtype), num_gates, axis=-1))
+    """`product(*arrays)` in as many equal parts [..., hidden] as gates.
+
+    All `arrays` hold gates side by side in their last axis, as does what `product` makes of them.
+    """
+    num_columns = arrays[0].shape[-1]
+    if num_columns // num_gates * num_columns < LARGE_GATES:
+        return tuple(jnp.split(product(*arrays), num_gates, axis=-1))
     # By the barrier they are cut before a loop, not in each of its steps.
-    kernels = jax.lax.optimization_barrier(jnp.split(kernel, num_gates, axis=-1))
-    return tuple(linear(each, inputs, product_dtype) for each in kernels)
-
-
-def affine_gates(
-    kernel: jax.Array,
-    bias: jax.Array,
-    inputs: jax.Array,
-    num_gates: int,
-    product_dtype: DTypeLike | None = None,
-) -> tuple[jax.Array, ...]:
-    """`affine(kernel, bias, inputs, product_dtype)` in as many equal parts as gates."""
-    if not _have_own_products(kernel, num_gates):
-        return tuple(jnp.split(affine(kernel, bias, inputs, product_dtype), num_gates, axis=-1))
-    kernels, biases = jnp.split(kernel, num_gates, axis=-1), jnp.split(bias, num_gates)
-    return tuple(affine(*each, inputs, product_dtype) for each in zip(kernels, biases, strict=True))
-
-
-def _have_own_products(kernel: jax.Array, num_gates: int) -> bool:
-    columns = kernel.shape[1]
-    return columns // num_gates * columns >= LARGE_GATES
+    parts = jax.lax.optimization_barrier([jnp.split(x, num_gates, axis=-1) for x in arrays])
+    return tuple(map(product, *parts))
 
 
 def _dot(

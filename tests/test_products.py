@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dinojax.products import LARGE_GATES, affine, affine_gates, linear, linear_gates
+from dinojax.products import LARGE_GATES, affine, linear, per_gate
 
 INPUT, HIDDEN = 6, 4
 
@@ -56,9 +56,9 @@ def test_products_by_gate_equal_parts_of_one(num_gates, hidden_size, product_dty
 
     def by_gate(kernel, bias, vectors):
         parts = (
-            linear_gates(kernel, vectors, num_gates, product_dtype),
-            affine_gates(kernel, bias, vectors, num_gates, product_dtype),
-            affine_gates(kernel, bias, ids, num_gates),
+            per_gate(lambda k: linear(k, vectors, product_dtype), num_gates, kernel),
+            per_gate(lambda k, b: affine(k, b, vectors, product_dtype), num_gates, kernel, bias),
+            per_gate(lambda k, b: affine(k, b, ids), num_gates, kernel, bias),
         )
         assert all(x.shape == (3, 2, hidden_size) for x in jax.tree.leaves(parts))
         return [jnp.concatenate(each, axis=-1) for each in parts]
