@@ -245,7 +245,7 @@ def of_samples(
 
     from dinojax.ngram import draw_names
     from dinojax.quality import describe_names, describe_samples, divergences, halves
-    from dinojax.sample import stream_names
+    from dinojax.stream import stream_names
 
     vocab = loaded.vocab
     num_held_out = len(held_out)

@@ -398,7 +398,8 @@ def draw_names(
 
     import jax
 
-    from dinojax.sample import sample_names, stream_names
+    from dinojax.sample import sample_names
+    from dinojax.stream import stream_names
 
     @partial(jax.jit, static_argnames=("sampler", "num"))
     def draw(key: Any, params: Any, beginning: Any, controls: Any, sampler: Any, num: int) -> Any:

@@ -264,7 +264,7 @@ def draw(loaded: "Run", seed: int) -> Iterator[tuple[str | None, float]]:
     import jax
 
     from dinojax.data import MAX_NAME_LENGTH
-    from dinojax.sample import stream_names
+    from dinojax.stream import stream_names
 
     newline = loaded.vocab.newline
     # As long as a name may be that is compared with them.

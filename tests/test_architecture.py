@@ -15,8 +15,8 @@ from conftest import ROOT
 
 READING_ORDER = [
     "vocab", "data", "batches", "config", "ngram", "distances", "products", "cells", "recurrence",
-    "model", "loss", "optimizers", "train", "controls", "sample", "search", "score", "evaluate",
-    "quality", "checkpoint", "metrics", "event_files", "runs", "trainer", "plots",
+    "model", "loss", "optimizers", "train", "controls", "sample", "stream", "search", "score",
+    "evaluate", "quality", "checkpoint", "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
 APART = ["devices", "command_line"]
 OF_TRAINING = ["settings", "jobs", "reports"]

@@ -14,7 +14,7 @@ from test_scripts import assert_one_line, compile_once, finish, flip_byte, start
 from dinojax import evaluate, quality, runs
 from dinojax.batches import cut_text, pad_names
 from dinojax.ngram import draw_names, fit_ngrams, nats
-from dinojax.sample import stream_names
+from dinojax.stream import stream_names
 
 __all__ = ["compile_once"]
 

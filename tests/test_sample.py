@@ -17,6 +17,7 @@ from dinojax.cells import CELLS, vanilla
 from dinojax.controls import NO_LIMIT, Controls
 from dinojax.evaluate import nats_per_column
 from dinojax.model import char_model
+from dinojax.stream import stream_names
 from dinojax.vocab import Vocab
 
 import numpy_reference
@@ -26,7 +27,7 @@ MAX_LENGTH = 4
 NEWLINE = 0
 SAMPLERS = {
     "plain": sample.sample_names,
-    "stream": partial(sample.stream_names, rows=512),
+    "stream": partial(stream_names, rows=512),
 }
 
 
@@ -185,64 +186,6 @@ def test_rows_that_wait_change_no_name(params, model):
     np.testing.assert_array_equal(long.ids[:, :10], short.ids)
 
 
-def test_stream_writes_full_rows_first(params, model):
-    """With as many rows as names, the stream is the plain sampler."""
-    key = jax.random.key(8)
-    plain = write(sample.sample_names, key, params, model, 500)
-    stream = write(sample.stream_names, key, params, model, 500)
-    np.testing.assert_array_equal(stream.ids, plain.ids)
-    np.testing.assert_array_equal(stream.ended, plain.ended)
-    np.testing.assert_allclose(stream.log_probabilities, plain.log_probabilities, rtol=1e-5)
-
-
-def test_a_name_of_a_stream_does_not_depend_on_how_many_are_drawn(params, model):
-    stream = partial(sample.stream_names, rows=64)
-    many = write(stream, jax.random.key(6), params, model, 500)
-    few = write(stream, jax.random.key(6), params, model, 150)
-    for x, y in zip(many, few, strict=True):
-        np.testing.assert_allclose(x[:150], y, rtol=1e-6)
-
-
-def test_a_row_of_a_stream_goes_on_with_the_next_name_of_all(params, model):
-    """The same names from a Python loop that hands out their numbers, row by row, step by step."""
-    key, num, rows = jax.random.key(4), 40, 3
-    stream = write(partial(sample.stream_names, rows=rows), key, params, model, num)
-    numbers = iter(range(num + 1_000))
-    step = jax.jit(partial(sample.sample_step, params, model))
-    start = model.initial_state((rows,)), jnp.full(rows, VOCAB.no_character)
-    state, previous = start
-    writing, found = [next(numbers) for _ in range(rows)], {}
-    drawn = [[] for _ in range(rows)]
-    while min(writing) < num:
-        key, blocks = sample.draw_ahead(key, sample.STEPS, rows, jnp.float32)
-        for uniforms in blocks:
-            state, previous, *_ = step(state, previous, uniforms)
-            for row, character in enumerate(previous.tolist()):
-                drawn[row].append(character)
-                if character == NEWLINE or len(drawn[row]) > MAX_LENGTH:
-                    found[writing[row]] = drawn[row]
-                    writing[row], drawn[row] = next(numbers), []
-            fresh = jnp.array([not ids for ids in drawn])
-            state, previous = jax.tree.map(
-                lambda new, old, fresh=fresh: jnp.where(
-                    fresh.reshape(rows, *[1] * (old.ndim - 1)), old, new
-                ),
-                (state, previous),
-                start,
-            )
-    for i, (ids, length) in enumerate(zip(stream.ids, stream.lengths, strict=True)):
-        assert ids[:length].tolist() == [x for x in found[i][:MAX_LENGTH] if x != NEWLINE]
-    assert stream.ended.tolist() == [found[i][-1] == NEWLINE for i in range(num)]
-
-
-@pytest.mark.parametrize("num", [1, 511, 513, 1200])
-def test_stream_of_any_number_of_names(num, params, model):
-    samples = write(SAMPLERS["stream"], jax.random.key(9), params, model, num)
-    assert samples.ids.shape == (num, MAX_LENGTH)
-    assert np.all(samples.log_probabilities < 0)
-    assert np.all(samples.ended | (samples.lengths == MAX_LENGTH))
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1e-4])
 def test_a_low_temperature_always_takes_the_most_probable(temperature, params, model):
     state, previous, greedy = model.initial_state(()), VOCAB.no_character, []
@@ -282,7 +225,7 @@ def test_one_compilation_for_all_keys_and_controls(sampler, rows, params, model)
     assert write._cache_size() == 1
 
 
-@pytest.mark.parametrize("sampler", [sample.sample_names, partial(sample.stream_names, rows=6)])
+@pytest.mark.parametrize("sampler", [sample.sample_names, partial(stream_names, rows=6)])
 def test_rows_with_controls_of_their_own_write_what_they_would_alone(sampler, params, model):
     key, num = jax.random.key(20), 6
     rows = [Controls(0.0), Controls(0.5), Controls(), Controls(top_k=1), Controls(top_p=0.5)]
@@ -311,7 +254,7 @@ def test_works_under_vmap(params, model):
 
 def test_no_key_is_used_twice(params, model):
     with jax.debug_key_reuse(True):
-        for sampler in (sample.sample_names, partial(sample.stream_names, rows=2)):
+        for sampler in (sample.sample_names, partial(stream_names, rows=2)):
             sampler(jax.random.key(12), params, model, NEWLINE, 3, MAX_LENGTH)
         sample_text(jax.random.key(12), params, model, Controls())
         # It would be seen.
@@ -339,9 +282,7 @@ def test_every_key_is_new(sampler, params, model, monkeypatch):
     key, start = jax.random.key(12), sample.read_prompt(params, model, jnp.zeros(0, int))
     write = {
         "plain": partial(sample.sample_names, newline=NEWLINE, max_length=3, beginning=start),
-        "stream": partial(
-            sample.stream_names, newline=NEWLINE, max_length=3, rows=2, beginning=start
-        ),
+        "stream": partial(stream_names, newline=NEWLINE, max_length=3, rows=2, beginning=start),
         "text": partial(sample.sample_text, beginning=start),
     }
     with jax.disable_jit():

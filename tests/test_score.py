@@ -36,8 +36,9 @@ from dinojax.batches import Batch, pad_names
 from dinojax.cells import gru, lstm, vanilla
 from dinojax.loss import mean_cross_entropy
 from dinojax.model import char_model
-from dinojax.sample import sample_names, stream_names
+from dinojax.sample import sample_names
 from dinojax.score import log_probability, share_below
+from dinojax.stream import stream_names
 from dinojax.vocab import Vocab, build_vocab
 
 __all__ = ["compile_once"]

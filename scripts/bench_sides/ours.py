@@ -151,7 +151,8 @@ def sampling(task: Task) -> Prepared:
     """Write names, one after the other, a thousand at once, or as a stream."""
     import jax
 
-    from dinojax.sample import sample_names, stream_names
+    from dinojax.sample import sample_names
+    from dinojax.stream import stream_names
 
     model, params, vocab, _ = loaded_model(task)
     params = jax.device_put(params)
