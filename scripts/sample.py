@@ -24,7 +24,7 @@ from dinojax.command_line import (
     whole_number,
 )
 from dinojax.config import check_range
-from dinojax.devices import start_jax
+from dinojax.devices import num_cores, start_jax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 FIRST_BLOCK, BLOCK = 256, 4096
 """Names handed on at first, and then each time."""
-STREAM = 2**23
-"""Characters that the names of one call have room for, after the first: 42 MB on the device."""
+STREAM = 2**22
+"""Characters that the names of a stream have room for: 21 MB on a device."""
 CHARACTERS = 16
 """Characters of a text drawn in one call, then shown."""
 MAX_LENGTH = 50
@@ -292,7 +292,7 @@ def main() -> int:
     parser, arguments = parse_arguments()
     # JAX takes half a second: what is wrong with the arguments was said before.
     with parser.reported_errors():
-        start_jax()
+        start_jax(num_cores())
     import jax
     import numpy as np
 
@@ -391,37 +391,46 @@ def draw_names(
 ) -> Iterator[Names]:
     """Names that begin with the prompt, one block after the other, without end.
 
-    Of these, `most` are wanted at most: a name does not depend on it, the work for it does.
+    Of these, `most` are wanted at most: a name does not depend on it, the work for it does; nor
+    does it depend on the number of devices.
     """
     from functools import partial
-    from itertools import count
+    from itertools import chain, count
 
     import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import Mesh
 
     from dinojax.sample import sample_names
-    from dinojax.stream import stream_names
+    from dinojax.stream import parallel_streams
 
-    @partial(jax.jit, static_argnames=("sampler", "num"))
-    def draw(key: Any, params: Any, beginning: Any, controls: Any, sampler: Any, num: int) -> Any:
-        fixed = loaded.model, loaded.vocab.newline, num, arguments.max_length
-        samples = sampler(key, params, *fixed, controls=controls, beginning=beginning)
+    max_length = arguments.max_length
+    # A stream of fewer names begins as one of more.
+    longest = max(1, STREAM // (max_length * BLOCK))
+    wanted = max(1, -(-(most - FIRST_BLOCK) // BLOCK))
+    num = min(longest, wanted) * BLOCK
+    num_streams = min(jax.device_count(), -(-wanted // longest))
+    mesh = Mesh(np.array(jax.devices()[:num_streams]), ("streams",))
+    fixed = loaded.model, loaded.vocab.newline
+
+    @jax.jit
+    def draw(key: Any, stream: Any, params: Any, beginning: Any, controls: Any) -> Any:
+        given = {"controls": controls, "beginning": beginning}
+        if stream is None:
+            # A few names are there sooner, and compiled sooner, without a stream.
+            key = jax.random.fold_in(key, 0)
+            samples = sample_names(key, params, *fixed, FIRST_BLOCK, max_length, **given)
+        else:
+            streams = stream + jnp.arange(num_streams)
+            keys = jax.vmap(partial(jax.random.fold_in, key))(streams)
+            samples = parallel_streams(keys, params, *fixed, num, max_length, mesh, **given)
         return samples._replace(ids=samples.ids.astype(loaded.vocab.dtype))
 
-    whole_stream = max(1, STREAM // (arguments.max_length * BLOCK)) * BLOCK
     key = jax.random.key(arguments.seed)
-    for block in count():
-        if block == 0:
-            # A few names are there sooner, and compiled sooner, without a stream.
-            sampler: Callable[..., Any] = sample_names
-            num = FIRST_BLOCK
-        else:
-            # A stream of fewer names begins as one of more.
-            num_blocks = -(-(most - FIRST_BLOCK) // BLOCK)
-            sampler, num = stream_names, min(whole_stream, max(1, num_blocks) * BLOCK)
-        key_block = jax.random.fold_in(key, block)
-        inputs = loaded.params, beginning, controls
-        samples = jax.device_get(draw(key_block, *inputs, sampler=sampler, num=num))
-        for first in range(0, num, BLOCK):
+    for stream in chain([None], count(1, num_streams)):
+        samples = jax.device_get(draw(key, stream, loaded.params, beginning, controls))
+        for first in range(0, len(samples.ids), BLOCK):
             ids, lengths, *others = (x[first : first + BLOCK] for x in samples)
             yield Names(decode_names(loaded.vocab, ids, lengths, prompt), *others)
 

@@ -4,12 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from test_sample import MAX_LENGTH, NEWLINE, VOCAB, model, params, write
 
-from dinojax.sample import sample_names, sample_step
-from dinojax.stream import STEPS, draw_ahead, stream_names
+from dinojax.controls import Controls
+from dinojax.sample import read_prompt, sample_names, sample_step
+from dinojax.stream import STEPS, draw_ahead, parallel_streams, stream_names
 
 __all__ = ["model", "params"]
+
+
+def mesh_of(num):
+    return Mesh(np.array(jax.devices()[:num]), ("streams",))
 
 
 def test_stream_writes_full_rows_first(params, model):
@@ -68,3 +74,27 @@ def test_stream_of_any_number_of_names(num, params, model):
     assert samples.ids.shape == (num, MAX_LENGTH)
     assert np.all(samples.log_probabilities < 0)
     assert np.all(samples.ended | (samples.lengths == MAX_LENGTH))
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_parallel_streams_are_those_of_their_keys(num_devices, params, model):
+    """Whatever the number of devices, with a beginning and controls."""
+    keys, num = jax.random.split(jax.random.key(10), 4), 90
+    beginning = read_prompt(params, model, jnp.array([1, 2]))
+    options = {"rows": 16, "beginning": beginning, "controls": Controls(0.8, top_p=0.95)}
+    fixed = params, model, NEWLINE, num, MAX_LENGTH
+    one = jax.jit(lambda key: stream_names(key, *fixed, **options))
+    expected = [one(key) for key in keys]
+    several = jax.jit(lambda keys: parallel_streams(keys, *fixed, mesh_of(num_devices), **options))
+    found = [several(keys[i : i + num_devices]) for i in range(0, len(keys), num_devices)]
+    for name in expected[0]._fields:
+        np.testing.assert_array_equal(
+            *(np.concatenate([getattr(x, name) for x in each]) for each in (found, expected)),
+            err_msg=name,
+        )
+
+
+def test_as_many_keys_as_devices(params, model):
+    keys = jax.random.split(jax.random.key(11), 3)
+    with pytest.raises(ValueError, match="expected a key for each of 2 devices, got 3"):
+        parallel_streams(keys, params, model, NEWLINE, 9, MAX_LENGTH, mesh_of(2))

@@ -1,7 +1,6 @@
 """dinojax's side of the bench: what the scripts do, by the functions that they call."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -36,8 +35,8 @@ NUM_EPOCHS_HANDED_OVER = 20
 def prepare(task: Task) -> Prepared:
     """Compile what a work needs."""
     if not task.work.startswith("train"):
-        # Before JAX computes anything.
-        devices.start_jax()
+        # Before JAX computes anything; as many devices as the script for it takes.
+        devices.start_jax(devices.num_cores() if task.work.startswith("sample") else 1)
     kind = task.work.split()[0]
     return {"train": training, "sample": sampling, "score": scoring, "multiply": multiplying}[kind](
         task
@@ -150,18 +149,29 @@ def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
 def sampling(task: Task) -> Prepared:
     """Write names, one after the other, a thousand at once, or as a stream."""
     import jax
+    from jax.sharding import Mesh
 
     from dinojax.sample import sample_names
-    from dinojax.stream import stream_names
+    from dinojax.stream import parallel_streams
 
     model, params, vocab, _ = loaded_model(task)
-    params = jax.device_put(params)
     is_stream = task.work == "sample many names"
     num = {"sample one name": 1, "sample 1,000 names": 1_000}.get(task.work, task.amount)
     num = min(num, task.amount)
-    sampler: Callable[..., Any] = stream_names if is_stream else sample_names
+    fixed = model, vocab.newline
+    mesh = Mesh(np.array(jax.devices()), ("streams",))
+
+    @jax.jit
+    def write(key: Any, params: Any) -> Any:
+        if is_stream:
+            keys, share = jax.random.split(key, mesh.size), -(-num // mesh.size)
+            samples = parallel_streams(keys, params, *fixed, share, MAX_LENGTH, mesh)
+        else:
+            samples = sample_names(key, params, *fixed, num, MAX_LENGTH)
+        return samples._replace(ids=samples.ids.astype(vocab.dtype))
+
+    params = jax.device_put(params)
     keys = map(partial(jax.random.fold_in, jax.random.key(0)), count())
-    write = jax.jit(lambda key, params: sampler(key, params, model, vocab.newline, num, MAX_LENGTH))
     started = time.perf_counter()
     jax.block_until_ready(write(next(keys), params))
     seconds = time.perf_counter() - started
