@@ -102,9 +102,12 @@ def training(task: Task) -> Prepared:
     progress = train.run(train_step, state, dataset, 10**9, mesh)
     losses = next(progress).losses.tolist()
     seconds = time.perf_counter() - started
-    # Until calls have grown to full size.
-    for _ in range(12):
-        losses += next(progress).losses.tolist()
+    # Until calls do not grow any more.
+    size, has_grown = 1, True
+    while has_grown:
+        new = next(progress).losses.tolist()
+        losses += new
+        size, has_grown = len(new), len(new) > size
 
     def do_round() -> Round:
         started, steps, characters = time.perf_counter(), 0, 0.0

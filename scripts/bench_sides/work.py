@@ -62,9 +62,9 @@ EXERCISE = Network("vanilla", 1, 50)
 
 def _training(cell: CellName, num_layers: int, hidden_size: int) -> Work:
     network = Network(cell, num_layers, hidden_size)
-    amounts = {OURS: 20, PYTORCH: 16}
+    amounts = {OURS: 16, PYTORCH: 12}
     return Work(
-        "characters", "nats a character", amounts, network, (8, 16), is_text=True, products=3
+        "characters", "nats a character", amounts, network, (8, 12), is_text=True, products=3
     )
 
 
@@ -88,7 +88,7 @@ WORKS = {
     "train on names": Work(
         "characters",
         "nats a character",
-        {OURS: 20, PADDED: 40, PYTORCH: 30},
+        {OURS: 16, PADDED: 40, PYTORCH: 30},
         Network("lstm", 1, 256),
         (8, 16),
         products=3,
