@@ -53,13 +53,14 @@ FOR_NAMES = {
     "distance": 0,
     "max_draws": 1_000_000,
     "best": 0,
+    "devices": 0,
     "json": False,
     "out": None,
 }
 """The flags that a run of names alone knows, and their defaults."""
 FOR_TEXT = {"length": 400, "stop": ""}
 """The flags that a run of a text alone knows, and their defaults."""
-OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws"
+OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws", "devices"
 """What --best has no use for; it draws nothing."""
 CONSTRAINTS = "max_length", "min_length", "match", "novel", "unique", "distance"
 FEWER = 1
@@ -173,6 +174,13 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         help="the N most probable names there are, the first first, instead of random ones",
     )
     add(
+        "--devices",
+        metavar="N",
+        type=whole_number,
+        help="how many share the work where very many names are wanted; a core counts as one "
+        "(default: all)",
+    )
+    add(
         "--json",
         action="store_true",
         default=None,
@@ -208,6 +216,7 @@ def check_arguments(arguments: Namespace) -> None:
         ("distance", 1, 10_000),
         ("max_draws", 1, 10**12),
         ("best", 1, 100_000),
+        ("devices", 1, 4096),
         ("length", 1, 10**9),
     ):
         if getattr(arguments, flag) is not None:
@@ -292,7 +301,7 @@ def main() -> int:
     parser, arguments = parse_arguments()
     # JAX takes half a second: what is wrong with the arguments was said before.
     with parser.reported_errors():
-        start_jax(num_cores())
+        start_jax(arguments.devices or num_cores())
     import jax
     import numpy as np
 
@@ -323,6 +332,11 @@ def main() -> int:
             if getattr(arguments, flag) is None:
                 setattr(arguments, flag, default)
         arguments.seed = arguments.seed or 0
+        if not is_text and arguments.devices > jax.device_count():
+            raise ValueError(
+                f"--devices: expected up to {jax.device_count()}, as many as there are, got "
+                f"{arguments.devices}"
+            )
         if is_text and arguments.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
             try:
                 arguments.prompt = input("How does it begin? ")
@@ -410,7 +424,7 @@ def draw_names(
     longest = max(1, STREAM // (max_length * BLOCK))
     wanted = max(1, -(-(most - FIRST_BLOCK) // BLOCK))
     num = min(longest, wanted) * BLOCK
-    num_streams = min(jax.device_count(), -(-wanted // longest))
+    num_streams = min(arguments.devices or jax.device_count(), -(-wanted // longest))
     mesh = Mesh(np.array(jax.devices()[:num_streams]), ("streams",))
     fixed = loaded.model, loaded.vocab.newline
 

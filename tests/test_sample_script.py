@@ -134,7 +134,7 @@ def ab_draws(request, params, model):
     start = read_prompt(params, model, jnp.zeros(0, int))
     blocks = {}
     for max_length in (2, MAX_LENGTH):
-        arguments = SimpleNamespace(seed=3, max_length=max_length)
+        arguments = SimpleNamespace(seed=3, max_length=max_length, devices=0)
         drawn = script.draw_names(loaded, arguments, "", start, Controls(**request.param), 10**6)
         blocks[max_length] = list(islice(drawn, 5))
     ended, _ = enumerate_names(params, model, **request.param)
@@ -146,7 +146,7 @@ def test_a_name_depends_on_the_seed_and_its_place_alone(prompt, params, model):
     """Not on how many are wanted, which is how many a stream writes."""
     script, loaded = script_with(params, model)
     start = read_prompt(params, model, jnp.asarray(VOCAB.encode(prompt), int))
-    arguments = SimpleNamespace(seed=3, max_length=MAX_LENGTH)
+    arguments = SimpleNamespace(seed=3, max_length=MAX_LENGTH, devices=0)
     drawn = []
     for most in (10, 5000, 10**6):
         blocks = script.draw_names(loaded, arguments, prompt, start, Controls(), most)
@@ -162,6 +162,22 @@ def test_a_name_depends_on_the_seed_and_its_place_alone(prompt, params, model):
     # The same law, other draws.
     assert drawn[2][1].names != drawn[2][2].names
     assert len(set.intersection(*blocks)) > 5
+
+
+def test_a_name_does_not_depend_on_the_number_of_devices(params, model):
+    script, loaded = script_with(params, model)
+    # A stream a block.
+    script.draw_names.__globals__["STREAM"] = MAX_LENGTH * script.BLOCK
+    start = read_prompt(params, model, jnp.zeros(0, int))
+    drawn = []
+    for num_devices in (1, 2):
+        arguments = SimpleNamespace(seed=3, max_length=MAX_LENGTH, devices=num_devices)
+        blocks = script.draw_names(loaded, arguments, "", start, Controls(), 10**6)
+        drawn.append(list(islice(blocks, 4)))
+    for x, y in zip(*drawn, strict=True):
+        assert x.names == y.names
+        np.testing.assert_array_equal(x.log_probabilities, y.log_probabilities)
+    assert len({tuple(block.names) for block in drawn[0]}) == 4
 
 
 def test_names_are_decoded_as_one_by_one():
