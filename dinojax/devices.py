@@ -95,3 +95,13 @@ def start_jax(num_cpu_devices: int = 1) -> None:
             f"JAX cannot start on the platform {chosen!r}: {error or type(error).__name__}; unset "
             "JAX_PLATFORMS, or set it to cpu"
         ) from None
+
+
+def check_devices(num: int) -> None:
+    """Raise a ValueError if there are fewer than `num` devices; JAX has started."""
+    import jax
+
+    if num > jax.device_count():
+        raise ValueError(
+            f"--devices: expected up to {jax.device_count()}, as many as there are, got {num}"
+        )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.command_line import count, say_damaged
 from dinojax.config import TrainConfig
-from dinojax.devices import best_share, num_cores, start_jax
+from dinojax.devices import best_share, check_devices, num_cores, start_jax
 from dinojax.settings import flag_of, given_settings, make_plan
 
 if TYPE_CHECKING:
@@ -164,11 +164,7 @@ def start_devices(config: TrainConfig) -> int:
     import jax
 
     num_devices = config.devices or best_share(config.batch_size, jax.device_count())
-    if num_devices > jax.device_count():
-        raise ValueError(
-            f"--devices: expected up to {jax.device_count()}, as many as there are, got "
-            f"{num_devices}"
-        )
+    check_devices(num_devices)
     return num_devices
 
 

@@ -60,7 +60,7 @@ def loop(
 #
 # Each step's state is recorded as it began, for the gradients, beside its output, although most of
 # that is the next one's beginning: to shift the outputs of all steps instead reads and writes them
-# once more. A GRU of 256 units trains 1.06 times as fast, the exercise 0.95 times.
+# once more. A GRU of 256 units trains 1.06 times as fast by it; the exercise, 0.95 times.
 def _loop_forward(
     cell: Cell,
     params: Params,
@@ -106,9 +106,9 @@ def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
         mixed = _put(mixed, d_preactivation, t)
         return d_state, _at(mixed, jnp.maximum(t - 1, 0)), mixed
 
-    # Gradients take the places of the preactivations, from the last on: without an array of their
-    # own to be filled with zeros first, an LSTM of 256 units trains 1.04 times as fast. A step
-    # reads what the next one needs, as XLA copies an array that is read beside where it is written.
+    # `mixed` holds preactivations before t, gradients from t on: without an array of their own to
+    # be filled with zeros first, an LSTM of 256 units trains 1.04 times as fast. A step reads what
+    # the next one needs, as XLA copies an array that is read beside where it is written.
     start = d_state, _at(preactivations, jnp.maximum(length - 1, 0)), preactivations
     d_state, _, d_preactivations = lax.fori_loop(0, length, body, start)
     _, pull_rest = jax.vjp(lambda p, x: cell.preactivate(p, states, x), params, projected)

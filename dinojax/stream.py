@@ -15,8 +15,8 @@ from dinojax.model import CharModel
 from dinojax.sample import UNCONTROLLED, Beginning, Samples, read_prompt, sample_step
 
 STEPS = 4
-"""Steps for which `stream_names` draws random numbers at once: where two cores share the work, it
-writes 1.4 times as many names a second as with those of one step."""
+"""Steps for which `stream_names` draws random numbers at once: one device of two cores writes 1.4
+times as many names a second as with those of one step."""
 
 
 def stream_names(
@@ -135,8 +135,8 @@ def parallel_streams(
     everywhere, each = PartitionSpec(), PartitionSpec(axis_name)
 
     def write(keys: jax.Array, params: Params, controls: Controls, beginning: Any) -> Samples:
-        sizes = newline, num, max_length
-        return stream_names(keys[0], params, model, *sizes, controls, rows, beginning)
+        fixed = model, newline, num, max_length
+        return stream_names(keys[0], params, *fixed, controls, rows, beginning)
 
     spread = jax.shard_map(
         write,

@@ -24,7 +24,7 @@ from dinojax.command_line import (
     whole_number,
 )
 from dinojax.config import check_range
-from dinojax.devices import num_cores, start_jax
+from dinojax.devices import check_devices, num_cores, start_jax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 FIRST_BLOCK, BLOCK = 256, 4096
 """Names handed on at first, and then each time."""
 STREAM = 2**22
-"""Characters that the names of a stream have room for: 21 MB on a device."""
+"""Characters that the names of a stream have room for, if they are enough for a block: 21 MB on a
+device."""
 CHARACTERS = 16
 """Characters of a text drawn in one call, then shown."""
 MAX_LENGTH = 50
@@ -302,6 +303,7 @@ def main() -> int:
     # JAX takes half a second: what is wrong with the arguments was said before.
     with parser.reported_errors():
         start_jax(arguments.devices or num_cores())
+        check_devices(arguments.devices or 0)
     import jax
     import numpy as np
 
@@ -332,11 +334,6 @@ def main() -> int:
             if getattr(arguments, flag) is None:
                 setattr(arguments, flag, default)
         arguments.seed = arguments.seed or 0
-        if not is_text and arguments.devices > jax.device_count():
-            raise ValueError(
-                f"--devices: expected up to {jax.device_count()}, as many as there are, got "
-                f"{arguments.devices}"
-            )
         if is_text and arguments.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
             try:
                 arguments.prompt = input("How does it begin? ")
@@ -424,7 +421,10 @@ def draw_names(
     longest = max(1, STREAM // (max_length * BLOCK))
     wanted = max(1, -(-(most - FIRST_BLOCK) // BLOCK))
     num = min(longest, wanted) * BLOCK
-    num_streams = min(arguments.devices or jax.device_count(), -(-wanted // longest))
+    num_devices = arguments.devices or jax.device_count()
+    # Where one block takes the room of several streams, fewer are written at once.
+    has_room = max(1, num_devices * STREAM // (num * max_length))
+    num_streams = min(num_devices, has_room, -(-wanted // longest))
     mesh = Mesh(np.array(jax.devices()[:num_streams]), ("streams",))
     fixed = loaded.model, loaded.vocab.newline
 

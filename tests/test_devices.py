@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from dinojax import devices
@@ -72,6 +73,13 @@ def compile_something(**environment):
         "from dinojax.devices import start_jax; start_jax(); import jax; jax.jit(abs)(1)",
         **environment,
     )
+
+
+def test_more_devices_than_there_are():
+    num = jax.device_count()
+    devices.check_devices(num)
+    with pytest.raises(ValueError, match=f"--devices: expected up to {num}, .* got {num + 1}"):
+        devices.check_devices(num + 1)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])

@@ -144,7 +144,7 @@ def test_loop_equals_scan_in_values_and_gradients(name, resets, batch_shape, dty
 
         return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
 
-    for length in (1, 4, TIME):
+    for length in (0, 1, 4, TIME):
         (last, outputs), (d_params, d_state, d_projected) = loop(length, params, state, projected)
         cut = at(projected, np.s_[:length])
         (expected_last, expected), gradients = scan(length, params, state, cut)
@@ -198,9 +198,19 @@ def test_loop_compiles_once_for_all_lengths(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_loop_works_under_vmap(name, x64):
     cell, params, state, projected = make_case(name, jnp.float64)
-    lengths = jnp.array([2, 7, 4])
-    loop = partial(recurrence.loop, cell, params)
-    _, outputs = jax.vmap(loop, in_axes=(0, 1, 0))(state, projected, lengths)
+    lengths = jnp.array([2, 7, 0])
+
+    def loop(state, projected, length):
+        def unroll(*args):
+            return recurrence.loop(cell, *args, length)
+
+        of_state = jax.grad(partial(value, unroll), argnums=1)
+        return unroll(params, state, projected)[1], of_state(params, state, projected)
+
+    outputs, d_states = jax.vmap(loop, in_axes=(0, 1, 0))(state, projected, lengths)
     for i, length in enumerate(lengths):
-        _, expected = recurrence.scan(cell, params, at(state, i), at(projected, np.s_[:length, i]))
+        args = params, at(state, i), at(projected, np.s_[:length, i])
+        _, expected = recurrence.scan(cell, *args)
         np.testing.assert_allclose(outputs[i, :length], expected, rtol=1e-12, atol=1e-14)
+        expected = jax.grad(partial(value, partial(recurrence.scan, cell)), argnums=1)(*args)
+        assert_close(at(d_states, i), expected, rtol=1e-12, atol=1e-13)

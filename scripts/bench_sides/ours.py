@@ -103,7 +103,7 @@ def training(task: Task) -> Prepared:
     losses = next(progress).losses.tolist()
     seconds = time.perf_counter() - started
     # Until calls do not grow any more.
-    size, has_grown = 1, True
+    size, has_grown = 0, True
     while has_grown:
         new = next(progress).losses.tolist()
         losses += new
