@@ -18,7 +18,7 @@ READING_ORDER = [
     "model", "loss", "optimizers", "train", "controls", "sample", "stream", "search", "score",
     "evaluate", "quality", "checkpoint", "metrics", "event_files", "runs", "trainer", "plots",
 ]  # fmt: skip
-APART = ["devices", "command_line"]
+APART = ["devices", "command_line", "patterns"]
 OF_TRAINING = ["settings", "jobs", "reports"]
 """What scripts/train.py is made of, besides."""
 
