@@ -195,10 +195,11 @@ def test_loop_compiles_once_for_all_lengths(name):
     assert unroll._cache_size() == 1
 
 
+@pytest.mark.parametrize("lengths", [(2, 7, 4), (2, 7, 0)])
 @pytest.mark.parametrize("name", CELLS)
-def test_loop_works_under_vmap(name, x64):
+def test_loop_works_under_vmap(name, lengths, x64):
     cell, params, state, projected = make_case(name, jnp.float64)
-    lengths = jnp.array([2, 7, 0])
+    lengths = jnp.array(lengths)
 
     def loop(state, projected, length):
         def unroll(*args):
