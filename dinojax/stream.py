@@ -1,5 +1,6 @@
 """Very many new names: no row waits for a longer name in another."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -108,23 +109,15 @@ def draw_ahead(
     return key, jax.vmap(lambda key: jax.random.uniform(key, (rows,), dtype))(keys)
 
 
-def parallel_streams(
-    keys: jax.Array,
-    params: Params,
-    model: CharModel,
-    newline: int,
-    num: int,
-    max_length: int,
-    mesh: Mesh,
-    controls: Controls = UNCONTROLLED,
-    rows: int = 4096,
-    beginning: Beginning | None = None,
+def on_each_device(
+    keys: jax.Array, write: Callable[..., Samples], mesh: Mesh, *arguments: Any
 ) -> Samples:
-    """The `num` names of `stream_names` for each of `keys` [streams], stream after stream.
+    """The names of `write(key, *arguments)` for each of `keys` [devices], key after key.
 
-    Each device of `mesh`, which has one axis, writes one stream, and waits for no other: on two
-    cores 1.2 to 2 times as many names a second as by one device, which has to wake the second core
-    for its half of every operation. How many devices there are changes no stream.
+    Each device of `mesh`, which has one axis, writes by one key, and waits for no other: with
+    `stream_names` on two cores 1.2 to 2 times as many names a second as by one device, which has to
+    wake the second core for its half of every operation. How many devices there are changes nothing
+    that a key gives.
 
     Raises:
         ValueError: there are not as many devices as keys.
@@ -134,15 +127,14 @@ def parallel_streams(
     (axis_name,) = mesh.axis_names
     everywhere, each = PartitionSpec(), PartitionSpec(axis_name)
 
-    def write(keys: jax.Array, params: Params, controls: Controls, beginning: Any) -> Samples:
-        fixed = model, newline, num, max_length
-        return stream_names(keys[0], params, *fixed, controls, rows, beginning)
+    def write_here(keys: jax.Array, *arguments: Any) -> Samples:
+        return write(keys[0], *arguments)
 
     spread = jax.shard_map(
-        write,
+        write_here,
         mesh=mesh,
-        in_specs=(each, everywhere, everywhere, everywhere),
+        in_specs=(each, *[everywhere] * len(arguments)),
         out_specs=each,
         check_vma=False,
     )
-    return spread(keys, params, controls, beginning)
+    return spread(keys, *arguments)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 FIRST_BLOCK, BLOCK = 256, 4096
 """Names handed on at first, and then each time."""
 STREAM = 2**22
-"""Characters that the names of a stream have room for, if they are enough for a block: 21 MB on a
-device."""
+"""Characters that the names of a stream have room for, 21 MB on a device; a block of very long
+names takes more."""
 CHARACTERS = 16
 """Characters of a text drawn in one call, then shown."""
 MAX_LENGTH = 50
@@ -367,7 +367,7 @@ def draw_names(
     from jax.sharding import Mesh
 
     from dinojax.sample import sample_names
-    from dinojax.stream import parallel_streams
+    from dinojax.stream import on_each_device, stream_names
 
     max_length = arguments.max_length
     # A stream of fewer names begins as one of more.
@@ -379,19 +379,24 @@ def draw_names(
     has_room = max(1, num_devices * STREAM // (num * max_length))
     num_streams = min(num_devices, has_room, -(-wanted // longest))
     mesh = Mesh(np.array(jax.devices()[:num_streams]), ("streams",))
-    fixed = loaded.model, loaded.vocab.newline
+
+    def write_by(sampler: Callable[..., Any], num: int) -> Callable[..., Any]:
+        def write(key: Any, params: Any, beginning: Any, controls: Any) -> Any:
+            fixed = loaded.model, loaded.vocab.newline, num, max_length
+            return sampler(key, params, *fixed, controls, beginning=beginning)
+
+        return write
 
     @jax.jit
-    def draw(key: Any, stream: Any, params: Any, beginning: Any, controls: Any) -> Any:
-        given = {"controls": controls, "beginning": beginning}
+    def draw(key: Any, stream: Any, *inputs: Any) -> Any:
         if stream is None:
             # A few names are there sooner, and compiled sooner, without a stream.
-            key = jax.random.fold_in(key, 0)
-            samples = sample_names(key, params, *fixed, FIRST_BLOCK, max_length, **given)
+            write = write_by(sample_names, FIRST_BLOCK)
+            samples = write(jax.random.fold_in(key, 0), *inputs)
         else:
             streams = stream + jnp.arange(num_streams)
             keys = jax.vmap(partial(jax.random.fold_in, key))(streams)
-            samples = parallel_streams(keys, params, *fixed, num, max_length, mesh, **given)
+            samples = on_each_device(keys, write_by(stream_names, num), mesh, *inputs)
         return samples._replace(ids=samples.ids.astype(loaded.vocab.dtype))
 
     key = jax.random.key(arguments.seed)

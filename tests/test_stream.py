@@ -9,7 +9,7 @@ from test_sample import MAX_LENGTH, NEWLINE, VOCAB, model, params, write
 
 from dinojax.controls import Controls
 from dinojax.sample import read_prompt, sample_names, sample_step
-from dinojax.stream import STEPS, draw_ahead, parallel_streams, stream_names
+from dinojax.stream import STEPS, draw_ahead, on_each_device, stream_names
 
 __all__ = ["model", "params"]
 
@@ -77,16 +77,21 @@ def test_stream_of_any_number_of_names(num, params, model):
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_parallel_streams_are_those_of_their_keys(num_devices, params, model):
+def test_streams_on_several_devices_are_those_of_their_keys(num_devices, params, model):
     """Whatever the number of devices, with a beginning and controls."""
     keys, num = jax.random.split(jax.random.key(10), 4), 90
     beginning = read_prompt(params, model, jnp.array([1, 2]))
-    options = {"rows": 16, "beginning": beginning, "controls": Controls(0.8, top_p=0.95)}
-    fixed = params, model, NEWLINE, num, MAX_LENGTH
-    one = jax.jit(lambda key: stream_names(key, *fixed, **options))
-    expected = [one(key) for key in keys]
-    several = jax.jit(lambda keys: parallel_streams(keys, *fixed, mesh_of(num_devices), **options))
-    found = [several(keys[i : i + num_devices]) for i in range(0, len(keys), num_devices)]
+    inputs = params, Controls(0.8, top_p=0.95), beginning
+
+    def one(key, params, controls, beginning):
+        fixed = model, NEWLINE, num, MAX_LENGTH
+        return stream_names(key, params, *fixed, controls, rows=16, beginning=beginning)
+
+    expected = [jax.jit(one)(key, *inputs) for key in keys]
+    several = jax.jit(
+        lambda keys, *inputs: on_each_device(keys, one, mesh_of(num_devices), *inputs)
+    )
+    found = [several(keys[i : i + num_devices], *inputs) for i in range(0, 4, num_devices)]
     for name in expected[0]._fields:
         np.testing.assert_array_equal(
             *(np.concatenate([getattr(x, name) for x in each]) for each in (found, expected)),
@@ -94,7 +99,7 @@ def test_parallel_streams_are_those_of_their_keys(num_devices, params, model):
         )
 
 
-def test_as_many_keys_as_devices(params, model):
+def test_as_many_keys_as_devices():
     keys = jax.random.split(jax.random.key(11), 3)
     with pytest.raises(ValueError, match="expected a key for each of 2 devices, got 3"):
-        parallel_streams(keys, params, model, NEWLINE, 9, MAX_LENGTH, mesh_of(2))
+        on_each_device(keys, stream_names, mesh_of(2))

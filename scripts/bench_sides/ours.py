@@ -155,7 +155,7 @@ def sampling(task: Task) -> Prepared:
     from jax.sharding import Mesh
 
     from dinojax.sample import sample_names
-    from dinojax.stream import parallel_streams
+    from dinojax.stream import on_each_device, stream_names
 
     model, params, vocab, _ = loaded_model(task)
     is_stream = task.work == "sample many names"
@@ -164,11 +164,13 @@ def sampling(task: Task) -> Prepared:
     fixed = model, vocab.newline
     mesh = Mesh(np.array(jax.devices()), ("streams",))
 
+    def write_share(key: Any, params: Any) -> Any:
+        return stream_names(key, params, *fixed, -(-num // mesh.size), MAX_LENGTH)
+
     @jax.jit
     def write(key: Any, params: Any) -> Any:
         if is_stream:
-            keys, share = jax.random.split(key, mesh.size), -(-num // mesh.size)
-            samples = parallel_streams(keys, params, *fixed, share, MAX_LENGTH, mesh)
+            samples = on_each_device(jax.random.split(key, mesh.size), write_share, mesh, params)
         else:
             samples = sample_names(key, params, *fixed, num, MAX_LENGTH)
         return samples._replace(ids=samples.ids.astype(vocab.dtype))
