@@ -24,11 +24,11 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from dinojax.batches import Batch
-from dinojax.cells import Params, State
-from dinojax.checkpoint import write_atomically
-from dinojax.model import CharModel
-from dinojax.score import log_probability
+from dinojax.data.batches import Batch
+from dinojax.evaluation.score import log_probability
+from dinojax.files import write_atomically
+from dinojax.models.cells import Params, State
+from dinojax.models.model import CharModel
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -95,10 +95,8 @@ def hidden_states(
     The text starts from the fresh state, as in training.
     """
 
-    def read(state: State, character: jax.Array) -> tuple[State, list[jax.Array]]:
-        state, _ = model.step(params, state, character)
-        # The state of an LSTM is the pair (c, h).
-        return state, [layer[1] if isinstance(layer, tuple) else layer for layer in state]
+    def read(state: State, character: jax.Array) -> tuple[State, tuple[jax.Array, ...]]:
+        return model.layer_outputs(params, state, character)
 
     inputs = jnp.concatenate([jnp.full(1, model.vocab_size), jnp.asarray(text, int)])
     _, layers = lax.scan(read, model.initial_state(()), inputs)

@@ -23,8 +23,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dinojax.command_line import Parser, check_writable, path, run, whole_number
+from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.terminal import Program, run
 from dinojax.config import PRESETS, check_range
+from dinojax.files import check_writable
 
 SCRIPTS = Path(__file__).resolve().parent
 TESTS = SCRIPTS.parent / "tests"
@@ -53,18 +55,19 @@ class Line(NamedTuple):
 def parse_arguments() -> tuple[Parser, Namespace]:
     """Read the command line: the parser, to report errors with, and its result."""
     # Not before main has cleared the environment: it imports NumPy.
-    from dinojax.data import bundled_names
+    from dinojax.data.text import bundled_names
 
     parser = Parser(
+        Program("bench", __file__),
         "Measure dinojax against the exercise's own loop in NumPy, and against PyTorch where it is "
-        "installed, on this machine."
+        "installed, on this machine.",
     )
     add = parser.add_argument
     add("--data", type=path, default=bundled_names(), help="UTF-8 file of names, one a line")
     add("--rounds", type=whole_number, default=5, help="how often each side does its work")
     add("--json", type=path, metavar="FILE", help="also write all figures to this file")
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(sys.argv[1:])
     with parser.reported_errors():
         check_range("--rounds", arguments.rounds, 1, 1_000)
     return parser, arguments
@@ -74,8 +77,8 @@ def main() -> int:
     """Measure and print the table; returns the exit code."""
     removed = [name for name in OPENBLAS_VARIABLES if os.environ.pop(name, None) is not None]
     parser, arguments = parse_arguments()
-    from dinojax.data import read_names
-    from dinojax.vocab import build_vocab
+    from dinojax.data.text import read_names
+    from dinojax.data.vocab import build_vocab
 
     with parser.reported_errors():
         names, _ = read_names(arguments.data)
@@ -96,7 +99,7 @@ def main() -> int:
         lines = list(measure(arguments, Path(folder), build_vocab(names).size))
     print(table(lines))
     if arguments.json:
-        from dinojax.checkpoint import write_atomically
+        from dinojax.files import write_atomically
 
         log = {"machine": machine, "lines": [line._asdict() for line in lines]}
         write_atomically(arguments.json, json.dumps(log, indent=1).encode() + b"\n")
@@ -315,4 +318,4 @@ def short(value: float) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(Program("bench", __file__), main)

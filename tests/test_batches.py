@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dinojax.batches import cut_text, packed, pad_names, padded, windows
-from dinojax.data import bundled_names, read_names
-from dinojax.vocab import build_vocab
+from dinojax.data.batches import cut_text, packed, pad_names, padded, windows
+from dinojax.data.text import bundled_names, read_names
+from dinojax.data.vocab import build_vocab
 
 seeded = settings(derandomize=True, deadline=None)
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon", "yi", "x"]

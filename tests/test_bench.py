@@ -10,8 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax.cells import gru
-from dinojax.model import char_model
+from dinojax.data.vocab import Vocab
+from dinojax.models.cells import gru
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
 
 from bench_sides.work import (
     OURS,
@@ -73,7 +75,7 @@ def test_the_share_of_the_machine_counts_all_products():
 
 def test_parameters_are_nested_as_the_library_nests_them():
     key = jax.random.key(0)
-    model = char_model([gru(5, 4), gru(4, 4)], 5)
+    model = char_model([from_cell(gru(5, 4)), from_cell(gru(4, 4))], Vocab("\nabcd"))
     params = model.init(key)
     leaves, _ = jax.tree_util.tree_flatten_with_path({"params": params})
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}

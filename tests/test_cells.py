@@ -10,14 +10,18 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from dinojax import ngram, recurrence, train
-from dinojax.batches import packed, pad_names
-from dinojax.cells import CELLS, gru, lstm, sigmoid, vanilla
-from dinojax.data import bundled_names, read_names, split_names
-from dinojax.evaluate import column_evaluation
-from dinojax.loss import mean_cross_entropy
-from dinojax.model import char_model
-from dinojax.vocab import build_vocab
+from dinojax.data.batches import packed, pad_names
+from dinojax.data.text import bundled_names, read_names, split_names
+from dinojax.data.vocab import build_vocab
+from dinojax.evaluation import ngram
+from dinojax.evaluation.losses import column_evaluation
+from dinojax.models import recurrence
+from dinojax.models.cells import CELLS, gru, lstm, sigmoid, vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
+from dinojax.training import loop
+from dinojax.training import step as train
+from dinojax.training.loss import mean_cross_entropy
 
 import numpy_reference
 
@@ -222,9 +226,9 @@ def test_sigmoid_saturates(x):
 def test_a_state_set_back_equals_one_that_starts_anew(cell64):
     marks = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], bool)
     params, start, inputs = random_case(cell64, *marks.shape)
-    keep = jnp.asarray(~marks, jnp.float64)
+    resets = jnp.asarray(marks)
     projected = cell64.project(params, inputs)
-    last, outputs = recurrence.scan(cell64, params, start, projected, keep)
+    last, outputs = recurrence.scan(cell64, params, start, projected, resets)
     close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
     for example in range(marks.shape[1]):
         state = jax.tree.map(lambda x, i=example: x[i], start)
@@ -240,15 +244,15 @@ def test_a_state_set_back_equals_one_that_starts_anew(cell64):
 def test_no_gradient_flows_back_across_a_reset(cell64):
     params, start, inputs = random_case(cell64, 5)
 
-    def last_output(keep, start, inputs):
+    def last_output(resets, start, inputs):
         projected = cell64.project(params, inputs)
-        return recurrence.scan(cell64, params, start, projected, keep)[1][-1].sum()
+        return recurrence.scan(cell64, params, start, projected, resets)[1][-1].sum()
 
     gradient = jax.grad(last_output, argnums=(1, 2))
-    keep = jnp.ones(5)
-    d_start, d_inputs = gradient(keep, start, inputs)
+    resets = jnp.zeros(5, bool)
+    d_start, d_inputs = gradient(resets, start, inputs)
     assert all(np.all(x) for x in jax.tree.leaves((d_start, d_inputs)))
-    d_start, d_inputs = gradient(keep.at[3].set(0), start, inputs)
+    d_start, d_inputs = gradient(resets.at[3].set(True), start, inputs)
     assert not any(np.any(x) for x in jax.tree.leaves((d_start, d_inputs[:3])))
     assert np.all(d_inputs[3:])
 
@@ -276,14 +280,14 @@ def test_each_cell_learns_more_than_a_bigram_model_knows(name):
     names, _ = read_names(bundled_names())
     learned, held_out, _ = split_names(names, 0.1, 0.0, 0)
     vocab = build_vocab(names)
-    model = char_model([CELLS[name](vocab.size, 48)], vocab.size)
+    model = char_model([from_cell(CELLS[name](vocab.size, 48))], vocab)
     optimizer = optax.adam(1e-2)
     key, key_params = jax.random.split(jax.random.key(0))
     dataset = packed(learned, vocab, 16, 32)
-    state = train.init_train_state(key, model.init(key_params), model, optimizer, 16)
+    state = train.init_train_state(key, model.init(key_params), model, optimizer, batch_size=16)
     step = train.make_train_step(model, optimizer, mean_cross_entropy, resets=True)
     with jax.numpy_dtype_promotion("standard"):
-        *_, (state, *_) = train.run(step, state, dataset, 300)
+        *_, (state, *_) = loop.run(step, state, dataset, steps=300)
     costs = column_evaluation(model, pad_names(held_out, vocab))(state.params)
 
     def flat(names):

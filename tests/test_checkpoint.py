@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax import checkpoint
+from dinojax import files
+from dinojax.runs import checkpoint
 
 # Saves to one path for ever, never the same twice.
 WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from dinojax import checkpoint
+from dinojax.runs import checkpoint
 
 turn = 0
 while True:
@@ -366,7 +367,7 @@ def test_a_failed_write_changes_nothing(function, old, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, function, fail)
     with pytest.raises(OSError, match="No space left") as error:
-        checkpoint.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     # By itself the error of a full disk names no file.
     assert error.value.filename == str(path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
@@ -391,7 +392,7 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(OSError, match="folder") as error:
-        checkpoint.write_atomically(folder, b"new")
+        files.write_atomically(folder, b"new")
     assert (error.value.filename, error.value.filename2) == (str(folder), None)
     assert os.listdir(tmp_path) == ["folder"]
 
@@ -399,9 +400,9 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path):
 def test_there_must_be_a_folder_to_write_to(tmp_path):
     path = tmp_path / "missing" / "file"
     with pytest.raises(FileNotFoundError) as error:
-        checkpoint.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert error.value.filename == str(path)
-    with pytest.raises(FileNotFoundError) as error, checkpoint.atomic_file(tmp_path / "file"):
+    with pytest.raises(FileNotFoundError) as error, files.atomic_file(tmp_path / "file"):
         path.read_bytes()
     # What another file is to blame for names that one.
     assert error.value.filename == str(path)
@@ -422,7 +423,7 @@ def test_all_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "replace", record_replace)
-    checkpoint.write_atomically(path, b"new" * 5)
+    files.write_atomically(path, b"new" * 5)
     assert events[:2] == [("fsync", 15), ("replace", path)]
     assert path.read_bytes() == b"new" * 5
 

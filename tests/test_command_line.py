@@ -2,7 +2,9 @@
 
 import pytest
 
-from dinojax.command_line import check_writable, join_negative_numbers, visible
+from dinojax.cli.arguments import join_negative_numbers
+from dinojax.cli.terminal import visible
+from dinojax.files import check_writable
 
 
 def test_control_characters_are_shown_as_escapes():

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from dinojax.cells import CELLS
 from dinojax.config import PRESETS, CellName, TrainConfig, check_range, config_from
+from dinojax.models.cells import CELLS
 
 RANGES = {
     "num_layers": (1, 100),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinojax.controls import (
+from dinojax.sampling.controls import (
     NO_LIMIT,
     Controls,
     controlled,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dinojax import data
-from dinojax.data import (
+from dinojax.data import text as data
+from dinojax.data.text import (
     MAX_NAME_LENGTH,
     bundled_names,
     capitalized,
@@ -20,7 +20,7 @@ from dinojax.data import (
     split_names,
     split_text,
 )
-from dinojax.vocab import build_vocab
+from dinojax.data.vocab import build_vocab
 
 seeded = settings(derandomize=True, deadline=None)
 # Characters at which str.splitlines splits and a text file does not.
@@ -332,7 +332,7 @@ def test_bundled_names_are_read_as_letters_without_blanks():
 
 
 def test_bundled_names_are_beside_the_package_or_installed_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "dinojax" / "data.py"))
+    monkeypatch.setattr(data, "__file__", str(tmp_path / "dinojax" / "data" / "text.py"))
     assert bundled_names() == tmp_path / "data" / "dinos.txt"
     installed = tmp_path / "dinojax" / "bundled" / "dinos.txt"
     installed.parent.mkdir(parents=True)

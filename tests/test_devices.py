@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from dinojax import devices
+from dinojax import startup as devices
 
 from conftest import USERS_ENVIRONMENT
 
@@ -70,7 +70,7 @@ def run_program(program, **environment):
 def compile_something(**environment):
     """The same of a program that compiles."""
     return run_program(
-        "from dinojax.devices import start_jax; start_jax(); import jax; jax.jit(abs)(1)",
+        "from dinojax.startup import start_jax; start_jax(); import jax; jax.jit(abs)(1)",
         **environment,
     )
 
@@ -84,7 +84,7 @@ def test_more_devices_than_there_are():
 
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_a_call_computes_before_it_returns(num_devices):
-    program = f"from dinojax.devices import start_jax; start_jax({num_devices})\n"
+    program = f"from dinojax.startup import start_jax; start_jax({num_devices})\n"
     program += """
 import jax, jax.numpy as jnp
 multiply_often = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ y), x))

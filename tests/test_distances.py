@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinojax import distances
-from dinojax.distances import far_from, nearest
+from dinojax.data import distances
+from dinojax.data.distances import far_from, nearest
 
 
 def slow(a, b):

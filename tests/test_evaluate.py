@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax import evaluate
-from dinojax.batches import cut_text, pad_names
-from dinojax.cells import lstm, vanilla
-from dinojax.evaluate import (
+from dinojax.data.batches import cut_text, pad_names
+from dinojax.data.vocab import build_vocab
+from dinojax.evaluation import losses as evaluate
+from dinojax.evaluation.losses import (
     Costs,
     column_evaluation,
     in_blocks,
     nats_carried,
     summarize,
 )
-from dinojax.model import char_model
-from dinojax.vocab import build_vocab
+from dinojax.models.cells import lstm, vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
 
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
 LETTERS = "ab cde\n"
@@ -37,14 +38,14 @@ def dtype(request):
 
 @cache
 def make_model(dtype="float32"):
-    return char_model([vanilla(VOCAB.size, 8, dtype)], VOCAB.size, dtype)
+    return char_model([from_cell(vanilla(VOCAB.size, 8, dtype))], VOCAB, dtype=dtype)
 
 
 @cache
 def make_deep_model(dtype):
     # Dropout is for training alone: no figure may know of it.
-    cells = [lstm(VOCAB.size, 7, dtype), lstm(7, 6, dtype)]
-    return char_model(cells, VOCAB.size, dtype, dropout=0.5)
+    layers = [from_cell(lstm(VOCAB.size, 7, dtype)), from_cell(lstm(7, 6, dtype))]
+    return char_model(layers, VOCAB, dtype=dtype, dropout=0.5)
 
 
 @pytest.fixture

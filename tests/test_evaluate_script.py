@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from test_scripts import assert_one_line, compile_once, finish, flip_byte, start
 
-from dinojax import evaluate, quality, runs
-from dinojax.batches import cut_text, pad_names
-from dinojax.ngram import draw_names, fit_ngrams, nats
-from dinojax.stream import stream_names
+from dinojax.data.batches import cut_text, pad_names
+from dinojax.evaluation import losses as evaluate
+from dinojax.evaluation import quality
+from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
+from dinojax.runs import folder as runs
+from dinojax.sampling.stream import stream_names
 
 __all__ = ["compile_once"]
 
@@ -284,7 +286,7 @@ def test_the_table_is_the_json_rounded(name, place):
 def drawn_directly(loaded, train, num, seed):
     """Names of the network, a bigram and a 5-gram model, and which of them ended by themselves."""
     newline = loaded.vocab.newline
-    draw = jax.jit(lambda key, params: stream_names(key, params, loaded.model, newline, num, 50))
+    draw = jax.jit(lambda key, params: stream_names(key, params, loaded.model, num, 50))
     samples = jax.device_get(draw(jax.random.key(seed), loaded.params))
     ids = loaded.vocab.encode("".join(f"{name}\n" for name in train))
     model = fit_ngrams(ids, np.append(True, ids[:-1] == newline), loaded.vocab.size, 5)

@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.batches import pad_names
-from dinojax.cells import vanilla
-from dinojax.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
-from dinojax.model import char_model
-from dinojax.vocab import build_vocab
+from dinojax.data.batches import pad_names
+from dinojax.data.vocab import build_vocab
+from dinojax.models.cells import vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
+from dinojax.training.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_huge_logits_stay_finite():
 def test_an_untrained_model_costs_about_log_vocab_a_character():
     names = ["abcdefghijklm", "nopqrstuvwxyz"]
     vocab = build_vocab(names)
-    model = char_model([vanilla(vocab.size, 50)], vocab.size)
+    model = char_model([from_cell(vanilla(vocab.size, 50))], vocab)
     batch = pad_names(names, vocab)
     _, logits = model.unroll(
         model.init(jax.random.key(0)), model.initial_state((2,)), jnp.asarray(batch.inputs)

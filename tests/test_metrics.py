@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from dinojax.metrics import METRICS_FILE, append_metrics, read_metrics, rewind_metrics
+from dinojax.runs.metrics import METRICS_FILE, append_metrics, read_metrics, rewind_metrics
 
 LINES = [
     {"step": 4, "training_loss": 0.1 + 0.2, "validation_loss": None},

@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax import recurrence
-from dinojax.cells import CELLS, vanilla
-from dinojax.model import char_model, drop
+from dinojax.data.vocab import Vocab
+from dinojax.models import recurrence
+from dinojax.models.cells import CELLS, vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model, drop
 
-VOCAB, HIDDEN = 7, 5
+ALPHABET, HIDDEN = Vocab("\nabcdef"), 5
+VOCAB = ALPHABET.size
 
 
 @pytest.fixture(params=[*CELLS, "vanilla vanilla", "gru lstm", "lstm vanilla gru"])
@@ -17,7 +20,7 @@ def model(request):
     names = request.param.split()
     sizes = [VOCAB, HIDDEN, HIDDEN + 1, HIDDEN + 2][: len(names) + 1]
     cells = [CELLS[name](*pair) for name, pair in zip(names, pairwise(sizes), strict=True)]
-    return char_model(cells, VOCAB)
+    return char_model([*map(from_cell, cells)], ALPHABET)
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_jit_equals_eager(model, params, inputs):
 
 
 def test_names_shapes_and_types_of_the_parameters():
-    model = char_model([vanilla(VOCAB, 4), vanilla(4, 3)], VOCAB)
+    model = char_model([from_cell(vanilla(VOCAB, 4)), from_cell(vanilla(4, 3))], ALPHABET)
     shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), model.init(jax.random.key(0)))
     assert shapes == {
         "layers": [
@@ -87,14 +90,14 @@ def test_names_shapes_and_types_of_the_parameters():
 
 
 def test_layers_are_drawn_from_keys_of_their_own():
-    model = char_model([vanilla(4, 4), vanilla(4, 4)], 4)
+    model = char_model([from_cell(vanilla(4, 4)), from_cell(vanilla(4, 4))], Vocab("\nabc"))
     first, second = model.init(jax.random.key(0))["layers"]
     assert np.all(first["input_kernel"] != second["input_kernel"])
 
 
-def test_a_model_without_cells_is_refused():
-    with pytest.raises(ValueError, match="expected at least one cell"):
-        char_model([], VOCAB)
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(ValueError, match="expected at least one layer"):
+        char_model([], ALPHABET)
 
 
 @pytest.mark.parametrize("length", [None, 5])
@@ -132,7 +135,8 @@ def test_dropout_of_almost_all_is_finite():
 
 def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
     cells = [CELLS["gru"](VOCAB, 64), CELLS["gru"](64, 64)]
-    plain, dropping = char_model(cells, VOCAB), char_model(cells, VOCAB, dropout=0.5)
+    layers = [*map(from_cell, cells)]
+    plain, dropping = (char_model(layers, ALPHABET, dropout=rate) for rate in (0.0, 0.5))
     params, state = plain.init(jax.random.key(0)), plain.initial_state((2,))
     _, expected = plain.unroll(params, state, inputs)
     np.testing.assert_array_equal(dropping.unroll(params, state, inputs)[1], expected)
@@ -151,7 +155,7 @@ def test_dropout_is_at_work_with_a_key_alone_and_between_all_layers(inputs):
 @pytest.mark.parametrize("length", [None, 5])
 def test_dropout_stands_between_layers_and_before_the_readout(length, inputs):
     cells = [CELLS["gru"](VOCAB, 6), CELLS["lstm"](6, 5)]
-    model = char_model(cells, VOCAB, dropout=0.5)
+    model = char_model([*map(from_cell, cells)], ALPHABET, dropout=0.5)
     params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 2)
     outputs = inputs
     for i, (cell, layer) in enumerate(zip(cells, params["layers"], strict=True)):
@@ -182,4 +186,4 @@ def test_each_row_and_layer_draws_its_own_dropout():
 @pytest.mark.parametrize("rate", [-0.1, 1, 2])
 def test_a_dropout_that_leaves_nothing_is_refused(rate):
     with pytest.raises(ValueError, match="dropout from 0 to less than 1"):
-        char_model([vanilla(VOCAB, 4)], VOCAB, dropout=rate)
+        char_model([from_cell(vanilla(VOCAB, 4))], ALPHABET, dropout=rate)

@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dinojax.ngram import fit_ngrams, nats
-from dinojax.vocab import build_vocab
+from dinojax.data.vocab import build_vocab
+from dinojax.evaluation.ngram import fit_ngrams, nats
 
 
 def joined(sequences):

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dinojax import optimizers
 from dinojax.config import TrainConfig
+from dinojax.training import optimizers
 
 
 def test_figures_of_the_exercise_for_clipping():

@@ -16,10 +16,12 @@ matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from dinojax import plots, runs  # noqa: E402
-from dinojax.cells import CELLS  # noqa: E402
-from dinojax.model import char_model  # noqa: E402
-from dinojax.vocab import Vocab  # noqa: E402
+from dinojax import plots  # noqa: E402
+from dinojax.data.vocab import Vocab  # noqa: E402
+from dinojax.models.cells import CELLS  # noqa: E402
+from dinojax.models.layers import from_cell  # noqa: E402
+from dinojax.models.model import char_model  # noqa: E402
+from dinojax.runs import folder as runs  # noqa: E402
 
 from conftest import ROOT, USERS_ENVIRONMENT  # noqa: E402
 
@@ -60,7 +62,7 @@ def legend_of(figure):
 @pytest.fixture(scope="module", params=CELLS)
 def model(request):
     cell = CELLS[request.param]
-    return char_model([cell(VOCAB.size, 12), cell(12, 12)], VOCAB.size)
+    return char_model([from_cell(cell(VOCAB.size, 12)), from_cell(cell(12, 12))], VOCAB)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dinojax.products import LARGE_GATES, affine, linear, per_gate
+from dinojax.models.products import LARGE_GATES, affine, linear, per_gate
 
 INPUT, HIDDEN = 6, 4
 

@@ -8,8 +8,9 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from dinojax.ngram import draw_names, fit_ngrams, nats
-from dinojax.quality import (
+from dinojax.data.vocab import build_vocab
+from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
+from dinojax.evaluation.quality import (
     ORDERS,
     describe_names,
     describe_samples,
@@ -19,7 +20,6 @@ from dinojax.quality import (
     jensen_shannon,
     ngram_divergence,
 )
-from dinojax.vocab import build_vocab
 
 TRAIN = ["rex", "mei", "yi", "rex"]
 

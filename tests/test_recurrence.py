@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dinojax import cells, recurrence
-from dinojax.cells import Cell
-from dinojax.products import linear
+from dinojax.models import cells, recurrence
+from dinojax.models.cells import Cell
+from dinojax.models.products import linear
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
 
 
 def two_state_cell(dtype) -> Cell:
-    """A cell with two states and two preactivations, to test what `vanilla` is too simple for."""
+    """A cell with two states, not zero at first, and two preactivations: `vanilla` is simpler."""
 
     def init(key):
         keys = jax.random.split(key, 2)
@@ -24,8 +24,8 @@ def two_state_cell(dtype) -> Cell:
         }
 
     def initial_state(batch_shape):
-        zeros = jnp.zeros((*batch_shape, HIDDEN), dtype)
-        return {"fast": zeros, "slow": zeros, "shown": zeros}
+        ones = jnp.ones((*batch_shape, HIDDEN), dtype)
+        return {"fast": 0.3 * ones, "slow": -0.7 * ones, "shown": 0 * ones}
 
     def project(params, inputs):
         return inputs[..., :HIDDEN]
@@ -126,21 +126,21 @@ def test_loop_equals_scan_on_ids(name, x64):
 def test_loop_equals_scan_in_values_and_gradients(name, resets, batch_shape, dtype, tolerance, x64):
     cell, params, state, projected = make_case(name, jnp.dtype(dtype), batch_shape)
     close = partial(assert_close, rtol=tolerance, atol=tolerance)
-    keep = None
+    starts = None
     if resets:
-        keep = jax.random.bernoulli(jax.random.key(3), 0.6, (TIME, *batch_shape)).astype(dtype)
+        starts = jax.random.bernoulli(jax.random.key(3), 0.4, (TIME, *batch_shape))
 
     @jax.jit
     def loop(length, *args):
         def unroll(*args):
-            return recurrence.loop(cell, *args, length, keep)
+            return recurrence.loop(cell, *args, length, starts)
 
         return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
 
     @partial(jax.jit, static_argnums=0)
     def scan(length, *args):
         def unroll(*args):
-            return recurrence.scan(cell, *args, at(keep, np.s_[:length]))
+            return recurrence.scan(cell, *args, at(starts, np.s_[:length]))
 
         return unroll(*args), jax.grad(partial(value, unroll), argnums=(0, 1, 2))(*args)
 
@@ -177,11 +177,15 @@ def test_loop_ignores_what_lies_past_its_length(name):
 def test_loop_passes_a_numerical_check_of_its_gradients(name, x64):
     cell, params, state, _ = make_case(name, jnp.float64)
 
-    keep = jnp.ones((TIME, BATCH)).at[3, 1].set(0)
+    resets = jnp.zeros((TIME, BATCH), bool).at[3, 1].set(True)
 
     def five_steps(params, state, inputs):
         projected = cell.project(params, inputs)
-        return value(lambda *args: recurrence.loop(cell, *args, 5, keep), params, state, projected)
+
+        def unroll(*args):
+            return recurrence.loop(cell, *args, 5, resets)
+
+        return value(unroll, params, state, projected)
 
     check_grads(five_steps, (params, state, make_inputs(jnp.float64)), order=1, modes=["rev"])
 
@@ -215,3 +219,36 @@ def test_loop_works_under_vmap(name, lengths, x64):
         np.testing.assert_allclose(outputs[i, :length], expected, rtol=1e-12, atol=1e-14)
         expected = jax.grad(partial(value, partial(recurrence.scan, cell)), argnums=1)(*args)
         assert_close(at(d_states, i), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("unroll", ["scan", "loop"])
+@pytest.mark.parametrize("name", CELLS)
+def test_a_reset_starts_from_the_initial_state_whatever_was_before(name, unroll):
+    """Not even NaN survives it, neither in values nor in gradients."""
+    cell, params, state, projected = make_case(name, jnp.float32)
+    resets = jnp.zeros((TIME, BATCH), bool).at[3].set(True)
+    spoiled = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state)
+    run = {
+        "scan": partial(recurrence.scan, cell),
+        "loop": lambda *args: recurrence.loop(cell, *args[:3], TIME, *args[3:]),
+    }[unroll]
+    _, outputs = run(params, spoiled, projected, resets)
+    fresh = cell.initial_state((BATCH,))
+    _, expected = recurrence.scan(cell, params, fresh, at(projected, np.s_[3:]))
+    np.testing.assert_allclose(outputs[3:], expected, rtol=1e-6, atol=1e-6)
+
+    def after_the_reset(state):
+        return jnp.sum(run(params, state, projected, resets)[1][3:])
+
+    for x in jax.tree.leaves(jax.grad(after_the_reset)(state)):
+        assert not np.any(x)
+
+
+def test_rows_are_chosen_whatever_their_shape():
+    condition = jnp.array([True, False])
+    new = {"a": jnp.ones((2, 3)), "b": jnp.ones(2), "c": jnp.ones((2, 1, 4))}
+    old = jax.tree.map(lambda x: x * jnp.nan, new)
+    chosen = recurrence.choose_rows(condition, new, old)
+    for x in jax.tree.leaves(chosen):
+        assert np.all(x[0] == 1)
+        assert np.all(np.isnan(x[1]))

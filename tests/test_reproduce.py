@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from dinojax.data import read_names
-from dinojax.vocab import build_vocab
+from dinojax.data.text import read_names
+from dinojax.data.vocab import build_vocab
 
 import numpy_reference
 from conftest import ROOT, USERS_ENVIRONMENT

@@ -29,9 +29,9 @@ from test_scripts import (
     trap,
 )
 
-from dinojax import runs
 from dinojax.config import PRESETS
-from dinojax.metrics import read_metrics
+from dinojax.runs import folder as runs
+from dinojax.runs.metrics import read_metrics
 
 from conftest import USERS_ENVIRONMENT
 

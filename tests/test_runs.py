@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import dinojax
-from dinojax import checkpoint, runs
 from dinojax.config import TrainConfig, config_from
-from dinojax.optimizers import clipped_sgd
-from dinojax.train import init_train_state
-from dinojax.vocab import build_vocab
+from dinojax.data.vocab import build_vocab
+from dinojax.runs import checkpoint
+from dinojax.runs import folder as runs
+from dinojax.training.loop import init_train_state
+from dinojax.training.optimizers import clipped_sgd
 
 CONFIG = TrainConfig(steps=20, hidden_size=4, learning_rate=0.1, clip_value=0.5, seed=3)
 NAMES = ["ab\u2028", "\U0001f995\tb"]
@@ -612,7 +613,7 @@ def test_a_checkpoint_of_an_older_format_is_passed_over_or_named(tmp_path, monke
 CHILD = """
 import sys
 from pathlib import Path
-from dinojax import runs
+from dinojax.runs import folder as runs
 for command in sys.stdin:
     try:
         with runs.locked(Path(sys.argv[1])):

@@ -11,18 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_controls import slow as slow_law
 
-from dinojax import sample
-from dinojax.batches import pad_names
-from dinojax.cells import CELLS, vanilla
-from dinojax.controls import NO_LIMIT, Controls
-from dinojax.evaluate import nats_per_column
-from dinojax.model import char_model
-from dinojax.stream import stream_names
-from dinojax.vocab import Vocab
+from dinojax.data.batches import pad_names
+from dinojax.data.vocab import Vocab
+from dinojax.evaluation.losses import nats_per_column
+from dinojax.models.cells import CELLS, vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
+from dinojax.sampling import draw as sample
+from dinojax.sampling.controls import NO_LIMIT, Controls
+from dinojax.sampling.stream import stream_names
 
 import numpy_reference
 
 VOCAB = Vocab("\nab")
+LETTERS = Vocab("\nabcdefghijklmnopqrstuvwxyz")
 MAX_LENGTH = 4
 NEWLINE = 0
 SAMPLERS = {
@@ -43,7 +45,7 @@ CONTROLS = [
 
 @pytest.fixture(scope="module")
 def model():
-    return char_model([vanilla(VOCAB.size, 6)], VOCAB.size)
+    return char_model([from_cell(vanilla(VOCAB.size, 6))], VOCAB)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,7 @@ def chi_squared_limit(degrees):
 
 
 def write(sampler, key, params, model, num, max_length=MAX_LENGTH, **controls):
-    sampler = jax.jit(
-        partial(sampler, model=model, newline=NEWLINE, num=num, max_length=max_length)
-    )
+    sampler = jax.jit(partial(sampler, model=model, num=num, max_length=max_length))
     return jax.device_get(sampler(key, params, controls=Controls(**controls)))
 
 
@@ -199,13 +199,15 @@ def test_a_low_temperature_always_takes_the_most_probable(temperature, params, m
         assert set(texts(samples)) == {name}
         np.testing.assert_allclose(samples.drawn_log_probabilities, 0, atol=1e-6)
     start = sample.read_prompt(params, model, jnp.zeros(0, int))
-    _, ids = sample.sample_text(jax.random.key(10), params, model, start, 9, Controls(temperature))
+    _, ids = sample.sample_text(
+        jax.random.key(10), params, model, start, 9, controls=Controls(temperature)
+    )
     assert ids.tolist() == greedy
 
 
 def sample_text(key, params, model, controls):
     start = sample.read_prompt(params, model, jnp.zeros(0, int))
-    return sample.sample_text(key, params, model, start, 5, controls)
+    return sample.sample_text(key, params, model, start, 5, controls=controls)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_one_compilation_for_all_keys_and_controls(sampler, rows, params, model)
     if sampler == "text":
         write = jax.jit(partial(sample_text, params=params, model=model))
     else:
-        sizes = {"newline": NEWLINE, "num": 6, "max_length": MAX_LENGTH}
+        sizes = {"num": 6, "max_length": MAX_LENGTH}
         write = jax.jit(partial(SAMPLERS[sampler], params=params, model=model, **sizes))
     cases = product((0.0, 1.0, 2.0), (1, NO_LIMIT), (0.5, 1.0), (0.0, 0.3))
     for seed, case in enumerate(cases):
@@ -232,7 +234,7 @@ def test_rows_with_controls_of_their_own_write_what_they_would_alone(sampler, pa
     rows.append(Controls(2.0, 2, 0.9, 0.1))
     together = Controls(*(jnp.asarray(values) for values in zip(*rows, strict=True)))
     write = jax.jit(
-        lambda controls: sampler(key, params, model, NEWLINE, num, MAX_LENGTH, controls)
+        lambda controls: sampler(key, params, model, num, MAX_LENGTH, controls=controls)
     )
     mixed = write(together)
     for i, controls in enumerate(rows):
@@ -244,7 +246,7 @@ def test_rows_with_controls_of_their_own_write_what_they_would_alone(sampler, pa
 def test_works_under_vmap(params, model):
     @jax.jit
     def one(key):
-        return sample.sample_names(key, params, model, NEWLINE, 3, MAX_LENGTH)
+        return sample.sample_names(key, params, model, 3, MAX_LENGTH)
 
     keys = jax.random.split(jax.random.key(11), 4)
     batched = jax.jit(jax.vmap(one))(keys)
@@ -255,7 +257,7 @@ def test_works_under_vmap(params, model):
 def test_no_key_is_used_twice(params, model):
     with jax.debug_key_reuse(True):
         for sampler in (sample.sample_names, partial(stream_names, rows=2)):
-            sampler(jax.random.key(12), params, model, NEWLINE, 3, MAX_LENGTH)
+            sampler(jax.random.key(12), params, model, 3, MAX_LENGTH)
         sample_text(jax.random.key(12), params, model, Controls())
         # It would be seen.
         key = jax.random.key(12)
@@ -281,8 +283,8 @@ def test_every_key_is_new(sampler, params, model, monkeypatch):
         monkeypatch.setattr(jax.random, name, recorded(getattr(jax.random, name)))
     key, start = jax.random.key(12), sample.read_prompt(params, model, jnp.zeros(0, int))
     write = {
-        "plain": partial(sample.sample_names, newline=NEWLINE, max_length=3, beginning=start),
-        "stream": partial(stream_names, newline=NEWLINE, max_length=3, rows=2, beginning=start),
+        "plain": partial(sample.sample_names, max_length=3, beginning=start),
+        "stream": partial(stream_names, max_length=3, rows=2, beginning=start),
         "text": partial(sample.sample_text, beginning=start),
     }
     with jax.disable_jit():
@@ -345,7 +347,7 @@ def test_what_the_model_finds_all_but_impossible_has_a_finite_log_probability(co
     model = SimpleNamespace(vocab_size=3, step=step)
     uniforms = jnp.linspace(0, 0.999, 500)
     _, ids, new, drawn = sample.sample_step(
-        {}, model, (), jnp.zeros(500, int), uniforms, Controls(**controls)
+        {}, model, (), jnp.zeros(500, int), uniforms, controls=Controls(**controls)
     )
     assert {0, 1} <= set(ids.tolist())
     np.testing.assert_allclose(new, np.array([0.0, -200.0, -300.0])[ids], rtol=1e-6)
@@ -360,7 +362,7 @@ def test_figures_of_the_exercise_for_sampling(x64):
     params = jax.tree.map(
         jnp.asarray, {"layers": [layer], "readout": {"kernel": wya.T, "bias": by[:, 0]}}
     )
-    model = char_model([vanilla(27, 100, jnp.float64)], 27, jnp.float64)
+    model = char_model([from_cell(vanilla(27, 100, jnp.float64))], LETTERS, dtype=jnp.float64)
     step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
     state, previous, written = model.initial_state(()), jnp.array(27), []
     for t in range(35):
@@ -374,7 +376,7 @@ def test_figures_of_the_exercise_for_sampling(x64):
 
 
 def test_names_equal_those_of_the_numpy_reference(model, x64):
-    model = char_model([vanilla(VOCAB.size, 6, jnp.float64)], VOCAB.size, jnp.float64)
+    model = char_model([from_cell(vanilla(VOCAB.size, 6, jnp.float64))], VOCAB, dtype=jnp.float64)
     params = model.init(jax.random.key(14))
     uniforms = np.random.default_rng(0).random((50, 12))
     step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
@@ -410,9 +412,7 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(sampler, 
     exact |= {(name, False): p for name, p in cut.items() if name[:1] == "a"}
     beginning = sample.read_prompt(params, model, jnp.array([VOCAB.characters.index("a")]))
     num = 20_000
-    write = jax.jit(
-        partial(sampler, model=model, newline=NEWLINE, num=num, max_length=MAX_LENGTH - 1)
-    )
+    write = jax.jit(partial(sampler, model=model, num=num, max_length=MAX_LENGTH - 1))
     samples = jax.device_get(write(jax.random.key(2), params, beginning=beginning))
     observed = dict.fromkeys(exact, 0)
     for text, is_whole in zip(texts(samples), samples.ended.tolist(), strict=True):
@@ -432,7 +432,7 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(sampler, 
 @pytest.mark.parametrize("cell", CELLS)
 def test_going_on_from_a_prompt_equals_sampling_whose_first_characters_were_forced(cell):
     cells = [CELLS[cell](VOCAB.size, 6), CELLS[cell](6, 5)]
-    model = char_model(cells, VOCAB.size)
+    model = char_model([*map(from_cell, cells)], VOCAB)
     params = model.init(jax.random.key(5))
     forced, num = VOCAB.encode("abba").tolist(), 20
     key = jax.random.key(15)
@@ -471,7 +471,7 @@ def test_characters_of_a_text_come_as_often_as_the_model_says(controls, params, 
     @jax.jit
     @jax.vmap
     def draw_two(key):
-        return sample.sample_text(key, params, model, start, 2, Controls(**controls))[1]
+        return sample.sample_text(key, params, model, start, 2, controls=Controls(**controls))[1]
 
     drawn = np.asarray(draw_two(keys))
 

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import runpy
 import signal
 from collections import Counter
 from contextlib import redirect_stderr
@@ -25,7 +24,6 @@ from test_sample import (
     params,
 )
 from test_scripts import (
-    SCRIPTS,
     assert_one_line,
     checkpoints,
     compile_once,
@@ -38,9 +36,10 @@ from test_scripts import (
     trap,
 )
 
-from dinojax.controls import Controls
-from dinojax.sample import read_prompt
-from dinojax.vocab import build_vocab
+from dinojax.cli import sample as script_module
+from dinojax.data.vocab import build_vocab
+from dinojax.sampling.controls import Controls
+from dinojax.sampling.draw import read_prompt
 
 __all__ = ["compile_once", "model", "params", "place", "trained"]
 
@@ -115,7 +114,7 @@ def script_with(params, model):
     """The functions of the script, and what it takes for a run."""
     config = SimpleNamespace(lowercase=True)
     loaded = SimpleNamespace(params=params, model=model, vocab=VOCAB, config=config)
-    return SimpleNamespace(**runpy.run_path(str(SCRIPTS / "sample.py"))), loaded
+    return script_module, loaded
 
 
 def accepted(script, loaded, blocks, **constraints):
@@ -181,7 +180,7 @@ def test_a_name_does_not_depend_on_the_number_of_devices(params, model):
 
 
 def test_names_are_decoded_as_one_by_one():
-    script = SimpleNamespace(**runpy.run_path(str(SCRIPTS / "sample.py")))
+    script = script_module
     vocab = build_vocab(["a\u2028\x85", "щ日\U0001f995", "\ud800"])
     generator = np.random.default_rng(0)
     ids = generator.integers(1, vocab.size, (200, 7)).astype(vocab.dtype)

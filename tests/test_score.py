@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -31,15 +30,21 @@ from test_scripts import (
     start,
 )
 
-from dinojax import batches, devices, evaluate, runs
-from dinojax.batches import Batch, pad_names
-from dinojax.cells import gru, lstm, vanilla
-from dinojax.loss import mean_cross_entropy
-from dinojax.model import char_model
-from dinojax.sample import sample_names
-from dinojax.score import log_probability, share_below
-from dinojax.stream import stream_names
-from dinojax.vocab import Vocab, build_vocab
+from dinojax.cli.main import call
+from dinojax.cli.score import in_json, of_names
+from dinojax.cli.terminal import Program
+from dinojax.data import batches
+from dinojax.data.batches import Batch, pad_names
+from dinojax.data.vocab import Vocab, build_vocab
+from dinojax.evaluation import losses as evaluate
+from dinojax.evaluation.score import log_probability, share_below
+from dinojax.models.cells import gru, lstm, vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
+from dinojax.runs import folder as runs
+from dinojax.sampling.draw import sample_names
+from dinojax.sampling.stream import stream_names
+from dinojax.training.loss import mean_cross_entropy
 
 __all__ = ["compile_once"]
 
@@ -49,15 +54,15 @@ SMALL = Vocab("\nab")
 
 
 @cache
-def make_model(vocab_size, dtype="float32"):
-    cells = [gru(vocab_size, 6, dtype), lstm(6, 5, dtype)]
+def make_model(dtype="float32"):
+    layers = [from_cell(gru(VOCAB.size, 6, dtype)), from_cell(lstm(6, 5, dtype))]
     # Dropout is for training alone.
-    return char_model(cells, vocab_size, dtype, dropout=0.5)
+    return char_model(layers, VOCAB, dtype=dtype, dropout=0.5)
 
 
 @cache
 def make_small_model():
-    return char_model([vanilla(SMALL.size, 6)], SMALL.size)
+    return char_model([from_cell(vanilla(SMALL.size, 6))], SMALL)
 
 
 def make_params(model, seed=0):
@@ -96,7 +101,7 @@ def slow(params, model, ids):
 
 
 def test_log_probabilities_are_those_of_single_steps(x64):
-    model = make_model(VOCAB.size, "float64")
+    model = make_model("float64")
     params, examples = make_params(model), pad_names(NAMES, VOCAB)
     each = score_all(params, model, examples)
     assert each.shape == examples.weights.shape
@@ -107,7 +112,7 @@ def test_log_probabilities_are_those_of_single_steps(x64):
 
 
 def test_one_string_and_a_batch_are_the_same_code():
-    model, examples = make_model(VOCAB.size), pad_names(NAMES, VOCAB)
+    model, examples = make_model(), pad_names(NAMES, VOCAB)
     params = make_params(model)
     each = score_all(params, model, examples)
     for i in range(len(NAMES)):
@@ -116,7 +121,7 @@ def test_one_string_and_a_batch_are_the_same_code():
 
 
 def test_weights_weigh():
-    model, examples = make_model(VOCAB.size), pad_names(NAMES, VOCAB)
+    model, examples = make_model(), pad_names(NAMES, VOCAB)
     params = make_params(model)
     half = score_all(params, model, examples._replace(weights=examples.weights / 2))
     np.testing.assert_allclose(half, score_all(params, model, examples) / 2, rtol=1e-6)
@@ -126,7 +131,7 @@ def test_a_model_knows_how_probable_what_it_writes_is():
     model = make_small_model()
     params = make_params(model)
     # Of 9 characters at most: some are cut.
-    sizes = {"newline": SMALL.newline, "num": 300, "max_length": 9}
+    sizes = {"num": 300, "max_length": 9}
     write = jax.jit(partial(sample_names, model=model, **sizes))
     samples = jax.device_get(write(jax.random.key(0), params))
     assert 20 < samples.ended.sum() < 300
@@ -162,7 +167,7 @@ def test_the_probabilities_of_all_strings_sum_to_one():
 
 
 def test_the_gradient_is_that_of_the_mean_loss(x64):
-    model, examples = make_model(VOCAB.size, "float64"), pad_names(NAMES, VOCAB)
+    model, examples = make_model("float64"), pad_names(NAMES, VOCAB)
     params = make_params(model)
 
     def mean(params):
@@ -184,7 +189,7 @@ def test_the_gradient_is_that_of_the_mean_loss(x64):
 
 
 def test_one_compilation_for_all_parameters():
-    model, examples = make_model(VOCAB.size), pad_names(NAMES, VOCAB)
+    model, examples = make_model(), pad_names(NAMES, VOCAB)
     traces = []
 
     @jax.jit
@@ -277,14 +282,13 @@ def score(place, *arguments, terminal=False, **environment):
         redirect_stderr(err),
     ):
         patch.chdir(place)
-        patch.setattr(sys, "argv", [str(SCRIPTS / "score.py"), *map(str, arguments)])
         # JAX has started.
-        patch.setattr(devices, "start_jax", lambda: None)
+        patch.setattr("dinojax.cli.score.start_jax", lambda: None)
         patch.delenv("NO_COLOR", raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
         try:
-            code = runpy.run_path(str(SCRIPTS / "score.py"))["main"]()
+            code = call(Program("score", "score.py"), [*map(str, arguments)])
         except SystemExit as end:
             code = end.code
     return SimpleNamespace(code=code, out=out.text(), err=err.getvalue())
@@ -318,11 +322,7 @@ def costs(loaded, names):
 def drawn(place):
     """The 10,000 names of seed 3: what they are, where they ended, and what they are worth."""
     loaded = load(place, "names")
-    write = jax.jit(
-        lambda key: stream_names(
-            key, loaded.params, loaded.model, loaded.vocab.newline, 10_000, 1_000
-        )
-    )
+    write = jax.jit(lambda key: stream_names(key, loaded.params, loaded.model, 10_000, 1_000))
     samples = jax.device_get(write(jax.random.key(3)))
     names = [
         loaded.vocab.decode(ids[:n]) for ids, n in zip(samples.ids, samples.lengths, strict=True)
@@ -513,7 +513,7 @@ def test_a_long_name_costs_the_many_short_ones_no_memory(place, monkeypatch):
     monkeypatch.setattr(batches, "pad_names", pad_names)
     monkeypatch.setattr(evaluate, "CHARACTERS_AT_ONCE", 100)
     names = [*["zoë", "x", "щитщитщит", "zab"] * 9, "áda" * 90, *["日本語", "a\tb"] * 7]
-    found = runpy.run_path(str(SCRIPTS / "score.py"))["of_names"](loaded, names)
+    found = of_names(loaded, names)
     assert [len(each) for each in found] == [len(name) + 1 for name in names]
     totals = [each.sum() for each in found]
     np.testing.assert_allclose(totals, costs(loaded, names), rtol=2e-5)
@@ -580,7 +580,6 @@ def test_a_text_costs_what_the_library_says(place, answers):
 
 
 def test_a_perplexity_past_all_numbers_is_null_in_json():
-    in_json = runpy.run_path(str(SCRIPTS / "score.py"))["in_json"]
     assert in_json({"perplexity": math.inf, "nats": 1.5}) == '{"perplexity": null, "nats": 1.5}'
 
 

@@ -3,7 +3,6 @@ import json
 import os
 import random
 import re
-import runpy
 import shlex
 import shutil
 import signal
@@ -19,13 +18,18 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax import checkpoint, optimizers, runs, train
-from dinojax.batches import pad_names, padded
+from dinojax.cli.main import call
+from dinojax.cli.terminal import Program
 from dinojax.config import PRESETS
-from dinojax.data import bundled_names, capitalized
-from dinojax.evaluate import nats_per_column
-from dinojax.sample import read_prompt, sample_text
-from dinojax.vocab import build_vocab
+from dinojax.data.batches import pad_names, padded
+from dinojax.data.text import bundled_names, capitalized
+from dinojax.data.vocab import build_vocab
+from dinojax.evaluation.losses import nats_per_column
+from dinojax.runs import checkpoint
+from dinojax.runs import folder as runs
+from dinojax.sampling.draw import read_prompt, sample_text
+from dinojax.training import loop, optimizers
+from dinojax.training import step as train
 
 from conftest import QUICK_TO_COMPILE
 
@@ -260,14 +264,14 @@ def test_training_is_that_of_the_library(trained):
     loaded = runs.load_run(trained.folder)
     optimizer = optimizers.clipped_sgd(FLAGS["learning-rate"], FLAGS["clip-value"])
     key = jax.random.key(0)
-    like = train.init_train_state(key, loaded.params, loaded.model, optimizer, 1, 0.0)
+    like = train.init_train_state(key, loaded.params, loaded.model, optimizer)
     before, after = (
         checkpoint.restore(checkpoint.load(path)[1], like) for path in checkpoints(trained.folder)
     )
     assert int(before.step) < int(after.step)
     train_step = train.make_train_step(loaded.model, optimizer)
     dataset = padded(ODD_NAMES, loaded.vocab)
-    *_, (state, *_) = train.run(train_step, before, dataset, FLAGS["steps"])
+    *_, (state, *_) = loop.run(train_step, before, dataset, steps=FLAGS["steps"])
     for ours, theirs in zip(
         jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True
     ):
@@ -859,10 +863,9 @@ def run_until_jax(script, *arguments, cwd):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
-        patch.setattr(sys, "argv", [str(SCRIPTS / script), *map(str, arguments)])
         patch.setenv("XLA_FLAGS", "")
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPTS / script))["main"]()
+            call(Program(script.removesuffix(".py"), script), [*map(str, arguments)])
     result = SimpleNamespace(code=end.value.code, out=out.getvalue(), err=err.getvalue())
     return None if "JAX cannot start" in result.err else result
 
@@ -1216,10 +1219,10 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
     (place / "diverge.py").write_text(
         "import runpy, sys\n"
         "import jax.numpy as jnp, optax\n"
-        "from dinojax import trainer\n"
+        "from dinojax.runs import experiment\n"
         "def make_optimizer(config):\n"
         "    return optax.sgd(lambda step: jnp.where(step < 150, config.learning_rate, jnp.inf))\n"
-        "trainer.make_optimizer = make_optimizer\n"
+        "experiment.make_optimizer = make_optimizer\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )

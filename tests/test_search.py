@@ -7,17 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.cells import CELLS
-from dinojax.model import char_model
-from dinojax.sample import read_prompt
-from dinojax.search import most_probable
+from dinojax.data.vocab import Vocab
+from dinojax.models.cells import CELLS
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
+from dinojax.sampling.draw import read_prompt
+from dinojax.sampling.search import most_probable
 
 VOCAB_SIZE, NEWLINE, MAX_LENGTH = 4, 0, 5
 
 
 @pytest.fixture(scope="module", params=["vanilla", "lstm"])
 def model(request):
-    return char_model([CELLS[request.param](VOCAB_SIZE, 5)], VOCAB_SIZE)
+    return char_model([from_cell(CELLS[request.param](VOCAB_SIZE, 5))], Vocab("\nabc"))
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +50,13 @@ def all_names(params, model, beginning=(), max_length=MAX_LENGTH):
 @pytest.mark.parametrize("num", [1, 7, 60])
 def test_it_finds_what_brute_force_finds(num, params, model):
     expected = all_names(params, model)[:num]
-    found = most_probable(params, model, NEWLINE, num, MAX_LENGTH)
+    found = most_probable(params, model, num, MAX_LENGTH)
     assert found.names == [name for _, name in expected]
     np.testing.assert_allclose(found.log_probabilities, [p for p, _ in expected], rtol=1e-5)
 
 
 def test_more_than_there_are_are_all_there_are(params, model):
-    found = most_probable(params, model, NEWLINE, 1000, 3)
+    found = most_probable(params, model, 1000, 3)
     expected = all_names(params, model, max_length=3)
     assert found.names == [name for _, name in expected]
     assert found.num_prefixes == len(expected) == 1 + 3 + 9 + 27
@@ -62,22 +64,20 @@ def test_more_than_there_are_are_all_there_are(params, model):
 
 def test_names_with_a_beginning(params, model):
     beginning = read_prompt(params, model, jnp.array([2, 1]))
-    found = most_probable(params, model, NEWLINE, 9, 3, beginning)
+    found = most_probable(params, model, 9, 3, beginning=beginning)
     expected = all_names(params, model, (2, 1), 3)[:9]
     assert found.names == [name for _, name in expected]
     np.testing.assert_allclose(found.log_probabilities, [p for p, _ in expected], rtol=1e-5)
 
 
-def test_giving_up_returns_what_is_certain(params, model, monkeypatch):
-    monkeypatch.setattr("dinojax.search.BATCH", 2)
+def test_giving_up_returns_what_is_certain(params, model):
     expected = [name for _, name in all_names(params, model)]
-    found = most_probable(params, model, NEWLINE, 60, MAX_LENGTH, max_prefixes=20)
+    found = most_probable(params, model, 60, MAX_LENGTH, max_prefixes=20, batch_size=2)
     assert found.num_prefixes == 20
     assert 0 < len(found.names) < 60
     assert found.names == expected[: len(found.names)]
 
 
-def test_it_reads_few_of_all_beginnings(params, model, monkeypatch):
-    monkeypatch.setattr("dinojax.search.BATCH", 1)
-    found = most_probable(params, model, NEWLINE, 1, 12)
+def test_it_reads_few_of_all_beginnings(params, model):
+    found = most_probable(params, model, 1, 12, batch_size=1)
     assert found.num_prefixes < 3**12 / 100

@@ -4,18 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 from test_sample import MAX_LENGTH, NEWLINE, VOCAB, model, params, write
 
-from dinojax.controls import Controls
-from dinojax.sample import read_prompt, sample_names, sample_step
-from dinojax.stream import STEPS, draw_ahead, on_each_device, stream_names
+from dinojax.parallel import make_mesh
+from dinojax.sampling.controls import Controls
+from dinojax.sampling.draw import read_prompt, sample_names, sample_step
+from dinojax.sampling.stream import STEPS, draw_ahead, on_each_device, stream_names
 
 __all__ = ["model", "params"]
-
-
-def mesh_of(num):
-    return Mesh(np.array(jax.devices()[:num]), ("streams",))
 
 
 def test_stream_writes_full_rows_first(params, model):
@@ -84,12 +80,12 @@ def test_streams_on_several_devices_are_those_of_their_keys(num_devices, params,
     inputs = params, Controls(0.8, top_p=0.95), beginning
 
     def one(key, params, controls, beginning):
-        fixed = model, NEWLINE, num, MAX_LENGTH
-        return stream_names(key, params, *fixed, controls, rows=16, beginning=beginning)
+        options = {"controls": controls, "rows": 16, "beginning": beginning}
+        return stream_names(key, params, model, num, MAX_LENGTH, **options)
 
     expected = [jax.jit(one)(key, *inputs) for key in keys]
     several = jax.jit(
-        lambda keys, *inputs: on_each_device(keys, one, mesh_of(num_devices), *inputs)
+        lambda keys, *inputs: on_each_device(keys, one, make_mesh(num_devices), *inputs)
     )
     found = [several(keys[i : i + num_devices], *inputs) for i in range(0, 4, num_devices)]
     for name in expected[0]._fields:
@@ -102,4 +98,4 @@ def test_streams_on_several_devices_are_those_of_their_keys(num_devices, params,
 def test_as_many_keys_as_devices():
     keys = jax.random.split(jax.random.key(11), 3)
     with pytest.raises(ValueError, match="expected a key for each of 2 devices, got 3"):
-        on_each_device(keys, stream_names, mesh_of(2))
+        on_each_device(keys, stream_names, make_mesh(2))

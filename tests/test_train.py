@@ -13,36 +13,42 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from dinojax import optimizers, train
-from dinojax.batches import Batch, packed, pad_names, padded, windows
-from dinojax.cells import CELLS, vanilla
 from dinojax.config import OptimizerName, ScheduleName, TrainConfig
-from dinojax.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
-from dinojax.model import char_model
-from dinojax.vocab import build_vocab
+from dinojax.data.batches import Batch, packed, pad_names, padded, windows
+from dinojax.data.vocab import build_vocab
+from dinojax.models.cells import CELLS, vanilla
+from dinojax.models.layers import from_cell
+from dinojax.models.model import char_model
+from dinojax.parallel import ROWS, axis_of, make_mesh
+from dinojax.training import loop, optimizers
+from dinojax.training import step as train
+from dinojax.training.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
 
 import numpy_reference
 from conftest import ROOT
 
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
 VOCAB = build_vocab(NAMES)
+LETTERS = build_vocab(["abcdefghijklmnopqrstuvwxyz"])
 HIDDEN = 9
 EXAMPLES = pad_names(NAMES, VOCAB)
 DATASET = padded(NAMES, VOCAB)
 
 
 def make_model(dtype=jnp.float32):
-    return char_model([vanilla(VOCAB.size, HIDDEN, dtype)], VOCAB.size, dtype)
+    return char_model([from_cell(vanilla(VOCAB.size, HIDDEN, dtype))], VOCAB, dtype=dtype)
 
 
 def make_stack(cell, vocab=VOCAB, dtype=jnp.float64, **options):
     cells = [CELLS[cell](vocab.size, 6, dtype), CELLS[cell](6, 5, dtype)]
-    return char_model(cells, vocab.size, dtype, **options)
+    return char_model([*map(from_cell, cells)], vocab, dtype=dtype, **options)
 
 
 def make_state(model, optimizer, batch_size=1):
     params = model.init(jax.random.key(0))
-    return train.init_train_state(jax.random.key(1), params, model, optimizer, batch_size, 3.0)
+    return train.init_train_state(
+        jax.random.key(1), params, model, optimizer, batch_size=batch_size, smoothed_loss=3.0
+    )
 
 
 def column(name):
@@ -151,7 +157,7 @@ def test_figures_of_the_exercise_for_one_step(x64):
     params = jax.tree.map(
         jnp.asarray, {"layers": [layer], "readout": {"kernel": wya.T, "bias": by[:, 0]}}
     )
-    model = char_model([vanilla(27, 100, jnp.float64)], 27, jnp.float64)
+    model = char_model([from_cell(vanilla(27, 100, jnp.float64))], LETTERS, dtype=jnp.float64)
     batch = Batch(
         inputs=jnp.array([[12], [3], [5], [11], [22], [3]]),
         targets=jnp.array([[4], [14], [11], [22], [25], [26]]),
@@ -159,7 +165,7 @@ def test_figures_of_the_exercise_for_one_step(x64):
     )
 
     optimizer = optimizers.clipped_sgd(0.01, 5.0)
-    state = train.init_train_state(jax.random.key(0), params, model, optimizer, 1, 0.0)
+    state = train.init_train_state(jax.random.key(0), params, model, optimizer)
     state = state._replace(recurrent_state=(jnp.asarray(previous.T),))
     step = jax.jit(train.make_train_step(model, optimizer, carry_state=True))
     new, (loss, _) = step(state, batch)
@@ -217,13 +223,13 @@ def test_the_state_starts_anew_unless_it_is_carried():
 
 
 def test_a_handful_of_names_can_be_memorised():
-    model = char_model([vanilla(VOCAB.size, 32)], VOCAB.size)
+    model = char_model([from_cell(vanilla(VOCAB.size, 32))], VOCAB)
     optimizer = optax.adam(0.01)
     state = make_state(model, optimizer)
     step = train.make_train_step(model, optimizer)
     # Optax's Adam raises a float to the power of an integer.
     with jax.numpy_dtype_promotion("standard"):
-        *_, (state, *_) = train.run(step, state, DATASET, 1_500)
+        *_, (state, *_) = loop.run(step, state, DATASET, steps=1_500)
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
     _, logits = model.unroll(state.params, model.initial_state((len(NAMES),)), batch.inputs)
     nats = cross_entropy(logits, batch.targets, batch.weights).sum(axis=0)
@@ -261,8 +267,7 @@ def test_every_epoch_has_an_order_of_its_own():
     assert len(np.unique(epochs, axis=0)) > 3
 
 
-def test_a_run_reads_epoch_after_epoch(monkeypatch):
-    monkeypatch.setattr(train, "CHUNK_SIZE", 4)
+def test_a_run_reads_epoch_after_epoch():
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     read = []
 
@@ -273,7 +278,7 @@ def test_a_run_reads_epoch_after_epoch(monkeypatch):
 
     start = make_state(model, optimizer, 2)
     dataset = padded(NAMES, VOCAB, batch_size=2)
-    *_, (state, *_) = train.run(recording_step, start, dataset, 3 * 3)
+    *_, (state, *_) = loop.run(recording_step, start, dataset, steps=3 * 3, chunk_size=4)
     jax.effects_barrier()
     assert state.step == 9
     columns = [list(column) for step in read for column in zip(*step, strict=True)]
@@ -301,26 +306,24 @@ def test_cutting_a_run_into_pieces_changes_no_bit():
     assert steps._cache_size() == 1
 
 
-def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not(monkeypatch):
-    monkeypatch.setattr(train, "CHUNK_SIZE", 16)
+def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not():
     model, optimizer = make_model(), optax.sgd(0.02, momentum=0.9)
     step = train.make_train_step(model, optimizer)
     start = make_state(model, optimizer, 2)
     dataset = padded(NAMES, VOCAB, batch_size=2)
-    *_, (whole, *_) = train.run(step, start, dataset, 50)
-    for state, *_ in train.run(step, start, dataset, 50):
+    *_, (whole, *_) = loop.run(step, start, dataset, steps=50, chunk_size=16)
+    for state, *_ in loop.run(step, start, dataset, steps=50, chunk_size=16):
         if state.step >= 20:
             break
-    *_, (resumed, *_) = train.run(step, state, dataset, 50)
+    *_, (resumed, *_) = loop.run(step, state, dataset, steps=50, chunk_size=16)
     assert whole.step == 50
     assert_trees_equal(resumed, whole)
 
 
-def test_run_yields_every_loss_once(monkeypatch):
-    monkeypatch.setattr(train, "CHUNK_SIZE", 16)
+def test_run_yields_every_loss_once():
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
-    yields = list(train.run(step, make_state(model, optimizer), DATASET, 50))
+    yields = list(loop.run(step, make_state(model, optimizer), DATASET, steps=50, chunk_size=16))
     losses = np.concatenate([x.losses for x in yields])
     assert losses.shape == (50,)
     assert np.isfinite(losses).all()
@@ -331,15 +334,14 @@ def test_run_of_a_single_name():
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     dataset = padded(["y"], VOCAB)
     step = train.make_train_step(model, optimizer)
-    *_, (state, *_) = train.run(step, make_state(model, optimizer), dataset, 20)
+    *_, (state, *_) = loop.run(step, make_state(model, optimizer), dataset, steps=20)
     assert state.step == 20
 
 
 @pytest.mark.parametrize(
     ("blow_up_at", "where"), [(30, "loss is nan in step 32"), (49, "after step 50")]
 )
-def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch):
-    monkeypatch.setattr(train, "CHUNK_SIZE", 16)
+def test_run_stops_where_something_is_not_finite(blow_up_at, where):
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
 
@@ -349,7 +351,7 @@ def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch)
         return new._replace(params=jax.tree.map(lambda x: x * factor, new.params)), loss
 
     seen = []
-    run = train.run(breaking_step, make_state(model, optimizer), DATASET, 50)
+    run = loop.run(breaking_step, make_state(model, optimizer), DATASET, steps=50, chunk_size=16)
     with pytest.raises(FloatingPointError, match=where):
         seen.extend(state for state, *_ in run)
     assert 0 < seen[-1].step < blow_up_at
@@ -357,18 +359,19 @@ def test_run_stops_where_something_is_not_finite(blow_up_at, where, monkeypatch)
 
 
 def test_a_run_shuffles_a_list_once_an_epoch(monkeypatch):
-    monkeypatch.setattr(train, "CHUNK_SIZE", 2)
     drawn = []
 
     def epoch_order(key, epoch, num):
         jax.debug.callback(lambda epoch: drawn.append(int(epoch)), epoch)
         return jnp.arange(num)
 
-    monkeypatch.setattr(train, "epoch_order", epoch_order)
+    monkeypatch.setattr(loop, "epoch_order", epoch_order)
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     steps = 3 * len(NAMES) - 1
-    *_, (state, *_) = train.run(step, make_state(model, optimizer), DATASET, steps)
+    *_, (state, *_) = loop.run(
+        step, make_state(model, optimizer), DATASET, steps=steps, chunk_size=2
+    )
     assert state.step == steps
     assert sorted(set(drawn)) == drawn[: len(set(drawn))]
     assert len(drawn) == len(set(drawn))
@@ -411,15 +414,21 @@ def test_carried_windows_have_the_loss_of_one_long_window(cell, rows, x64):
     expected, _ = gradients(model, whole, resets=True)
     # The learning rate is zero: nothing but the carried state joins one step to the next.
     train_step = train.make_train_step(
-        model, optax.sgd(0.0), lambda *args: (cross_entropy(*args).sum(), 1), True, resets=True
+        model,
+        optax.sgd(0.0),
+        lambda *args: (cross_entropy(*args).sum(), 1),
+        carry_state=True,
+        resets=True,
     )
     state = train.init_train_state(
-        jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0), rows
+        jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0), batch_size=rows
     )
     dataset = windows(text, vocab, rows, 4)
     # Two epochs, of which the second starts from a fresh state as the first did.
     steps = dataset.steps_per_epoch
-    losses = np.concatenate([x.losses for x in train.run(train_step, state, dataset, 2 * steps)])
+    losses = np.concatenate(
+        [x.losses for x in loop.run(train_step, state, dataset, steps=2 * steps)]
+    )
     np.testing.assert_allclose(losses.reshape(2, steps).sum(axis=1), expected, rtol=1e-12)
 
 
@@ -443,12 +452,12 @@ def test_training_in_products_of_bfloat16_keeps_float32_elsewhere():
         CELLS[name](below, 16, product_dtype=jnp.bfloat16)
         for name, below in (("gru", VOCAB.size), ("lstm", 16))
     ]
-    model = char_model(cells, VOCAB.size, product_dtype=jnp.bfloat16)
+    model = char_model([*map(from_cell, cells)], VOCAB, product_dtype=jnp.bfloat16)
     optimizer = optax.adam(0.02)
     step = train.make_train_step(model, optimizer, mean_cross_entropy)
     start = make_state(model, optimizer, len(NAMES))
     with jax.numpy_dtype_promotion("standard"):
-        reports = list(train.run(step, start, padded(NAMES, VOCAB, len(NAMES)), 60))
+        reports = list(loop.run(step, start, padded(NAMES, VOCAB, len(NAMES)), steps=60))
     end = reports[-1].state
     jax.tree.map(lambda old, new: np.testing.assert_equal(new.dtype, old.dtype), start, end)
     kept = end.params, end.recurrent_state, end.smoothed_loss
@@ -480,7 +489,7 @@ def test_reset_rate_sets_back_that_share_of_the_rows():
 
 
 def test_dropout_is_drawn_anew_each_step_from_the_runs_key():
-    model = char_model([vanilla(VOCAB.size, HIDDEN)], VOCAB.size, dropout=0.5)
+    model = char_model([from_cell(vanilla(VOCAB.size, HIDDEN))], VOCAB, dropout=0.5)
     optimizer = optax.sgd(0.0)
     train_step = jax.jit(train.make_train_step(model, optimizer))
     start = make_state(model, optimizer)
@@ -497,7 +506,7 @@ def test_dropout_is_drawn_anew_each_step_from_the_runs_key():
 def test_two_devices_learn_what_one_learns(cell, kind, x64):
     sizes = VOCAB.size, 8, 8
     cells = [CELLS[cell](below, size, jnp.float64) for below, size in pairwise(sizes)]
-    model = char_model(cells, VOCAB.size, jnp.float64, dropout=0.3)
+    model = char_model([*map(from_cell, cells)], VOCAB, dtype=jnp.float64, dropout=0.3)
     dataset = {
         "padded": padded(NAMES, VOCAB, 4),
         "packed": packed(NAMES, VOCAB, 4, 12),
@@ -511,10 +520,10 @@ def test_two_devices_learn_what_one_learns(cell, kind, x64):
 
     optimizer = optimizers.clipped_sgd(0.1, 5.0)
     state = train.init_train_state(
-        jax.random.key(1), model.init(jax.random.key(0)), model, optimizer, 4
+        jax.random.key(1), model.init(jax.random.key(0)), model, optimizer, batch_size=4
     )
     ends = []
-    for mesh in None, jax.make_mesh((2,), ("rows",), (jax.sharding.AxisType.Auto,)):
+    for mesh in None, make_mesh(2):
         step = train.make_train_step(
             model,
             optimizer,
@@ -522,22 +531,22 @@ def test_two_devices_learn_what_one_learns(cell, kind, x64):
             carry_state=kind == "windows",
             resets=kind != "padded",
             reset_rate=0.3,
-            axis_name="rows" if mesh else None,
+            axis=axis_of(mesh),
         )
         summarize = partial(optimizers.describe_gradients, clip_value=0.01)
-        reports = list(train.run(step, state, dataset, 7, mesh, summarize=summarize))
+        reports = list(loop.run(step, state, dataset, steps=7, mesh=mesh, summarize=summarize))
         losses = np.concatenate([x.losses for x in reports])
         ends.append((without_keys(reports[-1].state), losses, reports[-1].summary))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), *ends)
 
 
 def test_devices_that_cannot_share_the_rows_evenly_are_refused():
-    model, mesh = make_model(), jax.make_mesh((2,), ("rows",), (jax.sharding.AxisType.Auto,))
+    model, mesh = make_model(), make_mesh(2)
     optimizer = optax.sgd(0.1)
-    step = train.make_train_step(model, optimizer, axis_name="rows")
+    step = train.make_train_step(model, optimizer, axis=ROWS)
     state = make_state(model, optimizer, 3)
     with pytest.raises(ValueError, match="a multiple of 2, the number of devices, got 3"):
-        next(train.run(step, state, padded(NAMES, VOCAB, 3), 1, mesh))
+        next(loop.run(step, state, padded(NAMES, VOCAB, 3), steps=1, mesh=mesh))
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
@@ -556,7 +565,7 @@ def test_every_optimizer_and_schedule_lowers_the_loss(name):
         step = train.make_train_step(model, optimizer, mean_cross_entropy)
         with jax.numpy_dtype_promotion("standard"):
             start = make_state(model, optimizer, 5)
-            losses = [x.losses for x in train.run(step, start, padded(NAMES, VOCAB, 5), 60)]
+            losses = [x.losses for x in loop.run(step, start, padded(NAMES, VOCAB, 5), steps=60)]
         assert np.concatenate(losses)[-5:].mean() < 0.8 * np.log(VOCAB.size)
 
 
@@ -567,19 +576,24 @@ def test_memory_stays_as_it_is_once_training_has_begun(devices):
     program = f"""
 import jax, os
 jax.config.update("jax_num_cpu_devices", {devices})
-from dinojax import batches, cells, model, optimizers, train, vocab
+from dinojax.data import batches, vocab
+from dinojax import parallel
+from dinojax.models import cells, layers, model
+from dinojax.training import loop, optimizers, step as train
 
 names = ["rex", "triceratops", "yi", "mei"] * 200
 letters = vocab.build_vocab(names)
-network = model.char_model([cells.lstm(letters.size, 64)], letters.size)
+layer = layers.from_cell(cells.lstm(letters.size, 64))
+network = model.char_model([layer], letters)
 optimizer = optimizers.clipped_sgd(0.01, 5.0)
 state = train.init_train_state(
-    jax.random.key(1), network.init(jax.random.key(0)), network, optimizer, 8
+    jax.random.key(1), network.init(jax.random.key(0)), network, optimizer, batch_size=8
 )
-mesh = jax.make_mesh(({devices},), ("rows",), (jax.sharding.AxisType.Auto,))
-step = train.make_train_step(network, optimizer, axis_name="rows")
+mesh = parallel.make_mesh({devices})
+step = train.make_train_step(network, optimizer, axis=parallel.axis_of(mesh))
 megabytes = {{}}
-for progress in train.run(step, state, batches.padded(names, letters, 8), 2000, mesh, [10]):
+dataset = batches.padded(names, letters, 8)
+for progress in loop.run(step, state, dataset, steps=2000, mesh=mesh, stops=[10]):
     pages = int(open("/proc/self/statm").read().split()[1])
     megabytes[int(progress.state.step)] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 print(megabytes[2000] - megabytes[200])

@@ -15,12 +15,16 @@ import pytest
 from jax import lax
 from jax.experimental.compilation_cache import compilation_cache
 
-from dinojax import runs, train, trainer
-from dinojax.batches import pad_names
 from dinojax.config import TrainConfig
-from dinojax.loss import mean_cross_entropy, summed_cross_entropy
-from dinojax.metrics import read_metrics
-from dinojax.vocab import build_vocab
+from dinojax.data.batches import pad_names
+from dinojax.data.vocab import build_vocab
+from dinojax.files import digest
+from dinojax.runs import experiment as trainer
+from dinojax.runs import folder as runs
+from dinojax.runs.metrics import read_metrics
+from dinojax.training import loop
+from dinojax.training import step as train
+from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
 
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
 UNSEEN = ["tarbo", "xi", "regina"]
@@ -84,13 +88,13 @@ def make_job(config, parts=None):
     if parts is None:
         train_part, validation = (TEXT, UNSEEN_TEXT) if config.is_text else (NAMES, UNSEEN)
         parts = {"train": train_part, "validation": validation}
-    digests = {name: runs.digest(runs.part_content(part)) for name, part in parts.items()}
+    digests = {name: digest(runs.part_content(part)) for name, part in parts.items()}
     vocab = build_vocab(part for both in parts.values() for part in both)
     return Job(runs.Description(config, vocab, "", "", "", digests), parts)
 
 
 def clock(*, is_slow):
-    """For `train.run`, which makes its calls longer while they are fast."""
+    """For `loop.run`, which makes its calls longer while they are fast."""
     return SimpleNamespace(monotonic=partial(next, itertools.count(0.0, float(is_slow))))
 
 
@@ -107,7 +111,7 @@ def small_and_the_same_every_time(tmp_path_factory):
         jax.config.update(name, value)
     compilation_cache.reset_cache()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "time", clock(is_slow=False))
+        patch.setattr(trainer, "run", partial(loop.run, clock=clock(is_slow=False).monotonic))
         patch.setattr(trainer, "time", SimpleNamespace(monotonic=partial(next, itertools.count())))
         patch.setattr(trainer, "LINES_PER_VALIDATION", EVERY // LOG_EVERY)
         patch.setattr(trainer, "WINDOW", WINDOW)
@@ -367,9 +371,9 @@ def test_how_a_run_is_watched_changes_no_bit_of_it(kind, change, finished, tmp_p
     run = finished(kind)
     config, options = run.job.config, {}
     if change == "chunk size":
-        monkeypatch.setattr(train, "CHUNK_SIZE", 7)
+        monkeypatch.setattr(trainer, "run", partial(loop.run, chunk_size=7))
     else:
-        monkeypatch.setattr(train, "time", clock(is_slow=True))
+        monkeypatch.setattr(trainer, "run", partial(loop.run, clock=clock(is_slow=True).monotonic))
         config, options = replace(config, evaluate_every=7), {"save_every": 5, "keep": 1}
     _, work = begin(tmp_path, make_job(config), **options)
     reports = read_on(work, config)
@@ -383,7 +387,7 @@ def test_how_a_run_is_watched_changes_no_bit_of_it(kind, change, finished, tmp_p
 def test_the_characters_of_a_chunk_change_no_bit(finished, tmp_path, monkeypatch):
     run = finished("packed")
     # Two steps at once.
-    monkeypatch.setattr(train, "CHUNK_CHARACTERS", 2 * 2 * 13)
+    monkeypatch.setattr(trainer, "run", partial(loop.run, chunk_characters=2 * 2 * 13))
     _, work = begin(tmp_path, run.job)
     reports = read_on(work, run.job.config)
     assert max(report.num_steps for report in reports) == 2
@@ -724,8 +728,8 @@ def test_a_longer_run_that_is_killed_at_once_is_still_longer(finished, tmp_path)
 def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path, monkeypatch):
     job, now = finished("padded").job, [0.0]
 
-    def a_second_a_step(*args):
-        for progress in train.run(*args):
+    def a_second_a_step(*args, **options):
+        for progress in loop.run(*args, **options):
             now[0] += len(progress.losses)
             yield progress
 

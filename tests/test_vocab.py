@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dinojax.vocab import Vocab, build_vocab
+from dinojax.data.vocab import Vocab, build_vocab
 
 seeded = settings(derandomize=True, deadline=None)
 any_text = st.text(st.characters())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dinojax import devices
+from dinojax import startup as devices
 from dinojax.config import PRESETS, TrainConfig
 
 from bench_sides.work import (
@@ -60,10 +60,12 @@ def training(task: Task) -> Prepared:
 
     import jax
     import optax
-    from jax.sharding import Mesh
 
-    from dinojax import batches, optimizers, runs, train
-    from dinojax.loss import mean_cross_entropy, summed_cross_entropy
+    from dinojax import parallel
+    from dinojax.data import batches
+    from dinojax.runs import folder as runs
+    from dinojax.training import loop, optimizers, step
+    from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
 
     if work.is_text:
         ids, vocab = text()
@@ -84,22 +86,22 @@ def training(task: Task) -> Prepared:
         if is_exercise
         else optax.adam(LEARNING_RATE)
     )
-    mesh = Mesh(np.array(jax.devices()[:num_devices]), ("rows",)) if num_devices > 1 else None
-    train_step = train.make_train_step(
+    mesh = parallel.make_mesh(num_devices)
+    train_step = step.make_train_step(
         model,
         optimizer,
         summed_cross_entropy if is_exercise else mean_cross_entropy,
         carry_state=work.is_text,
         resets=config.batches == "packed",
-        axis_name="rows" if mesh else None,
+        axis=parallel.axis_of(mesh),
     )
     key_params, key_train = jax.random.split(jax.random.key(0))
     params = model.init(key_params)
     if task.side != PADDED:
         hand_over(task, params, key_train, dataset.num_shuffled)
-    state = train.init_train_state(key_train, params, model, optimizer, config.batch_size)
+    state = step.init_train_state(key_train, params, model, optimizer, batch_size=config.batch_size)
     started = time.perf_counter()
-    progress = train.run(train_step, state, dataset, 10**9, mesh)
+    progress = loop.run(train_step, state, dataset, steps=10**9, mesh=mesh)
     losses = next(progress).losses.tolist()
     seconds = time.perf_counter() - started
     # Until calls do not grow any more.
@@ -127,7 +129,7 @@ def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
     """Leave the first parameters, and the order of the names, for the other sides."""
     import jax
 
-    from dinojax import train
+    from dinojax.training import step
 
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     arrays: dict[str, Any] = {
@@ -135,7 +137,7 @@ def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
         for path, leaf in leaves
     }
     orders = [
-        np.asarray(train.epoch_order(key, epoch, num_shuffled))
+        np.asarray(step.epoch_order(key, epoch, num_shuffled))
         for epoch in range(NUM_EPOCHS_HANDED_OVER)
     ]
     np.savez(task.handed_over, allow_pickle=False, order=np.concatenate(orders), **arrays)
@@ -143,7 +145,7 @@ def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
 
 def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
     """The model and the parameters of the run, its vocabulary, the names."""
-    from dinojax import runs
+    from dinojax.runs import folder as runs
 
     names, vocab = read_data(task)
     return runs.build_model(PRESETS["dinos"], vocab), trained_params(task), vocab, names
@@ -152,27 +154,27 @@ def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
 def sampling(task: Task) -> Prepared:
     """Write names, one after the other, a thousand at once, or as a stream."""
     import jax
-    from jax.sharding import Mesh
 
-    from dinojax.sample import sample_names
-    from dinojax.stream import on_each_device, stream_names
+    from dinojax import parallel
+    from dinojax.sampling.draw import sample_names
+    from dinojax.sampling.stream import on_each_device, stream_names
 
     model, params, vocab, _ = loaded_model(task)
     is_stream = task.work == "sample many names"
     num = {"sample one name": 1, "sample 1,000 names": 1_000}.get(task.work, task.amount)
     num = min(num, task.amount)
-    fixed = model, vocab.newline
-    mesh = Mesh(np.array(jax.devices()), ("streams",))
+    mesh = parallel.make_mesh(jax.device_count())
+    num_devices = jax.device_count()
 
     def write_share(key: Any, params: Any) -> Any:
-        return stream_names(key, params, *fixed, -(-num // mesh.size), MAX_LENGTH)
+        return stream_names(key, params, model, -(-num // num_devices), MAX_LENGTH)
 
     @jax.jit
     def write(key: Any, params: Any) -> Any:
         if is_stream:
-            samples = on_each_device(jax.random.split(key, mesh.size), write_share, mesh, params)
+            samples = on_each_device(jax.random.split(key, num_devices), write_share, mesh, params)
         else:
-            samples = sample_names(key, params, *fixed, num, MAX_LENGTH)
+            samples = sample_names(key, params, model, num, MAX_LENGTH)
         return samples._replace(ids=samples.ids.astype(vocab.dtype))
 
     params = jax.device_put(params)
@@ -199,8 +201,8 @@ def scoring(task: Task) -> Prepared:
     """Find the log-probability of names."""
     import jax
 
-    from dinojax.batches import pad_names
-    from dinojax.evaluate import nats_per_column
+    from dinojax.data.batches import pad_names
+    from dinojax.evaluation.losses import nats_per_column
 
     model, params, vocab, names = loaded_model(task)
     examples = pad_names(repeated(names, task.amount), vocab)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import CellName
-from dinojax.data import read_names
-from dinojax.vocab import Vocab, build_vocab
+from dinojax.data.text import read_names
+from dinojax.data.vocab import Vocab, build_vocab
 
 OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
     "dinojax",

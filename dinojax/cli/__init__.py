@@ -1,0 +1,1 @@
+"""The command `dinojax`; only this package prints, reads flags and exits."""

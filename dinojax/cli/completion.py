@@ -1,0 +1,31 @@
+"""Print a script that completes the arguments of `dinojax` in a shell."""
+
+import importlib
+from argparse import ArgumentParser, Namespace
+
+from dinojax.cli.arguments import Parser
+
+SHELLS = "bash", "zsh", "fish"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `dinojax completion`."""
+    parser.add_argument("shell", choices=SHELLS, help="the shell that is to read the script")
+
+
+def main(parser: Parser, arguments: Namespace) -> int:
+    """Print the script; returns the exit code."""
+    # Here, as main imports this module by name.
+    from dinojax.cli.main import COMMANDS
+
+    try:
+        import shtab
+    except ImportError:
+        parser.error("shtab is missing; install it: pip install 'dinojax[completion]'")
+    root = ArgumentParser("dinojax")
+    subparsers = root.add_subparsers()
+    for name, description in COMMANDS.items():
+        command = subparsers.add_parser(name, description=description, help=description)
+        importlib.import_module(f"dinojax.cli.{name}").add_arguments(command)
+    print(shtab.complete(root, arguments.shell))
+    return 0

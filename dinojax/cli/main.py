@@ -1,0 +1,87 @@
+"""The command `dinojax`: finds the sub-command, imports it alone, and runs it."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import dinojax
+from dinojax.cli.arguments import Parser
+from dinojax.cli.terminal import BAD_INPUT, Program, run
+
+COMMANDS = {
+    "train": "Train a recurrent network on a list of names or a text, character by character.",
+    "sample": "Write new names, or continue a text, with a trained model.",
+    "score": "Say how probable names, or a text, are to a trained model.",
+    "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
+    "plot": "Draw the losses of runs and, of one run, how surprising strings are and what units "
+    "do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
+    "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
+    "completion": "Print the completion script for a shell. Needs shtab.",
+}
+"""The sub-commands; each is the module of this package with its name."""
+
+
+def main() -> NoReturn:
+    """Run the sub-command that the command line names, and exit with its code."""
+    words = sys.argv[1:]
+    command = words[0] if words else "--help"
+    if command in COMMANDS:
+        program = Program(command, sys.argv[0])
+        run(program, partial(call, program, words[1:]))
+    program = Program("", sys.argv[0])
+    run(program, partial(answer, program, command))
+
+
+def run_script(file: str) -> NoReturn:
+    """Run the sub-command after which the script `file` is named, and exit with its code."""
+    program = Program(Path(file).stem, file)
+    run(program, partial(call, program, sys.argv[1:]))
+
+
+def call(program: Program, arguments: Sequence[str]) -> int:
+    """Run a sub-command with these arguments; returns its code."""
+    module = importlib.import_module(f"dinojax.cli.{program.command}")
+    parser = Parser(program, COMMANDS[program.command])
+    module.add_arguments(parser)
+    return module.main(parser, parser.parse_args(arguments))
+
+
+def answer(program: Program, argument: str) -> int:
+    """Print the help or the version, or say that there is no such command; returns the code."""
+    if argument in ("--help", "-h"):
+        print(describe_commands())
+        return 0
+    if argument == "--version":
+        print(f"dinojax {dinojax.__version__}")
+        return 0
+    close = difflib.get_close_matches(argument, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "see --help"
+    print(f"{program.name}: error: unknown command {argument}; {hint}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def describe_commands() -> str:
+    """What `dinojax --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{text.split('.')[0]}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: dinojax COMMAND ...",
+            "",
+            "Train a character-level language model on a list of names or a text, and have it",
+            "write new ones.",
+            "",
+            *lines,
+            "",
+            "Begin with:",
+            "  dinojax train                    learns dinosaur names, in a few seconds",
+            "  dinojax sample runs/dinos        writes new ones",
+            "  dinojax train --data FILE        learns your own names, one a line",
+            "",
+            "dinojax COMMAND --help shows the arguments of a command.",
+        ]
+    )

@@ -1,0 +1,133 @@
+"""How commands speak to the user, stop on a signal, and end."""
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Program(NamedTuple):
+    """The program that the user started. Messages, and commands to paste, name it."""
+
+    command: str
+    """Such as "train"."""
+    started_as: str
+    """What the user started, as in `sys.argv[0]`."""
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it is a file of `scripts/`, not the command `dinojax`."""
+        return Path(self.started_as).name == f"{self.command}.py"
+
+    @property
+    def name(self) -> str:
+        """What messages begin with: "train.py" or "dinojax train"."""
+        return f"{self.command}.py" if self.is_script else f"dinojax {self.command}".strip()
+
+    def shell_line(self, command: str, *arguments: str) -> str:
+        """The line for a shell in this folder that starts another command in the same way."""
+        started = Path(self.started_as)
+        python = "python" if shutil.which("python") == sys.executable else sys.executable
+        if self.is_script:
+            words = [short_path(python), short_path(started.resolve().with_name(f"{command}.py"))]
+        elif started.name == "__main__.py":
+            words = [short_path(python), "-m", "dinojax", command]
+        else:
+            found = shutil.which("dinojax")
+            is_found = found is not None and os.path.realpath(found) == os.path.realpath(started)
+            words = ["dinojax" if is_found else short_path(started), command]
+        return shlex.join([*words, *arguments])
+
+
+def count(num: int, noun: str) -> str:
+    """A number of things: "1 name", "1,538 names"."""
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"
+
+
+def visible(text: str) -> str:
+    """What may be shown in a terminal: control characters, which could steer it, as escapes."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
+    )
+
+
+def describe_error(error: Exception) -> str:
+    """An exception in one line: what was wrong and where."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def short_path(file: str | Path) -> str:
+    """A path relative to this folder where that is shorter."""
+    short = min(str(file), os.path.relpath(file), key=len)
+    # What starts with a dash would be taken for a flag.
+    return os.path.join(os.curdir, short) if short.startswith("-") else short
+
+
+def run(program: Program, main: Callable[[], int]) -> NoReturn:
+    """Call `main` and exit with its code; an interrupt or an OSError is one line."""
+    # As after `>&-`: what nobody wants to read is written nowhere.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+    def interrupt(*_: Any) -> NoReturn:
+        # Not by an exception: libraries turn one that meets them at work into errors of their own,
+        # and JAX may crash when Python takes down what it was compiling.
+        os.write(sys.stderr.fileno(), f"{program.name}: interrupted\n".encode())
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its code point, not a traceback.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone, as in `| head`; keep Python from failing again at its last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        print(f"{program.name}: error: {describe_error(error)}", file=sys.stderr)
+        code = BAD_INPUT
+    # All is said; Python takes a moment to end, in which a late Ctrl-C would change the exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """The signals, Ctrl-C or SIGTERM, that ask to stop; a second Ctrl-C ends at once.
+
+    A second later or more, that is: a key that is held down means it once.
+    """
+    signals: list[int] = []
+    stopped = 0.0
+
+    def handle(signal_number: int, frame: Any) -> None:
+        nonlocal stopped
+        if not signals:
+            stopped = time.monotonic()
+            signals.append(signal_number)
+        elif signal_number == signal.SIGINT and time.monotonic() - stopped > 1:
+            at_once(signal_number, frame)
+
+    at_once: Any = signal.signal(signal.SIGINT, handle)
+    terminate = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, at_once)
+        signal.signal(signal.SIGTERM, terminate)

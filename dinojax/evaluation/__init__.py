@@ -1,0 +1,1 @@
+"""Exact losses, scores and comparisons."""

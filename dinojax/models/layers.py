@@ -1,0 +1,75 @@
+"""One recurrent layer over a whole sequence, however it runs."""
+
+from typing import NamedTuple, Protocol
+
+import jax
+
+from dinojax.models import recurrence
+from dinojax.models.cells import Cell, CellInit, CellInitialState, Params, State
+
+
+class LayerStep(Protocol):
+    """Reads one time step of `inputs`: ids [...] or vectors [..., features].
+
+    Returns the new state, of the same structure as `state`, and the outputs [..., output_size].
+    """
+
+    def __call__(
+        self, params: Params, state: State, inputs: jax.Array
+    ) -> tuple[State, jax.Array]: ...
+
+
+class LayerUnroll(Protocol):
+    """Repeats `step` over `inputs`: ids [time, ...] or vectors [time, ..., features].
+
+    Returns the last state, and the outputs [time, ..., output_size]. Where `resets` [time, ...] is
+    true, the state is reset to the initial one before the step. With a `length` from 0 to time, a
+    number that need not be known when XLA compiles, only so many steps run: the state is the one
+    after them, and later outputs mean nothing.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        inputs: jax.Array,
+        length: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]: ...
+
+
+class Layer(NamedTuple):
+    """One layer of a model, as pure functions. How `unroll` runs is its own affair."""
+
+    output_size: int
+    """Features of the outputs."""
+    init: CellInit
+    initial_state: CellInitialState
+    step: LayerStep
+    unroll: LayerUnroll
+
+
+def from_cell(cell: Cell) -> Layer:
+    """The layer that runs a cell step by step.
+
+    Without a `length` it unrolls by `recurrence.scan`, which JAX can differentiate to any order;
+    with one by `recurrence.loop`, which trains faster.
+    """
+
+    def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
+        state = recurrence.step(cell, params, state, cell.project(params, inputs))
+        return state, cell.output(state)
+
+    def unroll(
+        params: Params,
+        state: State,
+        inputs: jax.Array,
+        length: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
+        projected = cell.project(params, inputs)
+        if length is None:
+            return recurrence.scan(cell, params, state, projected, resets)
+        return recurrence.loop(cell, params, state, projected, length, resets)
+
+    return Layer(cell.hidden_size, cell.init, cell.initial_state, step, unroll)

@@ -1,0 +1,15 @@
+"""A model with its parameters and its vocabulary: all that it takes to use one."""
+
+from typing import NamedTuple
+
+from dinojax.data.vocab import Vocab
+from dinojax.models.cells import Params
+from dinojax.models.model import CharModel
+
+
+class Trained(NamedTuple):
+    """What sampling, search, scoring, comparison and pictures need."""
+
+    model: CharModel
+    params: Params
+    vocab: Vocab

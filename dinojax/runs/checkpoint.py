@@ -1,0 +1,120 @@
+"""Everything a run needs to go on, in one file that is either whole or not there.
+
+A checkpoint is an `.npz` archive: one array for each leaf of the state, named by its path
+(`params/readout/bias`), and the JSON text `metadata`, whose `sha256` covers all the rest.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.files import write_atomically
+
+FORMAT = 2
+"""Raised whenever an older dinojax could no longer read a checkpoint rightly."""
+
+
+def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
+    """Write the pytree `state` and the JSON-like `metadata` to `path`, replacing what is there.
+
+    The same state and metadata give the same bytes.
+
+    Raises:
+        OSError: the file cannot be written; what was at `path` is still there.
+        ValueError: an array has a type that NumPy cannot store, such as bfloat16.
+    """
+    arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(state).items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: expected bool, int or float, got {array.dtype}")
+    complete = {**metadata, "format": FORMAT}
+    complete["sha256"] = _digest(arrays, complete)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        **{"metadata": np.array(json.dumps(complete, sort_keys=True)), **arrays},
+    )
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The metadata and the arrays of a checkpoint, by name.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, edited, no checkpoint, or written by a newer dinojax.
+    """
+    content = Path(path).read_bytes()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        metadata = json.loads(str(arrays.pop("metadata")[()]))
+        version, sha256 = metadata["format"], metadata.pop("sha256", None)
+    # Of damaged archives, zipfile and the libraries below it raise a dozen kinds of exception.
+    except Exception:
+        raise ValueError(f"{path} is damaged or not a checkpoint of dinojax") from None
+    if version != FORMAT:
+        raise ValueError(
+            f"{path} has checkpoint format {version}, this dinojax reads {FORMAT}; "
+            "use the version of dinojax that wrote it, or a newer one"
+        )
+    if sha256 != _digest(arrays, metadata):
+        raise ValueError(f"{path} was changed after it was written: its checksum does not match")
+    return metadata, arrays
+
+
+def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> Any:
+    """The pytree whose structure, shapes and types are those of `like`, from a checkpoint's arrays.
+
+    `like` may hold arrays or `jax.ShapeDtypeStruct`; `prefix` selects a part, as in "params/".
+
+    Raises:
+        ValueError: an array is missing or has another shape or type.
+    """
+    leaves: list[Any] = []
+    for name, leaf in _named_leaves(like).items():
+        is_key = _is_key(leaf)
+        expected = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
+        array = arrays.get(prefix + name)
+        if array is None or (array.shape, array.dtype) != (expected.shape, expected.dtype):
+            got = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
+            raise ValueError(
+                f"expected {prefix + name} as {expected.dtype}{list(expected.shape)}, got {got}; "
+                "is this the checkpoint of another model?"
+            )
+        if is_key:
+            implementation = jax.random.key_impl(jnp.empty((), leaf.dtype))
+            leaves.append(jax.random.wrap_key_data(jnp.asarray(array), impl=implementation))
+        else:
+            leaves.append(array)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_numpy(leaf: Any) -> np.ndarray:
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
+
+
+def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()

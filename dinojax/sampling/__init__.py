@@ -1,0 +1,1 @@
+"""New names and texts from a trained model."""

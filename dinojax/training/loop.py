@@ -1,0 +1,131 @@
+"""The driver: it runs training steps in compiled calls, and reports between them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from dinojax import parallel
+from dinojax.data.batches import Dataset
+from dinojax.models.cells import Params
+from dinojax.training.step import Chunk, Summary, TrainState, TrainStep, epoch_order, train_steps
+
+CHUNK_SIZE = 1_000
+"""The most steps in one compiled call. Between calls a run reports, saves and stops."""
+
+CHUNK_CHARACTERS = 250_000
+"""About the most characters that one compiled call reads."""
+
+
+class Progress(NamedTuple):
+    """What `run` yields."""
+
+    state: TrainState
+    losses: np.ndarray
+    """Of the steps since the last yield, [steps]."""
+    num_characters: np.ndarray
+    """Targets that counted in each of these steps, [steps]."""
+    summary: Any
+    """Of the gradients in the last of these steps."""
+
+
+def run(
+    train_step: TrainStep,
+    state: TrainState,
+    dataset: Dataset,
+    *,
+    steps: int,
+    mesh: Mesh | None = None,
+    stops: Sequence[int] = (),
+    summarize: Summary = lambda gradients: None,
+    chunk_size: int = CHUNK_SIZE,
+    chunk_characters: int = CHUNK_CHARACTERS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Progress]:
+    """Train until `steps` steps are done, and yield twice a second or more often.
+
+    It yields at least at each multiple of `chunk_size` and of each of `stops`. The caller may stop
+    at any time and continue from the last state. Neither that nor `stops`, the sizes or the
+    `clock`, in seconds, changes a bit of the run.
+
+    With a `mesh`, whose axis `train_step` must know, each device reads its share of the rows of
+    every batch and keeps their recurrent state; all else is the same on all devices.
+
+    Raises:
+        ValueError: the devices cannot share the rows of a batch evenly.
+        FloatingPointError: a loss or a parameter is not finite; names the step. The states yielded
+            before are good.
+    """
+    draw_order = jax.jit(epoch_order, static_argnames="num")
+    key = state.key
+
+    # Shuffling a long list takes a second, and reading it once many calls.
+    @lru_cache(maxsize=2)
+    def read_epoch(epoch: int) -> np.ndarray:
+        return dataset.arrange(np.asarray(draw_order(key, epoch, num=dataset.num_shuffled)))
+
+    indices = read_epoch(0)[0]
+    num_devices = parallel.num_devices(mesh)
+    if indices.shape[-1] % num_devices:
+        raise ValueError(
+            f"expected a batch size that is a multiple of {num_devices}, the number of devices, "
+            f"got {indices.shape[-1]}"
+        )
+    num_characters = dataset.examples.inputs[..., indices].size
+    chunk_size = max(1, min(chunk_size, chunk_characters // num_characters))
+    everywhere = None
+    state_axes = TrainState._make([everywhere] * len(TrainState._fields))
+    state_axes = state_axes._replace(recurrent_state=0)
+    # Around all steps, not each.
+    train_chunk = jax.jit(
+        parallel.spread(
+            partial(train_steps, train_step, summarize=summarize),
+            mesh,
+            in_axes=(state_axes, everywhere, indices.ndim, everywhere),
+            out_axes=Chunk._make([state_axes, everywhere, everywhere]),
+        )
+    )
+    state = parallel.place(state, mesh, state_axes)
+    examples = parallel.place(dataset.examples, mesh, everywhere)
+    weights = dataset.examples.weights
+    counts = weights.sum(axis=0) if weights.ndim == 2 else weights
+    step, size = int(state.step), 1
+    while step < steps:
+        started = clock()
+        # Up to a multiple of the largest size, so that reports fall on round numbers.
+        num_steps = min(size, steps - step, *(n - step % n for n in (chunk_size, *stops)))
+        order = _read(read_epoch, step, chunk_size, dataset.steps_per_epoch)
+        state, losses, summary = train_chunk(state, examples, order, num_steps)
+        new_losses = np.asarray(losses)[:num_steps]
+        _check_finite(state.params, new_losses, step)
+        step += num_steps
+        num_characters = counts[order[:num_steps]].reshape(num_steps, -1).sum(axis=1)
+        yield Progress(state, new_losses, num_characters, summary)
+        seconds = clock() - started
+        # A call of twice the size stays below half a second.
+        if seconds < 0.25:
+            size = min(size * 2, chunk_size)
+        elif seconds > 0.6:
+            size = max(1, size // 2)
+
+
+def _read(
+    read_epoch: Callable[[int], np.ndarray], first: int, num: int, steps_per_epoch: int
+) -> np.ndarray:
+    """What the steps `first`, `first + 1`, .. read, [num, ..]: one epoch follows the other."""
+    epoch, offset = divmod(first, steps_per_epoch)
+    num_epochs = -(-(offset + num) // steps_per_epoch)
+    epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
+    return np.concatenate(epochs)[offset : offset + num]
+
+
+def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        raise FloatingPointError(f"the loss is {losses[bad[0]]} in step {step + int(bad[0]) + 1}")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise FloatingPointError(f"a parameter is not finite after step {step + len(losses)}")

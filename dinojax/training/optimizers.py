@@ -1,0 +1,72 @@
+"""How gradients become updates: the optimizer and the schedule that a configuration describes."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dinojax.config import TrainConfig
+from dinojax.models.cells import Params
+
+
+def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransformation:
+    """The exercise's optimizer: SGD on gradients clipped entry by entry to +-clip_value."""
+    return optax.chain(optax.clip(clip_value), optax.sgd(learning_rate))
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate of each step, counted from 0, that a configuration describes.
+
+    It rises in a straight line over the share `warmup` of the steps, then stays or falls along
+    half a cosine.
+    """
+    rises = round(config.warmup * config.steps)
+    stays_or_falls = (
+        optax.constant_schedule(config.learning_rate)
+        if config.schedule == "constant"
+        else optax.cosine_decay_schedule(config.learning_rate, max(1, config.steps - rises))
+    )
+    rising = optax.linear_schedule(0.0, config.learning_rate, rises)
+    return optax.join_schedules([rising, stays_or_falls], [rises])
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimizer that a configuration describes.
+
+    Gradients are clipped first, entry by entry or by their norm; see `make_schedule`.
+    """
+    is_constant = config.schedule == "constant" and not round(config.warmup * config.steps)
+    rate = config.learning_rate if is_constant else make_schedule(config)
+    optimizers = {
+        "sgd": lambda: optax.sgd(rate),
+        "momentum": lambda: optax.sgd(rate, momentum=0.9, nesterov=True),
+        "rmsprop": lambda: optax.rmsprop(rate),
+        "adam": lambda: optax.adam(rate),
+        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
+        "lion": lambda: optax.lion(rate, weight_decay=config.weight_decay),
+    }
+    parts = [optimizers[config.optimizer]()]
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.clip_value:
+        parts.insert(0, optax.clip(config.clip_value))
+    return optax.chain(*parts)
+
+
+def describe_gradients(
+    gradients: Params, clip_value: float = 0.0, clip_norm: float = 0.0
+) -> dict[str, jax.Array]:
+    """The norm of all gradients together, and the share of their entries that clipping changes.
+
+    Bounds of zero mean none; see `make_optimizer`, which clips by value first.
+    """
+    leaves = jax.tree.leaves(gradients)
+    norm = optax.tree_utils.tree_norm(gradients)
+    num = sum(leaf.size for leaf in leaves)
+    clipped = jnp.zeros((), jnp.float32)
+    if clip_value:
+        sizes = [jnp.sum(jnp.abs(leaf) > clip_value) for leaf in leaves]
+        clipped = sum(sizes, jnp.zeros((), int)).astype(jnp.float32) / num
+        gradients = jax.tree.map(lambda x: jnp.clip(x, -clip_value, clip_value), gradients)
+    if clip_norm:
+        clipped = jnp.where(optax.tree_utils.tree_norm(gradients) > clip_norm, 1, clipped)
+    return {"gradient_norm": norm, "clipped_share": clipped}
