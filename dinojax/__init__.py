@@ -1,11 +1,40 @@
 """dinojax: a character-level language-model lab in pure functional JAX.
 
-Read the modules in this order; each imports only from those before it:
-`vocab`, `data`, `batches`, `config`, `ngram`, `distances`, `products`, `cells`, `recurrence`,
-`model`, `loss`, `optimizers`, `train`, `controls`, `sample`, `stream`, `search`, `score`,
-`evaluate`, `quality`, `checkpoint`, `metrics`, `event_files`, `runs`, `trainer`, `plots`.
-`devices`, `command_line` and `patterns` serve the scripts and import nothing of ours; `settings`,
-`jobs` and `reports` are parts of `scripts/train.py`.
+    import dinojax
+
+    dinos = dinojax.load("runs/dinos")
+    print(dinojax.sample(dinos, 10, seed=3).names)
+    print(dinojax.score(dinos, ["tyrannosaurus"]).log_probabilities)
+    mine = dinojax.train(["ada", "bob", "eve"], steps=500, seed=0)
+
+These functions are imported when they are first used, as importing JAX takes a moment. All others
+stand in the packages below, which the README lists in their reading order.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dinojax.evaluation.strings import score as score
+    from dinojax.runs.folder import load as load
+    from dinojax.runs.experiment import train as train
+    from dinojax.sampling.accept import sample as sample
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "load": "runs.folder",
+    "sample": "sampling.accept",
+    "score": "evaluation.strings",
+    "train": "runs.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dinojax' has no attribute {name!r}")
+    return getattr(import_module(f"dinojax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

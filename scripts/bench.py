@@ -1,32 +1,31 @@
-"""Measure dinojax against what else one would use, on this machine; see --help.
+"""Compare the speed of dinojax with NumPy and PyTorch on this machine; see --help.
 
-Each side of each work is a process of its own (see `bench_sides`). They take turns: in every round
-each does its work once, while the others wait, so that whatever else the machine does hurts all
-alike. A slower side gets less work, but of the same kind: losses and lengths of names show that.
-Compilation is timed apart. Characters include the newline that ends each name.
+Each side of each work is a process (see `bench_sides`). The sides take turns: in every round each
+does its work once while the others wait, so that other load on the machine slows all of them alike.
+A slower side gets less work of the same kind, as losses and lengths of names show. Compilation is
+timed separately. Characters include the newline that ends each name.
 """
 
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.cli.terminal import Program, run
 from dinojax.config import PRESETS, check_range
 from dinojax.files import check_writable
+
+from bench_sides.report import Line, describe_machine, table
 
 SCRIPTS = Path(__file__).resolve().parent
 TESTS = SCRIPTS.parent / "tests"
@@ -34,27 +33,9 @@ OPENBLAS_VARIABLES = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"
 TINY_STEPS = 500
 
 
-class Line(NamedTuple):
-    """What was measured of one side at one work."""
-
-    work: str
-    side: str
-    unit: str
-    rates: Sequence[float]
-    """In units a second, round by round; of whole programs, seconds."""
-    compile_seconds: float
-    peak_memory: float
-    """Of the process, in megabytes."""
-    share: float | None = None
-    """Of the floating-point operations a second that a large matrix product reaches."""
-    shown: float | None = None
-    """A loss or a length, as `shown_as` says."""
-    shown_as: str = ""
-
-
 def parse_arguments() -> tuple[Parser, Namespace]:
-    """Read the command line: the parser, to report errors with, and its result."""
-    # Not before main has cleared the environment: it imports NumPy.
+    """Read the command line; returns the parser, for reporting errors, and the arguments."""
+    # This imports NumPy, which reads the environment that main has changed.
     from dinojax.data.text import bundled_names
 
     parser = Parser(
@@ -107,7 +88,7 @@ def main() -> int:
 
 
 def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Line]:
-    """Whole programs first, as one of them makes the run that the rest reads; then each work."""
+    """Measure whole programs, which also train the run that some works read, and then each work."""
     from tqdm import tqdm
 
     from bench_sides import work as works
@@ -139,23 +120,14 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
                 a_second = median(each["characters"] / each["seconds"] for each in rounds)
                 share = works.operations_per_character(work, size) * a_second / product_rate
             shown = rounds[0]["shown"]
-            yield Line(
-                name,
-                side,
-                work.unit,
-                rates,
-                compile_seconds,
-                peak_memory,
-                share,
-                shown,
-                work.shown,
-            )
+            figures = rates, compile_seconds, peak_memory, share, shown
+            yield Line(name, side, work.unit, *figures, work.shown)
 
 
 def time_sides(
     tasks: Sequence[Any], num_rounds: int
 ) -> Iterator[tuple[str, float, list[Mapping[str, float]], float]]:
-    """Let the sides of a work take turns: of each, seconds to compile, rounds, peak memory."""
+    """Let the sides of a work take turns; yields side, seconds to compile, rounds, peak memory."""
     processes: list[subprocess.Popen[str]] = []
     prepared, rounds = [], [[] for _ in tasks]  # type: list[float], list[list[Any]]
     with ExitStack() as stack:
@@ -184,7 +156,7 @@ def start_side(task: Any) -> subprocess.Popen[str]:
 
 
 def ask(process: "subprocess.Popen[str]", side: str, line: str = "") -> Any:
-    """What a side's process answers, to a line or by itself."""
+    """Send `line`, if there is one, to a side's process; returns its next answer."""
     assert process.stdin
     assert process.stdout
     if line:
@@ -197,22 +169,22 @@ def ask(process: "subprocess.Popen[str]", side: str, line: str = "") -> Any:
 
 
 def end_side(process: "subprocess.Popen[str]") -> float:
-    """End a side's process; the most memory that it held, in megabytes."""
+    """End a side's process; returns its peak memory in megabytes."""
     assert process.stdin
     process.stdin.close()
     return wait(process)
 
 
 def wait(process: "subprocess.Popen[str]") -> float:
-    """Wait for the end of a process; the most memory that it held, in megabytes."""
-    # Unlike Popen.wait, it tells what this one child used.
+    """Wait for a process to end; returns its peak memory in megabytes."""
+    # Unlike Popen.wait, os.wait4 returns the resources used by this child.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def time_programs(arguments: Namespace, trained: Path) -> Iterator[Line]:
-    """Run whole programs, from the shell prompt to the last line."""
+    """Time whole programs, from the shell prompt to the last line."""
     from tqdm import tqdm
 
     steps = TINY_STEPS if arguments.tiny else PRESETS["dinos"].steps
@@ -234,7 +206,7 @@ def time_programs(arguments: Namespace, trained: Path) -> Iterator[Line]:
 def time_program(
     arguments: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> tuple[float, float]:
-    """Run Python with these arguments: wall seconds, peak resident megabytes."""
+    """Run Python with these arguments; returns wall seconds and peak memory in megabytes."""
     started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, *arguments],
@@ -255,66 +227,6 @@ def time_program(
         last_line = errors.strip().split("\n")[-1]
         raise OSError(f"{arguments[0]} failed: {last_line}")
     return seconds, memory
-
-
-def describe_machine() -> str:
-    """What the figures depend on, in one line."""
-    import numpy as np
-
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "")
-    cpu = model[1] if model else platform.processor() or platform.machine()
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    try:
-        torch = f", PyTorch {version('torch')}"
-    except PackageNotFoundError:
-        torch = ""
-    return (
-        f"{cpu}, {os.cpu_count()} cores; Python {platform.python_version()}, JAX {version('jax')}, "
-        f"NumPy {np.__version__} with {blas['name']} {blas['version']}{torch}"
-    )
-
-
-def table(lines: Sequence[Line]) -> str:
-    """A line for each side of each work, with the ratio of dinojax to it, in aligned columns."""
-    head = "side", "a second", "min .. max", "dinojax/it", "of product", "compile s", "MB", ""
-    ours = {line.work: median(line.rates) for line in lines if line.side == "dinojax"}
-    groups: dict[str, list[Sequence[str]]] = {}
-    for line in lines:
-        rate = median(line.rates)
-        is_program = line.unit == "seconds"
-        is_rival = not is_program and line.side != "dinojax"
-        spread = f"{short(min(line.rates))} .. {short(max(line.rates))}"
-        unit = "s" if is_program else line.unit
-        cells = (
-            line.side,
-            f"{short(rate)}{' s' if is_program else ''}",
-            spread,
-            f"{ours[line.work] / rate:.2f}" if is_rival else "",
-            "" if line.share is None else f"{line.share:.3f}",
-            f"{line.compile_seconds:.1f}" if line.compile_seconds else "",
-            f"{line.peak_memory:,.0f}",
-            "" if line.shown is None else f"{line.shown:.4g} {line.shown_as}",
-        )
-        title = line.work if is_program else f"{line.work}: {unit} a second"
-        groups.setdefault(title, []).append(cells)
-    rows = [head, *(row for group in groups.values() for row in group)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def aligned(row: Sequence[str]) -> str:
-        first, *numbers, last = row
-        padded = [cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)]
-        return "  ".join([first.ljust(widths[0]), *padded, last]).rstrip()
-
-    found = [aligned(head)]
-    for title, group in groups.items():
-        found += [title, *map(aligned, group)]
-    return "\n".join(found)
-
-
-def short(value: float) -> str:
-    """A figure to four places, whole from 1,000 on."""
-    return f"{value:,.0f}" if value >= 1_000 else f"{value:#.4g}"
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from dinojax import plots  # noqa: E402
 from dinojax.data.vocab import Vocab  # noqa: E402
+from dinojax.evaluation import probe  # noqa: E402
 from dinojax.models.cells import CELLS  # noqa: E402
 from dinojax.models.layers import from_cell  # noqa: E402
 from dinojax.models.model import char_model  # noqa: E402
+from dinojax.models.trained import Trained  # noqa: E402
+from dinojax.plots import heat_maps, losses, style  # noqa: E402
 from dinojax.runs import folder as runs  # noqa: E402
 
 from conftest import ROOT, USERS_ENVIRONMENT  # noqa: E402
@@ -88,14 +90,14 @@ def walk(params, model, text):
 
 def test_surprisal_is_that_of_single_steps(params, model):
     strings = ["abc\n", "d", "Щ a$\nabcd dcba\n"]
-    actual = plots.surprisal(params, model, [VOCAB.encode(string) for string in strings])
+    actual = probe.surprisal(Trained(model, params, VOCAB), strings)
     for string, nats in zip(strings, actual, strict=True):
         np.testing.assert_allclose(nats, walk(params, model, string)[0], rtol=1e-4)
 
 
 def test_hidden_states_are_those_of_single_steps(params, model):
     text = "abc d$\nЩЩ"
-    actual = plots.hidden_states(params, model, VOCAB.encode(text))
+    actual = probe.hidden_states(Trained(model, params, VOCAB), text)
     _, expected = walk(params, model, text)
     assert len(actual) == len(expected) == 2
     for ours, theirs in zip(actual, expected, strict=True):
@@ -105,8 +107,8 @@ def test_hidden_states_are_those_of_single_steps(params, model):
 
 def test_the_most_varying_units_come_first():
     activations = np.array([[0.1, -1, 0.3, 0, 0], [0.1, 1, -0.3, 0.9, 0]])
-    assert plots.most_varying(activations, 3) == [1, 3, 2]
-    assert plots.most_varying(activations, 10) == [1, 3, 2, 0, 4]
+    assert probe.most_varying(activations, 3) == [1, 3, 2]
+    assert probe.most_varying(activations, 10) == [1, 3, 2, 0, 4]
 
 
 # The picture of losses.
@@ -114,7 +116,7 @@ def test_the_most_varying_units_come_first():
 
 def test_lines_are_the_metrics():
     metrics = {"first": make_metrics(), "second": make_metrics(50, 7, 0.5)}
-    figure = plots.plot_losses(metrics)
+    figure = losses.plot_losses(metrics)
     assert legend_of(figure) == [
         f"{name}, {loss}" for loss in ("training", "validation") for name in metrics
     ]
@@ -138,7 +140,7 @@ def test_lines_are_the_metrics():
     ("seconds", "unit", "scale"), [(9, "seconds", 1), (60, "minutes", 60), (3600, "hours", 3600)]
 )
 def test_time_is_in_a_unit_that_can_be_read(seconds, unit, scale):
-    figure = plots.plot_losses({"run": make_metrics(seconds=seconds)})
+    figure = losses.plot_losses({"run": make_metrics(seconds=seconds)})
     _, axes = figure.axes
     assert axes.get_xlabel() == f"time in training ({unit})"
     np.testing.assert_allclose(
@@ -151,7 +153,7 @@ def test_lines_without_a_finite_number_are_left_out():
     metrics[2]["training_loss"] = float("nan")
     metrics[3]["training_loss"] = None
     del metrics[4]["seconds"]
-    figure = plots.plot_losses({"run": metrics})
+    figure = losses.plot_losses({"run": metrics})
     assert legend_of(figure) == ["run, training", "run, no validation"]
     over_characters, over_time = figure.axes
     assert over_characters.get_lines()[0].get_xdata().tolist() == [1000, 4000]
@@ -165,11 +167,11 @@ def test_lines_without_a_finite_number_are_left_out():
 )
 def test_a_run_without_a_loss_is_an_error(metrics):
     with pytest.raises(ValueError, match="metrics of second hold no loss"):
-        plots.plot_losses({"first": make_metrics(), "second": metrics})
+        losses.plot_losses({"first": make_metrics(), "second": metrics})
 
 
 def test_runs_can_be_told_apart_with_and_without_colours():
-    figure = plots.plot_losses({str(i): make_metrics(6) for i in range(35)})
+    figure = losses.plot_losses({str(i): make_metrics(6) for i in range(35)})
     lines = figure.axes[0].get_lines()
     training, validation = lines[::2], lines[1::2]
     okabe_ito = {to_rgb(colour) for colour in OKABE_ITO}
@@ -192,7 +194,7 @@ def test_runs_can_be_told_apart_with_and_without_colours():
 def test_surprisal_is_drawn_in_bits_with_its_characters():
     strings = ["abc\n", "d $"]
     nats = [np.log(2) * np.array([1, 2, 3, 0.5]), np.log(2) * np.array([4, 0, 7])]
-    figure = plots.plot_surprisal(strings, nats)
+    figure = heat_maps.plot_surprisal(strings, nats)
     axes, bar = figure.axes
     (mesh,) = axes.collections
     grid = mesh.get_array()
@@ -215,10 +217,10 @@ def test_surprisal_is_drawn_in_bits_with_its_characters():
 def test_long_strings_go_on_in_the_next_row():
     string = "abcd" * 30
     bits = np.arange(120.0)
-    figure = plots.plot_surprisal(["a", string], [[0.0], np.log(2) * bits])
+    figure = heat_maps.plot_surprisal(["a", string], [[0.0], np.log(2) * bits])
     axes, _ = figure.axes
     grid = axes.collections[0].get_array()
-    assert grid.shape == (4, plots.COLUMNS)
+    assert grid.shape == (4, heat_maps.COLUMNS)
     assert grid[0].compressed().tolist() == [0]
     np.testing.assert_allclose(grid[1:].compressed(), bits)
     assert axes.get_yticks().tolist() == [0, 1]
@@ -231,7 +233,7 @@ def test_characters_can_be_read_in_their_cells():
         linear = np.where(channels < 0.04, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
         return linear @ [0.2126, 0.7152, 0.0722]
 
-    figure = plots.plot_surprisal(["a" * 200], [np.linspace(0, 9, 200)])
+    figure = heat_maps.plot_surprisal(["a" * 200], [np.linspace(0, 9, 200)])
     axes, _ = figure.axes
     (mesh,) = axes.collections
     cells = mesh.to_rgba(mesh.get_array().ravel())[:, :3]
@@ -244,7 +246,7 @@ def test_activations_are_drawn_along_the_text():
     text = "ab c\n" * 20
     activations = np.random.default_rng(0).uniform(-1, 1, (100, 20))
     units = [17, 0, 3]
-    figure = plots.plot_activations(text, activations, units, layer=1)
+    figure = heat_maps.plot_activations(text, activations, units, layer=1)
     *panels, bar = figure.axes
     assert len(panels) == 3
     drawn = np.concatenate([axes.collections[0].get_array() for axes in panels], axis=1)
@@ -274,18 +276,18 @@ def test_activations_are_drawn_along_the_text():
     ],
 )  # fmt: skip
 def test_every_character_is_shown_safely(character, mark):
-    figure = plots.plot_surprisal([character], [[1.0]])
+    figure = heat_maps.plot_surprisal([character], [[1.0]])
     (text,) = figure.axes[0].texts
     assert text.get_text() == mark
     assert not text.get_parse_math()
-    figure = plots.plot_activations(character, [[0.5]], [0], 0)
+    figure = heat_maps.plot_activations(character, [[0.5]], [0], 0)
     (label,) = figure.axes[0].get_xticklabels()
     assert label.get_text() == mark
     assert not label.get_parse_math()
 
 
 def test_code_points_are_explained():
-    figure = plots.plot_surprisal(["a龍"], [[1.0, 1.0]])
+    figure = heat_maps.plot_surprisal(["a龍"], [[1.0, 1.0]])
     assert figure.axes[0].get_xlabel().endswith("; in small digits: code points")
 
 
@@ -298,7 +300,7 @@ def test_code_points_are_explained():
     ],
 )  # fmt: skip
 def test_every_name_is_shown_safely(name, shown):
-    figure = plots.plot_losses({name: make_metrics(3, 1), "other": make_metrics(3, 1)})
+    figure = losses.plot_losses({name: make_metrics(3, 1), "other": make_metrics(3, 1)})
     assert legend_of(figure)[0] == f"{shown}, training"
     assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
 
@@ -306,9 +308,9 @@ def test_every_name_is_shown_safely(name, shown):
 def all_pictures():
     num = len(ODD_TEXT)
     return {
-        "loss": plots.plot_losses({ODD_TEXT: make_metrics(), "b": make_metrics()}),
-        "surprisal": plots.plot_surprisal([ODD_TEXT, "a"], [np.arange(num) / 5, [0.0]]),
-        "activations": plots.plot_activations(ODD_TEXT, np.zeros((num, 4)), [3, 1], 0),
+        "loss": losses.plot_losses({ODD_TEXT: make_metrics(), "b": make_metrics()}),
+        "surprisal": heat_maps.plot_surprisal([ODD_TEXT, "a"], [np.arange(num) / 5, [0.0]]),
+        "activations": heat_maps.plot_activations(ODD_TEXT, np.zeros((num, 4)), [3, 1], 0),
     }
 
 
@@ -320,14 +322,14 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path):
     with matplotlib.rc_context(own):
         others = all_pictures()
         for name, figure in others.items():
-            plots.save(figure, tmp_path / f"others.{name}")
+            style.save(figure, tmp_path / f"others.{name}")
     for name, figure in first.items():
-        paths = plots.save(figure, tmp_path / name)
+        paths = style.save(figure, tmp_path / name)
         assert paths == [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"]
         contents = [path.read_bytes() for path in paths]
         # A second time the same figure, then one made anew.
         for other in figure, again[name]:
-            plots.save(other, tmp_path / name)
+            style.save(other, tmp_path / name)
             assert [path.read_bytes() for path in paths] == contents
         for path, content in zip(paths, contents, strict=True):
             assert (tmp_path / f"others.{path.name}").read_bytes() == content
@@ -340,21 +342,29 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path):
 
 
 def test_a_huge_picture_has_fewer_dots(tmp_path):
-    png, _ = plots.save(Figure(figsize=(0.1, 300)), tmp_path / "tall")
+    png, _ = style.save(Figure(figsize=(0.1, 300)), tmp_path / "tall")
     height = int.from_bytes(png.read_bytes()[20:24], "big")
-    assert plots.MAX_PIXELS - 10 <= height <= plots.MAX_PIXELS
+    assert style.MAX_PIXELS - 10 <= height <= style.MAX_PIXELS
 
 
 def test_no_picture_warns(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for name, figure in all_pictures().items():
-            plots.save(figure, tmp_path / name)
+            style.save(figure, tmp_path / name)
     assert not caught
 
 
 def test_pyplot_is_not_needed():
-    code = "import sys, dinojax.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys, dinojax.plots.losses, dinojax.plots.heat_maps; "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_losses_are_drawn_without_jax():
+    code = "import sys, dinojax.plots.losses; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
@@ -406,18 +416,38 @@ def test_every_picture_of_one_run(trained):
     # Another process writes the same bytes, and they are those of the library.
     result = run_script(PLOT, *arguments, "--layer", 1, cwd=trained.cwd)
     assert {file: (trained.folder / file).read_bytes() for file in files} == contents
-    params, model, encode = trained.loaded.params, trained.loaded.model, trained.loaded.vocab.encode
+    model = Trained(trained.loaded.model, trained.loaded.params, trained.loaded.vocab)
     strings = ["tyrannosaurus\n", "mangosaurus\n"]
-    nats = plots.surprisal(params, model, list(map(encode, strings)))
-    axes, _ = plots.plot_surprisal(strings, nats).axes
+    nats = probe.surprisal(model, strings)
+    axes, _ = heat_maps.plot_surprisal(strings, nats).axes
     totals = [label.get_text() for label in axes.get_yticklabels()]
     for total in totals:
         # matplotlib writes every text as paths, and what it says beside them.
         assert f"<!-- {total} -->" in contents["surprisal.svg"].decode()
-    *_, last = plots.hidden_states(params, model, encode("rex"))
-    for unit in plots.most_varying(last, 10):
+    *_, last = probe.hidden_states(model, "rex")
+    for unit in probe.most_varying(last, 10):
         assert f"<!-- {unit} -->" in contents["activations.svg"].decode()
     assert "<!-- unit of layer 1 -->" in contents["activations.svg"].decode()
+
+
+def test_one_call_draws_each_picture_of_the_command(trained, tmp_path):
+    drawn = {
+        "loss": losses.plot_runs([trained.folder]),
+        "surprisal": heat_maps.plot_strings(trained.loaded, ["Tyrannosaurus", "mangosaurus"]),
+        "activations": heat_maps.plot_text(trained.loaded, "rex"),
+    }
+    arguments = "run", "--strings", "Tyrannosaurus", "mangosaurus", "--text", "rex"
+    assert run_script(PLOT, *arguments, cwd=trained.cwd).returncode == 0
+    for name, figure in drawn.items():
+        for path in style.save(figure, tmp_path / name):
+            expected = (trained.folder / path.name).read_bytes()
+            assert path.read_bytes() == expected
+
+
+def test_layers_and_units_that_do_not_exist_are_errors(trained):
+    for arguments in {"layer": 2}, {"units": [8]}:
+        with pytest.raises(IndexError):
+            heat_maps.plot_text(trained.loaded, "rex", **arguments)
 
 
 def test_chosen_units_of_a_chosen_layer(trained):

@@ -6,11 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from test_architecture import READING_ORDER
+from test_architecture import FILES, STOREYS, imports_of
 
 from conftest import ROOT, USERS_ENVIRONMENT
 
-ENVIRONMENT = dict(USERS_ENVIRONMENT)
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -18,47 +17,60 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def run(arguments, folder):
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Let all commands share what XLA compiled."""
+    return USERS_ENVIRONMENT | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, environment):
+    """A folder like a clone, with the run that the first command makes, but shorter."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("scripts", "data", "tests", "README.md"):
+        (folder / name).symlink_to(ROOT / name)
+    # Stand-ins for what is not in the repository.
+    for name in ("tinyshakespeare.txt", "names.txt"):
+        (folder / name).symlink_to(ROOT / "data" / "dinos.txt")
+    run(["-m", "dinojax", "train", "--steps", "2000"], folder, environment)
+    return folder
+
+
+def run(arguments, folder, environment):
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, check=True, capture_output=True, text=True,
-        timeout=300, env=ENVIRONMENT,
+        timeout=300, env=environment,
     ).stdout  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def compile_once(tmp_path_factory):
-    """Let all commands share what XLA compiled."""
-    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "compiled")
-    ENVIRONMENT["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
-
-def test_commands(tmp_path):
-    for name in ("scripts", "data", "tests", "README.md"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    # Stand-ins for what is not in the repository.
-    for name in ("tinyshakespeare.txt", "names.txt"):
-        (tmp_path / name).symlink_to(ROOT / "data" / "dinos.txt")
-    run(["scripts/train.py", "--steps", "2000"], tmp_path)
+def test_commands(place, environment):
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     set_up = [line for line in commands if line.startswith("python3 -m venv .venv && ")]
     assert len(set_up) == 2
     for line in commands:
         if line in set_up:
             continue
-        python, *arguments = shlex.split(line)
-        assert python == ".venv/bin/python"
-        if "50000" in arguments:
-            arguments[arguments.index("50000")] = "5000"
-        if arguments[0] == "scripts/bench.py":
+        program, *arguments = shlex.split(line)
+        assert program in ("dinojax", "python")
+        if line == "python scripts/bench.py":
             # It takes minutes; test_bench.py runs it on little work.
             continue
+        if "50000" in arguments:
+            arguments[arguments.index("50000")] = "5000"
         if arguments[1:2] in (["names"], ["text"], ["text-best"]):
             arguments += ["--epochs", "1", "--hidden-size", "16"]
-        assert run(arguments, tmp_path)
+        words = ["-m", "dinojax", *arguments] if program == "dinojax" else arguments
+        assert run(words, place, environment)
 
 
-def test_python(tmp_path):
-    output = run(["-c", "\n".join(blocks("python"))], tmp_path).splitlines()
+def test_python(place, environment):
+    first, *others = blocks("python")
+    output = run(["-c", first], place, environment).splitlines()
+    assert len(output) == 12
+    output = run(["-c", "\n".join(others)], place, environment).splitlines()
     names, reports = output[:10], output[10:]
     assert all(re.fullmatch("[a-z]*", name) for name in names)
     assert reports[-1].startswith("step 300: ")
@@ -66,11 +78,18 @@ def test_python(tmp_path):
 
 
 def test_files_are_listed_in_reading_order():
-    listed = re.findall(r"^\| \[(\w+)\.py\]\(dinojax/\1\.py\)", README, re.MULTILINE)
-    assert listed == READING_ORDER
+    """Each file imports only from those listed above it, and none is missing."""
+    listed = re.findall(r"^\| \[([\w/]+)\.py\]\(dinojax/\1\.py\)", README, re.MULTILINE)
+    listed = [file.replace("/", ".") for file in listed]
+    assert sorted(listed) == sorted(FILES)
+    for place, file in enumerate(listed):
+        assert {x for x in imports_of(file) if x in FILES} <= set(listed[:place]), file
+    order = [name for storey in STOREYS for name in storey]
+    places = [order.index(file.split(".")[0]) for file in listed]
+    assert places == sorted(places)
 
 
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^):]+)\)", README)
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^):]+)\)", README)]
     assert links
-    assert all((ROOT / link).exists() for link in links)
+    assert all((ROOT / link).exists() for link in links if link)

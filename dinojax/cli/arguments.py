@@ -1,4 +1,4 @@
-"""What the commands share in reading their arguments."""
+"""How commands read their arguments."""
 
 import argparse
 import difflib
@@ -13,7 +13,7 @@ MAX_DIGITS = 20
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that shows defaults, where there is one to show."""
+    """Help that shows defaults, except None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False:
@@ -22,7 +22,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with a suggestion for an unknown flag."""
+    """A parser that reports errors in one line and suggests a flag for an unknown one."""
 
     def __init__(self, program: Program, description: str) -> None:
         super().__init__(
@@ -40,9 +40,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # argparse declares overloads that differ
         self, args: Sequence[str], namespace: Any = None
     ) -> argparse.Namespace:
-        """Parse all arguments, or report the first that is unknown."""
+        """Parse all arguments, or report the first unknown one."""
         args = join_negative_numbers(args)
-        # Before argparse complains of what followed the unknown flag.
+        # Before argparse complains about what follows the unknown flag.
         for argument in args:
             self._check_flag(argument)
         parsed: argparse.Namespace
@@ -68,6 +68,15 @@ class Parser(argparse.ArgumentParser):
             self.error(describe_error(error))
 
 
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Prefix the message of a ValueError with `what`, such as the flag that caused it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
 def add_which(parser: argparse.ArgumentParser) -> None:
     """Add the argument that chooses a checkpoint of a run."""
     parser.add_argument(
@@ -80,7 +89,7 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
-    """The arguments with "--flag", "-1e-3" as "--flag=-1e-3": argparse takes it for a flag."""
+    """Replace "--flag", "-1e-3" by "--flag=-1e-3": argparse takes the number for a flag."""
     joined: list[str] = []
     for argument in arguments:
         with suppress(ValueError):
@@ -94,7 +103,7 @@ def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
 
 
 def whole_number(text: str) -> int:
-    """The type of an argument that is a whole number."""
+    """Argument type: a whole number."""
     with suppress(ValueError):
         if len(text) <= MAX_DIGITS:
             return int(text)
@@ -103,14 +112,14 @@ def whole_number(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """The type of an argument that is a number."""
+    """Argument type: a number."""
     with suppress(ValueError):
         return float(text)
     raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {text[:MAX_DIGITS]!r}")
 
 
 def which_checkpoint(text: str) -> str:
-    """The type of an argument that chooses a checkpoint: "best", "last", or a number of steps."""
+    """Argument type: a checkpoint, as "best", "last" or a number of steps."""
     if text in ("best", "last") or (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS):
         return text
     raise argparse.ArgumentTypeError(
@@ -119,7 +128,7 @@ def which_checkpoint(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """The type of an argument that is a path."""
+    """Argument type: a path."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got an empty one")
     return Path(text)

@@ -3,19 +3,19 @@
 import importlib
 from argparse import ArgumentParser, Namespace
 
-from dinojax.cli.arguments import Parser
+from dinojax.cli.arguments import Parser, path
 
 SHELLS = "bash", "zsh", "fish"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax completion`."""
-    parser.add_argument("shell", choices=SHELLS, help="the shell that is to read the script")
+    parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
 
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Print the script; returns the exit code."""
-    # Here, as main imports this module by name.
+    # Imported late, as main imports this module.
     from dinojax.cli.main import COMMANDS
 
     try:
@@ -27,5 +27,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
     for name, description in COMMANDS.items():
         command = subparsers.add_parser(name, description=description, help=description)
         importlib.import_module(f"dinojax.cli.{name}").add_arguments(command)
+        for action in command._actions:
+            if action.type is path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(root, arguments.shell))
     return 0

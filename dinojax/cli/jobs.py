@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dinojax.cli.arguments import Parser
+from dinojax.cli.arguments import Parser, about
 from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import flag_of, given_settings, make_plan
 from dinojax.cli.terminal import count
 from dinojax.config import TrainConfig
 from dinojax.files import digest
-from dinojax.startup import best_share, check_devices, num_cores, start_jax
+from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
     from dinojax.data.batches import Dataset
@@ -168,8 +168,11 @@ def start_devices(config: TrainConfig) -> int:
     start_jax(config.devices or best_share(config.batch_size, num_cores()))
     import jax
 
+    from dinojax.parallel import make_mesh
+
     num_devices = config.devices or best_share(config.batch_size, jax.device_count())
-    check_devices(num_devices)
+    with about("--devices"):
+        make_mesh(num_devices)
     return num_devices
 
 

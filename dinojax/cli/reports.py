@@ -108,9 +108,9 @@ def draw_losses(program: Program, folder: Path) -> None:
         # A run that was stopped at once has none.
         if any("event" not in line for line in metrics):
             try:
-                from dinojax import plots
+                from dinojax.plots import losses, style
 
-                plots.save(plots.plot_losses({folder.name: metrics}), folder / "loss")
+                style.save(losses.plot_losses({folder.name: metrics}), folder / "loss")
             # A setting of the user's, such as MPLBACKEND, or a full disk: all else is saved.
             except (ImportError, OSError, ValueError) as error:
                 print(f"{program.name}: note: no picture: {describe_error(error)}", file=sys.stderr)

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from dinojax.cli.arguments import Parser, add_which, number, path, whole_number
+from dinojax.cli.arguments import Parser, about, add_which, number, path, whole_number
 from dinojax.cli.loaded import load
 from dinojax.cli.terminal import Program, visible
 from dinojax.config import check_range
 from dinojax.files import check_writable
 from dinojax.sampling.patterns import check_pattern, compiled
-from dinojax.startup import check_devices, num_cores, start_jax
+from dinojax.startup import num_cores, start_jax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,7 +246,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
     # JAX takes half a second: what is wrong with the arguments was said before.
     with parser.reported_errors():
         start_jax(arguments.devices or num_cores())
-        check_devices(arguments.devices or 0)
+        from dinojax.parallel import make_mesh
+
+        with about("--devices"):
+            make_mesh(arguments.devices or 1)
     import jax
     import numpy as np
 

@@ -56,62 +56,62 @@ def count(num: int, noun: str) -> str:
 
 
 def visible(text: str) -> str:
-    """What may be shown in a terminal: control characters, which could steer it, as escapes."""
+    """`text` with control characters, which could steer a terminal, replaced by escapes."""
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
     )
 
 
 def describe_error(error: Exception) -> str:
-    """An exception in one line: what was wrong and where."""
+    """An exception as one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
 
 
 def short_path(file: str | Path) -> str:
-    """A path relative to this folder where that is shorter."""
+    """The path, relative to the current folder if that is shorter."""
     short = min(str(file), os.path.relpath(file), key=len)
-    # What starts with a dash would be taken for a flag.
+    # A leading dash would make it a flag.
     return os.path.join(os.curdir, short) if short.startswith("-") else short
 
 
 def run(program: Program, main: Callable[[], int]) -> NoReturn:
     """Call `main` and exit with its code; an interrupt or an OSError is one line."""
-    # As after `>&-`: what nobody wants to read is written nowhere.
+    # They are closed after `>&-`, for example.
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
     def interrupt(*_: Any) -> NoReturn:
-        # Not by an exception: libraries turn one that meets them at work into errors of their own,
-        # and JAX may crash when Python takes down what it was compiling.
+        # Not by an exception: libraries may turn it into an error of their own, and JAX may crash
+        # when Python shuts down while it compiles.
         os.write(sys.stderr.fileno(), f"{program.name}: interrupted\n".encode())
         os._exit(INTERRUPTED)
 
     signal.signal(signal.SIGINT, interrupt)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its code point, not a traceback.
+        # A terminal that cannot show a character shows its code point.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone, as in `| head`; keep Python from failing again at its last flush.
+        # The reader is gone, as after `| head`. Keep Python from failing again in its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
         print(f"{program.name}: error: {describe_error(error)}", file=sys.stderr)
         code = BAD_INPUT
-    # All is said; Python takes a moment to end, in which a late Ctrl-C would change the exit code.
+    # Python takes a moment to end, in which Ctrl-C would change the exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """The signals, Ctrl-C or SIGTERM, that ask to stop; a second Ctrl-C ends at once.
+    """A list to which Ctrl-C and SIGTERM are added; another Ctrl-C ends the process.
 
-    A second later or more, that is: a key that is held down means it once.
+    That one counts after a second, so that a key that is held down counts once.
     """
     signals: list[int] = []
     stopped = 0.0

@@ -1,7 +1,6 @@
-"""Three ways to fill the same three arrays: names padded, names packed, windows of a running text.
+"""Data sets for training: padded names, packed names, and windows of a running text.
 
-A data set is its examples, which stay where they are, and a rule that says which of them each
-training step reads: integers that point into the examples.
+A data set holds examples and a rule for the indices of the examples that each step reads.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,38 +12,35 @@ from dinojax.data.vocab import Vocab
 
 
 class Batch(NamedTuple):
-    """What a model reads, what it should predict, and what counts; a whole data set is one too.
-
-    Each field has the shape [time, batch] and is a NumPy or a JAX array.
-    """
+    """Inputs, targets and weights, each a NumPy or JAX array [time, batch]."""
 
     inputs: Any
-    """Ids of the characters read; the vocabulary's `no_character` marks the start of a name."""
+    """Ids of the characters to read. `Vocab.no_character` marks the start of a name or a text."""
     targets: Any
-    """Ids of the characters to predict: at each step, the one that comes next."""
+    """Ids of the characters to predict: each is the one that follows the input."""
     weights: Any
-    """How much each target counts: 1, or 0 for padding."""
+    """Weights of the targets in the loss: 1, or 0 for padding."""
 
 
 class Dataset(NamedTuple):
     """Examples, and the order in which training reads them."""
 
     examples: Batch
-    """Names as columns, [time, num], or characters end to end, [num]; the last is padding."""
+    """Names as columns [time, num], or characters end to end [num]. The last entry is padding."""
     num_shuffled: int
-    """How many things an epoch shuffles."""
+    """Length of the permutation that `arrange` takes."""
     steps_per_epoch: int
-    """Training steps in which every example is read once."""
+    """Number of training steps that read every example once."""
     arrange: Callable[[np.ndarray], np.ndarray]
-    """From a permutation [num_shuffled] to the indices that each step of an epoch reads:
-    [steps_per_epoch, batch] into columns, [steps_per_epoch, time, batch] into characters."""
+    """A function from a permutation [num_shuffled] to the indices that each step of an epoch reads:
+    [steps_per_epoch, batch] of columns, or [steps_per_epoch, time, batch] of characters."""
 
 
 def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
-    """The names as one batch [time, len(names)] of NumPy arrays, time being the longest plus one.
+    """The names as one batch [time, len(names)], where time is the longest length plus one.
 
-    A name "abc" reads (no character, a, b, c) and is to predict (a, b, c, newline). Shorter names
-    are padded at the end with weights of zero, where inputs are "no character" and targets newline.
+    The inputs of a name "abc" are (no character, a, b, c), its targets (a, b, c, newline). Shorter
+    names are padded at the end with "no character", newline, and weights of zero.
 
     Raises:
         ValueError: there is no name, or a name holds a newline or an unknown character.
@@ -57,14 +53,14 @@ def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
     try:
         ids = vocab.encode("".join(names))
     except ValueError:
-        # It gives the position in all the names: say it again of the one name.
+        # Encode name by name, for an error with the position in the name.
         for name in names:
             vocab.encode(name)
         raise
     lengths = np.array([len(name) for name in names])
     time = np.arange(lengths.max() + 1)[:, None]
     shape = len(time), len(names)
-    # Written name by name, that is column by column, as the names stand one after the other.
+    # The transposed arrays are in the order of `ids`: name by name.
     targets = np.full(shape, vocab.newline, vocab.dtype)
     targets.T[(time < lengths).T] = ids
     inputs = np.full(shape, vocab.no_character, vocab.dtype)
@@ -73,9 +69,9 @@ def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
 
 
 def padded(names: Sequence[str], vocab: Vocab, batch_size: int = 1) -> Dataset:
-    """Names one a column, each epoch in a fresh order; see `pad_names`.
+    """Names, one in each column (see `pad_names`), in a new order in each epoch.
 
-    Where the names are no multiple of `batch_size`, padding completes the last batch of an epoch.
+    Padding completes the last batch of an epoch.
 
     Raises:
         ValueError: there is no name, or a name holds a newline or an unknown character.
@@ -93,10 +89,10 @@ def padded(names: Sequence[str], vocab: Vocab, batch_size: int = 1) -> Dataset:
 
 
 def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> Dataset:
-    """Names end to end in rows of `window` characters, none cut, each epoch in a fresh order.
+    """Whole names end to end in rows of `window` characters, in a new order in each epoch.
 
-    A model must set its state back at each start, which "no character" marks. How the rows are
-    filled depends on the lengths alone, so every epoch has the same number of steps.
+    The model must reset its state at the start of each name, where the input is "no character".
+    Rows are filled by the lengths of names alone, so all epochs have the same number of steps.
 
     Raises:
         ValueError: there is no name, a name holds a newline or an unknown character, or the
@@ -110,21 +106,19 @@ def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> 
             f"expected names of up to {window - 1} characters, which with their newline fit into a "
             f"window of {window}, got one of {lengths.max() - 1}; choose a larger window"
         )
-    # Name by name, that is column by column.
     flat = _with_padding(Batch(*(field.T[counts.T] for field in columns)), vocab)
     first = np.cumsum(lengths) - lengths
     sorted_lengths = np.sort(lengths)
     places = _fill(sorted_lengths, window)
     steps = -(-(int(places.max()) + 1) // (window * batch_size))
     rows = steps * batch_size
-    # Where each character of the sorted names goes, and how far into its name it stands.
-    within = np.arange(lengths.sum()) - np.repeat(
-        np.cumsum(sorted_lengths) - sorted_lengths, sorted_lengths
-    )
+    # For each character of the sorted names: its position in its name, and its place in the rows.
+    starts = np.cumsum(sorted_lengths) - sorted_lengths
+    within = np.arange(lengths.sum()) - np.repeat(starts, sorted_lengths)
     targets = np.repeat(places, sorted_lengths) + within
 
     def arrange(permutation: np.ndarray) -> np.ndarray:
-        # One permutation of names and rows holds one of either.
+        # The order of the names and that of the rows, from one permutation of both.
         order, row_order = permutation[permutation < len(names)], permutation - len(names)
         order = order[np.argsort(lengths[order], kind="stable")]
         indices = np.full(rows * window, len(flat.inputs) - 1, np.int32)
@@ -136,14 +130,14 @@ def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> 
 
 
 def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
-    """A text cut into `batch_size` rows, which are read side by side, `window` characters a step.
+    """A text cut into `batch_size` rows; each step reads the next `window` characters of all rows.
 
-    A model must carry its state from one step to the next (truncated backpropagation through
-    time), and set it back where a row begins, which "no character" marks. Every character is a
-    target once an epoch; the rows' ends are padded.
+    The model must carry its state from one step to the next (truncated backpropagation through
+    time), and reset it at the start of each row, where the input is "no character". Every character
+    is a target once in an epoch. Rows are padded at the end.
 
     Raises:
-        ValueError: the text is shorter than one window in each row, or holds an unknown character.
+        ValueError: the text is shorter than `batch_size` windows, or holds an unknown character.
     """
     if len(text) < batch_size * window:
         raise ValueError(
@@ -171,10 +165,10 @@ def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
 
 
 def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
-    """A text as columns of one batch [window, num], to be read each from a fresh state.
+    """A text as columns of one batch [window, num], each to be read from the initial state.
 
-    Every character is a target once. Each column reads the character before its first target; the
-    first, as nothing comes before it, "no character". The last may be padded.
+    Every character is a target once. The first input of a column is the character before its first
+    target; in the first column it is "no character". The last column may be padded.
 
     Raises:
         ValueError: the text is empty, or holds an unknown character.
@@ -191,7 +185,7 @@ def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
 
 
 def _with_padding(batch: Batch, vocab: Vocab) -> Batch:
-    """The batch with one more entry at the end of the last axis, of which nothing counts."""
+    """The batch with one more entry on the last axis, which is padding."""
     values = vocab.no_character, vocab.newline, 0
     widths = [(0, 0)] * (batch.inputs.ndim - 1) + [(0, 1)]
     fields = zip(batch, values, strict=True)
@@ -199,11 +193,11 @@ def _with_padding(batch: Batch, vocab: Vocab) -> Batch:
 
 
 def _fill(sorted_lengths: np.ndarray, window: int) -> np.ndarray:
-    """Places, in rows of `window` end to end, for things of these lengths, the shortest first.
+    """Start positions for names of these lengths, in rows of `window` that stand end to end.
 
-    Row by row it takes the length of which most are left, of those after which the room that
-    remains can be filled to the end. For 20,000 names of dinosaurs in rows of 64 characters, one
-    place in 10,000 stays empty; one in 20, if the longest go first where there is most room.
+    Each row is filled with the lengths of which most are left, provided that the rest of the row
+    can still be filled completely. With 20,000 dinosaur names in rows of 64 characters, this leaves
+    one place in 10,000 empty; worst-fit decreasing leaves one in 20.
     """
     lengths, counts = np.unique(sorted_lengths, return_counts=True)
     left = dict(zip(lengths.tolist(), counts.tolist(), strict=True))
@@ -226,7 +220,7 @@ def _fill(sorted_lengths: np.ndarray, window: int) -> np.ndarray:
 
 
 def _sums(lengths: Iterable[int], window: int) -> int:
-    """An integer whose bit n tells whether lengths, each any number of times, can add up to n."""
+    """An integer whose bit n is set if lengths, repeats allowed, can add up to n."""
     sums, mask = 1, (1 << window + 1) - 1
     for length in lengths:
         multiple = length

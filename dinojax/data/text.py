@@ -1,4 +1,4 @@
-"""From a file to names or a running text."""
+"""Reading names and running texts from files, and splitting them into parts."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 MAX_NAME_LENGTH = 1_000
-"""Characters a name may have: padding makes every name as long as the longest."""
+"""Longest name, in characters. All names of a list are padded to the length of its longest."""
 
 
 def bundled_names() -> Path:
@@ -18,13 +18,13 @@ def bundled_names() -> Path:
 
 
 def read_text(path: Path) -> str:
-    r"""The text of a UTF-8 file in Unicode's composed form (NFC), lines ending in "\n".
+    r"""The text of a UTF-8 file in Unicode's composed form (NFC).
 
-    A byte order mark is dropped; "\r\n" and "\r" count as line ends; nothing else does.
+    A byte order mark is dropped, and the line ends "\r\n" and "\r" become "\n".
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8; names the offset of the first bad byte.
+        ValueError: the file is not UTF-8; the message gives the offset of the first bad byte.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
@@ -38,18 +38,17 @@ def read_text(path: Path) -> str:
 
 
 def read_names(path: Path, lowercase: bool = True) -> tuple[list[str], int]:
-    """The names in a file, one a line, lower-cased and stripped, and the number of blank lines.
+    """The names in a file, one a line, and the number of blank lines, which are skipped.
 
-    Blank lines are skipped; what follows the last line end is no line. The exercise lower-cases
-    its file too.
+    Names are stripped of white space and, by default, in lower case, as in the exercise.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8, holds no name, or has a line of more than `MAX_NAME_LENGTH`
-            characters.
+        ValueError: the file is not UTF-8, holds no name, or has a line of more than
+            `MAX_NAME_LENGTH` characters.
     """
     names, num_blank = [], 0
-    # str.splitlines would also split at U+2028 and other characters that may stand in a name.
+    # str.splitlines would also split at U+2028 and other characters that may occur in a name.
     lines = read_text(path).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         name = composed(line.strip(), lowercase)
@@ -68,11 +67,11 @@ def read_names(path: Path, lowercase: bool = True) -> tuple[list[str], int]:
 
 
 def read_running_text(path: Path, lowercase: bool = False) -> str:
-    """A text of any length, composed (NFC), in lower case where that is asked for.
+    """The text in a file, composed (NFC) and optionally in lower case.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8, or empty.
+        ValueError: the file is not UTF-8, or is empty.
     """
     text = composed(read_text(path), lowercase)
     if not text:
@@ -83,23 +82,21 @@ def read_running_text(path: Path, lowercase: bool = False) -> str:
 def split_names(
     names: Sequence[str], validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[list[str], list[str], list[str]]:
-    """Names to learn from, names to validate by and names to test by, each in the order given.
+    """Split names at random into training, validation and test parts, each in the given order.
 
-    Which is which is drawn by `seed` and does not depend on the order. A name that occurs several
-    times is one name: all its copies go to the same part, which so share none. A fraction is of the
-    distinct names; above zero it means at least one.
+    All copies of a name go to the same part. Fractions are of the distinct names; a fraction above
+    zero gives at least one. The split depends on the set of names and `seed`, not on the order.
 
     Raises:
-        ValueError: nothing would be left to learn from.
+        ValueError: no name would be left for training.
     """
     distinct = sorted(set(names))
-    num_test, num_validation = (
-        _part(fraction, len(distinct)) for fraction in (test_fraction, validation_fraction)
+    _, num_validation, num_test = _sizes(
+        len(distinct), "distinct names", validation_fraction, test_fraction
     )
-    _check_rest(len(distinct) - num_test - num_validation, len(distinct), "distinct names")
     order = np.random.default_rng(seed).permutation(len(distinct))
     part_of = dict.fromkeys(distinct, 0)
-    # The test part first: it stays the same whatever is set apart for validation.
+    # The test part is drawn first, so that it does not depend on the validation fraction.
     for i, place in enumerate(order[: num_test + num_validation].tolist()):
         part_of[distinct[place]] = 2 if i < num_test else 1
     train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
@@ -107,36 +104,30 @@ def split_names(
 
 
 def split_text(text: str, validation_fraction: float, test_fraction: float) -> tuple[str, str, str]:
-    """The beginning of a text to learn from, what follows to validate by, its end to test by.
+    """Split a text into training, validation and test parts, which follow each other.
 
-    A fraction is of the characters; above zero it means at least one.
+    Fractions are of the characters; a fraction above zero gives at least one.
 
     Raises:
-        ValueError: nothing would be left to learn from.
+        ValueError: no character would be left for training.
     """
-    num_test, num_validation = (
-        _part(fraction, len(text)) for fraction in (test_fraction, validation_fraction)
-    )
-    num_train = len(text) - num_test - num_validation
-    _check_rest(num_train, len(text), "characters")
-    end = num_train + num_validation
-    return text[:num_train], text[num_train:end], text[end:]
+    start, num, _ = _sizes(len(text), "characters", validation_fraction, test_fraction)
+    return text[:start], text[start : start + num], text[start + num :]
 
 
-def _part(fraction: float, num: int) -> int:
-    return max(1, round(fraction * num)) if fraction else 0
-
-
-def _check_rest(num: int, of: int, things: str) -> None:
-    if num < 1:
+def _sizes(num: int, things: str, *fractions: float) -> tuple[int, int, int]:
+    """The sizes of the training, validation and test parts of `num` things."""
+    validation, test = (max(1, round(f * num)) if f else 0 for f in fractions)
+    if validation + test >= num:
         raise ValueError(
-            f"no data would be left to learn from: expected more than {of:,} {things}, or smaller "
+            f"no data would be left to learn from: expected more than {num:,} {things}, or smaller "
             "fractions for validation and test"
         )
+    return num - validation - test, validation, test
 
 
 def composed(text: str, lowercase: bool) -> str:
-    """`text` in Unicode's composed form (NFC), in lower case where that is asked for."""
+    """`text` in Unicode's composed form (NFC), optionally in lower case."""
     return unicodedata.normalize("NFC", text.lower() if lowercase else text)
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary: characters to ids and back."""
+"""The vocabulary, which maps characters to ids and back."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Vocab:
-    """The characters a model knows; the id of a character is its place in `characters`.
+    """The characters a model knows. The id of a character is its index in `characters`.
 
-    Characters are Unicode code points, unique and in order of code point, and newline is always one
-    of them: it ends a name. The id `no_character`, one past the last, stands for "no input yet" at
-    the start of a name; it has no character and is never a target.
+    Characters are Unicode code points, unique and in order of code point. Newline, which ends a
+    name, is always one of them. The id `no_character`, one past the last, is the input at the start
+    of a name or a text. It has no character and is never a target.
 
     Raises:
         ValueError: the characters are not unique and sorted, or newline is missing.
@@ -32,32 +32,31 @@ class Vocab:
 
     @property
     def size(self) -> int:
-        """Number of characters, newline included."""
+        """Number of characters, including newline."""
         return len(self.characters)
 
     @property
     def newline(self) -> int:
-        """Id of the newline."""
+        """Id of newline."""
         return self.characters.index("\n")
 
     @property
     def no_character(self) -> int:
-        """Id that stands for "no input yet"."""
+        """Id that means "no character yet"."""
         return self.size
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
-        """The smallest unsigned integer type that holds every id and `no_character`."""
+        """Smallest unsigned integer type that holds every id and `no_character`."""
         return np.min_scalar_type(self.no_character)
 
     def encode(self, text: str) -> NDArray[np.unsignedinteger]:
-        """Ids of the characters of `text`, shape [len(text)].
+        """Ids [len(text)] of the characters of `text`.
 
         Raises:
-            ValueError: a character is not in the vocabulary; names it and its position.
+            ValueError: a character is not in the vocabulary; the message gives its position.
         """
-        points = _code_points(text)
-        known = _code_points(self.characters)
+        points, known = _code_points(text), _code_points(self.characters)
         ids = np.minimum(np.searchsorted(known, points), self.size - 1)
         unknown = np.flatnonzero(known[ids] != points)
         if unknown.size:
@@ -69,10 +68,10 @@ class Vocab:
         return ids.astype(self.dtype)
 
     def decode(self, ids: ArrayLike) -> str:
-        """The text of `ids`, shape [length].
+        """The text with these ids [length].
 
         Raises:
-            ValueError: an id is not that of a character.
+            ValueError: an id belongs to no character.
         """
         array = np.asarray(ids, dtype=np.int64)
         invalid = array[(array < 0) | (array >= self.size)]
@@ -82,7 +81,7 @@ class Vocab:
 
 
 def build_vocab(texts: Iterable[str]) -> Vocab:
-    """The vocabulary of every character in `texts`, and newline."""
+    """The vocabulary of newline and every character in `texts`."""
     return Vocab("".join(sorted({"\n"}.union(*texts))))
 
 

@@ -1,13 +1,12 @@
-"""Recurrent cells: what one layer does with its state and its input at one time step.
+"""Recurrent cells: one time step of a layer.
 
-A cell is a named tuple of pure functions. What a step does is split into three parts, so that each
-runs where it is cheapest: `project` needs no state and runs over all time steps at once,
-`preactivate` holds the one matrix product that must wait for the state, and `update` is arithmetic
-without parameters. A cell of your own is another `Cell`; nothing else changes.
+A cell is a named tuple of pure functions. A time step has three parts, so that each can run where
+it is cheapest: `project` needs no state and runs over all time steps at once, `preactivate` has the
+only matrix product that depends on the state, and `update` is arithmetic without parameters. To
+add a cell, write another function that returns a `Cell`.
 
-All functions accept any leading batch dimensions, written `...` in shapes. Every cell takes a
-`dtype`, of its parameters and its state, and a `product_dtype` for its products; see
-`products.linear`.
+All functions accept any leading batch dimensions, written `...` in shapes. The `dtype` of a cell is
+that of its parameters and its state; for its `product_dtype` see `products.linear`.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +20,7 @@ from dinojax.models.products import affine, are_ids, linear, per_gate
 Params = Any
 """A pytree of parameters."""
 State = Any
-"""A pytree of arrays [..., hidden]: what a cell remembers."""
+"""A pytree of arrays [..., hidden]."""
 Activations = Any
 """A pytree of arrays [..., features]."""
 
@@ -39,40 +38,40 @@ class CellInitialState(Protocol):
 
 
 class CellProject(Protocol):
-    """What the inputs contribute: characters' ids [...] or vectors [..., features].
+    """The part of a step that depends on inputs alone: ids [...] or vectors [..., features].
 
-    Ids may be passed on as they are, for `preactivate` to look up.
+    A cell may return ids unchanged and look them up in `preactivate`.
     """
 
     def __call__(self, params: Params, inputs: jax.Array) -> Activations: ...
 
 
 class CellPreactivate(Protocol):
-    """What goes into the nonlinearities: the inputs' contribution joined by that of the state."""
+    """The arguments of the nonlinearities, from the state and the projected inputs."""
 
     def __call__(self, params: Params, state: State, projected: Activations) -> Activations: ...
 
 
 class CellUpdate(Protocol):
-    """The new state, of the same structure as `state`."""
+    """The new state, with the structure of `state`."""
 
     def __call__(self, state: State, preactivations: Activations) -> State: ...
 
 
 class CellOutput(Protocol):
-    """The part of a state [..., hidden] that the layer above reads."""
+    """The part of a state, [..., hidden], that the next layer reads and that pictures show."""
 
     def __call__(self, state: State) -> jax.Array: ...
 
 
 class Cell(NamedTuple):
-    """One recurrent layer.
+    """A recurrent cell.
 
     new_state = update(state, preactivate(params, state, project(params, inputs)))
     """
 
     hidden_size: int
-    """Size of the output."""
+    """Features of the output."""
     init: CellInit
     initial_state: CellInitialState
     project: CellProject
@@ -91,10 +90,10 @@ def vanilla(
 
         h_t = tanh(x_t W_x + b + h_{t-1} W_h)
 
-    Row vectors: the exercise writes W_x and W_h transposed. The state is h, [..., hidden], zero at
-    first, and is the output too. Parameters: `input_kernel` W_x [input, hidden], `recurrent_kernel`
-    W_h [hidden, hidden], `bias` b [hidden]; see `init_gates` for their initial values. The exercise
-    draws both kernels from N(0, 0.01^2) instead.
+    Vectors are rows: the exercise writes W_x and W_h transposed. The state is h [..., hidden],
+    initially zero, and is also the output. Parameters: `input_kernel` W_x [input, hidden],
+    `recurrent_kernel` W_h [hidden, hidden], `bias` b [hidden]; see `init_gates` for their initial
+    values. The exercise draws both kernels from N(0, 0.01^2) instead.
     """
 
     def init(key: jax.Array) -> Params:
@@ -132,11 +131,11 @@ def gru(
         n_t = tanh(x_t W_xn + b_n + r_t * (h_{t-1} W_hn + b_hn))      candidate
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-    The reset gate acts after the matrix product, which can then be one for all gates; in the paper
-    it acts before. The state is h, [..., hidden], zero at first, and is the output too. Parameters,
-    gates side by side in the order r, z, n: `input_kernel` [input, 3 hidden], `recurrent_kernel`
-    [hidden, 3 hidden], `bias` [3 hidden], and `candidate_bias` b_hn [hidden], zero at first; see
-    `init_gates` for the others' initial values.
+    The reset gate acts after the matrix product, so that one product serves all gates; in the paper
+    it acts before. The state is h [..., hidden], initially zero, and is also the output.
+    Parameters, with the gates side by side in the order r, z, n: `input_kernel` [input, 3 hidden],
+    `recurrent_kernel` [hidden, 3 hidden], `bias` [3 hidden], and `candidate_bias` b_hn [hidden],
+    initially zero; see `init_gates` for the other initial values.
     """
 
     def init(key: jax.Array) -> Params:
@@ -181,12 +180,11 @@ def lstm(
         c_t = f_t * c_{t-1} + i_t * g_t
         h_t = o_t * tanh(c_t)
 
-    With the forget gate of Gers et al. (2000), and without peepholes.
-
-    The state is the pair (c, h), each [..., hidden], zero at first; h is the output. Parameters,
-    gates side by side in the order i, f, g, o: `input_kernel` [input, 4 hidden], `recurrent_kernel`
-    [hidden, 4 hidden], `bias` [4 hidden]; see `init_gates` for their initial values, but that the
-    forget gate's bias is one, so that the cell remembers at first (Jozefowicz et al., 2015).
+    It has the forget gate of Gers et al. (2000) and no peepholes. The state is the pair (c, h),
+    each [..., hidden], initially zero; h is the output. Parameters, with the gates side by side in
+    the order i, f, g, o: `input_kernel` [input, 4 hidden], `recurrent_kernel` [hidden, 4 hidden],
+    `bias` [4 hidden]; see `init_gates` for their initial values. The bias of the forget gate is
+    initially one instead, so that the cell remembers (Jozefowicz et al., 2015).
     """
 
     def init(key: jax.Array) -> Params:
@@ -225,11 +223,11 @@ CELLS = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
 def init_gates(
     key: jax.Array, input_size: int, hidden_size: int, num_gates: int, dtype: DTypeLike
 ) -> Params:
-    """Initial parameters of a cell whose gates stand side by side, each gate drawn on its own.
+    """Initial parameters of a cell with its gates side by side, each drawn with its own key.
 
-    `input_kernel` [input, gates hidden] is uniform as in Glorot & Bengio (2010); `recurrent_kernel`
-    [hidden, gates hidden] is orthogonal as in Saxe et al. (2014), which neither grows nor shrinks
-    the state; `bias` [gates hidden] is zero.
+    `input_kernel` [input, gates hidden] is uniform as in Glorot & Bengio (2010), `recurrent_kernel`
+    [hidden, gates hidden] orthogonal as in Saxe et al. (2014), so that it neither grows nor shrinks
+    the state, and `bias` [gates hidden] zero.
     """
     key_input, key_recurrent = jax.random.split(key)
     glorot, orthogonal = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
@@ -249,9 +247,8 @@ def init_gates(
 def project_gates(
     params: Params, inputs: jax.Array, num_gates: int, product_dtype: DTypeLike | None
 ) -> Activations:
-    """What the inputs contribute to each gate, [..., hidden]; ids are passed on as they are."""
-    # They wait for their step: to write the rows of them all and read these again takes longer than
-    # to look each up where it is needed. An LSTM of 256 units trains 1.03 to 1.06 times as fast.
+    """The contribution of the inputs to each gate, [..., hidden]; ids are returned unchanged."""
+    # Writing the rows of all ids and reading them back takes longer than a lookup in each step.
     if are_ids(inputs):
         return inputs
     return affine_gates(params, inputs, num_gates, product_dtype)
@@ -264,7 +261,7 @@ def contributions(
     num_gates: int,
     product_dtype: DTypeLike | None,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """What the inputs, as `project_gates` gives them, and the state contribute to each gate."""
+    """The contributions of the inputs, from `project_gates`, and of the state to each gate."""
     if not isinstance(projected, tuple):
         projected = affine_gates(params, projected, num_gates, product_dtype)
 
@@ -277,7 +274,7 @@ def contributions(
 def affine_gates(
     params: Params, inputs: jax.Array, num_gates: int, product_dtype: DTypeLike | None
 ) -> tuple[jax.Array, ...]:
-    """What the inputs contribute to each gate, [..., hidden], be they ids or vectors."""
+    """The contribution of ids or vectors to each gate, [..., hidden]."""
 
     def product(kernel: jax.Array, bias: jax.Array) -> jax.Array:
         return affine(kernel, bias, inputs, product_dtype)
@@ -286,6 +283,6 @@ def affine_gates(
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
-    """1 / (1 + exp(-x)), as (tanh(x / 2) + 1) / 2, of which XLA on the CPU makes faster code."""
+    """1 / (1 + exp(-x)), as (tanh(x / 2) + 1) / 2: XLA on the CPU makes faster code of it."""
     half = jnp.broadcast_to(jnp.asarray(0.5, x.dtype), x.shape)
     return half * jnp.tanh(half * x) + half

@@ -1,4 +1,4 @@
-"""Characters and vectors times a kernel, so that XLA takes its fast paths; the gradients, too."""
+"""Products of characters or vectors with a kernel, written so that XLA takes its fast paths."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,32 +8,33 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 LARGE_KERNEL = 2**14
-"""Entries from which on it pays to turn a kernel over once, before a loop, for its gradient: XLA
-would read it across in every step. A GRU of 256 units trains 1.2 times as fast; smaller kernels
-stand in loops that are compiled whole, which this would break up."""
+"""Kernels of this many entries are transposed once, before a loop, for the gradient. XLA would
+transpose them in every step. Smaller kernels are used in loops that XLA compiles whole, which a
+separate transpose would break up."""
 
 LARGE_GATES = 2**16
-"""Entries of a recurrent kernel from which on each gate has a product of its own: no gate is cut
-from another's array, and XLA on the CPU takes kernels of up to so many entries faster. An LSTM of
-256 units trains 1.15 times as fast. Smaller kernels are slower in parts."""
+"""Recurrent kernels of this many entries are multiplied gate by gate. XLA on the CPU multiplies
+kernels below this size faster, and no gate has to be cut out of a larger array. Smaller kernels are
+faster in one product."""
 
 COLUMNS_AT_ONCE = 16
-"""Columns that XLA on the CPU multiplies a single row by at once; those left over, one by one."""
+"""XLA on the CPU multiplies a single row by this many columns at once, and by the rest one by one.
+"""
 
 
 def are_ids(inputs: jax.Array) -> bool:
-    """Whether these are characters' ids [...], not vectors [..., features]."""
+    """Whether these are ids of characters [...], not vectors [..., features]."""
     return jnp.issubdtype(inputs.dtype, jnp.integer)
 
 
 def linear(
     kernel: jax.Array, inputs: jax.Array, product_dtype: DTypeLike | None = None
 ) -> jax.Array:
-    """Vectors [..., input] times `kernel` [input, features]; ids [...] count as one-hot vectors.
+    """Multiply vectors [..., input] by `kernel` [input, features]; ids [...] are one-hot vectors.
 
-    An id gives its row of the kernel; the id `input`, "no character", gives zeros. Where a
-    `product_dtype` is given, the product and those of its gradient multiply numbers rounded to it;
-    sums and results keep the precision of the kernel.
+    An id selects its row of the kernel, and the id `input`, "no character", gives zeros. With a
+    `product_dtype`, the factors of this product and of those in its gradient are rounded to that
+    type; sums and results keep the precision of the kernel.
     """
     if are_ids(inputs):
         return jnp.take(kernel, inputs, axis=0, mode="fill", fill_value=0)
@@ -48,11 +49,10 @@ def affine(
 ) -> jax.Array:
     """`linear(kernel, inputs, product_dtype)` plus `bias` [features]."""
     if are_ids(inputs):
-        # To each row, "no character" among them, once: not to each character of the data. Nor, by
-        # the barrier, in each step of a loop.
+        # Add the bias once to each row, not to each character. The barrier keeps this out of loops.
         rows = jnp.pad(kernel, ((0, 1), (0, 0)))
         rows = jax.lax.optimization_barrier(rows + jnp.broadcast_to(bias, rows.shape))
-        # What is past the end does not occur: to look for it would keep XLA from vector code.
+        # No id is out of range. A check for it would keep XLA from emitting vector code.
         return jnp.take(rows, inputs, axis=0, mode="clip")
     outputs = linear(kernel, inputs, product_dtype)
     return outputs + jnp.broadcast_to(bias, outputs.shape)
@@ -61,14 +61,14 @@ def affine(
 def per_gate(
     product: Callable[..., jax.Array], num_gates: int, *arrays: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """`product(*arrays)` in as many equal parts [..., hidden] as gates.
+    """`product(*arrays)`, split into one part [..., hidden] for each gate.
 
-    All `arrays` hold gates side by side in their last axis, as does what `product` makes of them.
+    The gates are side by side in the last axis of all `arrays` and of their product.
     """
     num_columns = arrays[0].shape[-1]
     if num_columns // num_gates * num_columns < LARGE_GATES:
         return tuple(jnp.split(product(*arrays), num_gates, axis=-1))
-    # By the barrier they are cut before a loop, not in each of its steps.
+    # The barrier keeps the splits out of loops.
     parts = jax.lax.optimization_barrier([jnp.split(x, num_gates, axis=-1) for x in arrays])
     return tuple(map(product, *parts))
 
@@ -94,8 +94,7 @@ def _multiply_padded(
 ) -> jax.Array:
     num = kernel.shape[1]
     if inputs.size == inputs.shape[-1] and kernel.size < LARGE_KERNEL:
-        # No column left over: 1.05 times the steps a second in the exercise's recipe. The barrier
-        # keeps the padding out of the loop over time.
+        # No column is left over. The barrier keeps the padding out of the loop over time.
         padded = jnp.pad(kernel, ((0, 0), (0, -num % COLUMNS_AT_ONCE)))
         kernel = jax.lax.optimization_barrier(padded)
     return _multiply(inputs, kernel, product_dtype)[..., :num]
@@ -110,8 +109,8 @@ def _product_forward(
     return _multiply_padded(inputs, kernel, product_dtype), (inputs, kernel)
 
 
-# For the gradient of the kernel, JAX's own rule makes a product that XLA on the CPU runs without
-# its fast routines: this one gives 1.1 times the steps a second in the exercise's recipe.
+# JAX's own rule for the gradient of the kernel makes a product that XLA on the CPU computes without
+# its fast routines.
 def _product_backward(
     product_dtype: DTypeLike | None, residuals: Any, d_outputs: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

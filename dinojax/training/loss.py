@@ -1,4 +1,4 @@
-"""What a prediction costs."""
+"""Losses: cross-entropy in nats."""
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ def summed_cross_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     """The exercise's loss: cross-entropy in nats, summed over time, averaged over the batch.
 
-    Returns the sum over all, and the number of rows. Summed over time, so long names weigh more, as
-    in the exercise (which has a batch of one).
+    Returns the total and the number of rows. Longer names weigh more, as in the exercise, whose
+    batch is one name.
     """
     nats = cross_entropy(logits, targets, weights)
     return nats.sum(), jnp.asarray(nats.shape[1], nats.dtype)
@@ -31,9 +31,9 @@ def summed_cross_entropy(
 def mean_cross_entropy(
     logits: jax.Array, targets: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy in nats, averaged over all characters that count, each alike.
+    """Cross-entropy in nats, averaged over the characters that count.
 
-    Returns the sum over all, and the number of these characters.
+    Returns the total and the number of these characters.
     """
     nats = cross_entropy(logits, targets, weights)
     return nats.sum(), weights.sum().astype(nats.dtype)

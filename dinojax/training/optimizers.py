@@ -1,4 +1,4 @@
-"""How gradients become updates: the optimizer and the schedule that a configuration describes."""
+"""The optimizer and the learning-rate schedule that a configuration describes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from dinojax.models.cells import Params
 
 
 def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransformation:
-    """The exercise's optimizer: SGD on gradients clipped entry by entry to +-clip_value."""
+    """The exercise's optimizer: SGD on gradients clipped entrywise to [-clip_value, clip_value]."""
     return optax.chain(optax.clip(clip_value), optax.sgd(learning_rate))
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate of each step, counted from 0, that a configuration describes.
+    """The learning rate of each step, counted from 0.
 
-    It rises in a straight line over the share `warmup` of the steps, then stays or falls along
+    It rises linearly over the fraction `warmup` of the steps, then stays constant or falls along
     half a cosine.
     """
     rises = round(config.warmup * config.steps)
@@ -30,10 +30,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """The optimizer that a configuration describes.
-
-    Gradients are clipped first, entry by entry or by their norm; see `make_schedule`.
-    """
+    """Clipping by value, clipping by norm, and the optimizer with its schedule, in this order."""
     is_constant = config.schedule == "constant" and not round(config.warmup * config.steps)
     rate = config.learning_rate if is_constant else make_schedule(config)
     optimizers = {
@@ -55,9 +52,9 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 def describe_gradients(
     gradients: Params, clip_value: float = 0.0, clip_norm: float = 0.0
 ) -> dict[str, jax.Array]:
-    """The norm of all gradients together, and the share of their entries that clipping changes.
+    """The global norm of the gradients, and the fraction of their entries that clipping changes.
 
-    Bounds of zero mean none; see `make_optimizer`, which clips by value first.
+    A bound of zero means no clipping. Clipping by value comes first, as in `make_optimizer`.
     """
     leaves = jax.tree.leaves(gradients)
     norm = optax.tree_utils.tree_norm(gradients)

@@ -1,1 +1,1 @@
-"""The sides that `scripts/bench.py` compares, each a program of its own; start with `work`."""
+"""The sides that `scripts/bench.py` compares, each a process. Read `work` first."""

@@ -1,4 +1,4 @@
-"""dinojax's side of the bench: what the scripts do, by the functions that they call."""
+"""dinojax's side of the bench, with the functions that the commands call."""
 
 import time
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dinojax import startup as devices
+from dinojax import startup
 from dinojax.config import PRESETS, TrainConfig
 
 from bench_sides.work import (
@@ -33,10 +33,10 @@ NUM_EPOCHS_HANDED_OVER = 20
 
 
 def prepare(task: Task) -> Prepared:
-    """Compile what a work needs."""
+    """Compile the functions of a work."""
     if not task.work.startswith("train"):
-        # Before JAX computes anything; as many devices as the script for it takes.
-        devices.start_jax(devices.num_cores() if task.work.startswith("sample") else 1)
+        # As many devices as the command uses.
+        startup.start_jax(startup.num_cores() if task.work.startswith("sample") else 1)
     kind = task.work.split()[0]
     return {"train": training, "sample": sampling, "score": scoring, "multiply": multiplying}[kind](
         task
@@ -44,7 +44,7 @@ def prepare(task: Task) -> Prepared:
 
 
 def training(task: Task) -> Prepared:
-    """Train as scripts/train.py does, on as many devices as it would take."""
+    """Train as the command does, on as many devices as it uses."""
     work = WORKS[task.work]
     network, is_exercise = work.network, work.unit == "steps"
     config = TrainConfig(
@@ -55,8 +55,8 @@ def training(task: Task) -> Prepared:
         batches="padded" if is_exercise or task.side == PADDED else "packed",
         loss="summed" if is_exercise else "mean",
     )
-    num_devices = devices.best_share(config.batch_size, devices.num_cores())
-    devices.start_jax(num_devices)
+    num_devices = startup.best_share(config.batch_size, startup.num_cores())
+    startup.start_jax(num_devices)
 
     import jax
     import optax
@@ -104,7 +104,7 @@ def training(task: Task) -> Prepared:
     progress = loop.run(train_step, state, dataset, steps=10**9, mesh=mesh)
     losses = next(progress).losses.tolist()
     seconds = time.perf_counter() - started
-    # Until calls do not grow any more.
+    # Each call trains for more steps than the last, up to a limit.
     size, has_grown = 0, True
     while has_grown:
         new = next(progress).losses.tolist()
@@ -126,7 +126,7 @@ def training(task: Task) -> Prepared:
 
 
 def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
-    """Leave the first parameters, and the order of the names, for the other sides."""
+    """Save the initial parameters and the order of the names for the other sides."""
     import jax
 
     from dinojax.training import step
@@ -144,7 +144,7 @@ def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
 
 
 def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
-    """The model and the parameters of the run, its vocabulary, the names."""
+    """The model of the run, its parameters and vocabulary, and the names."""
     from dinojax.runs import folder as runs
 
     names, vocab = read_data(task)
@@ -152,7 +152,7 @@ def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
 
 
 def sampling(task: Task) -> Prepared:
-    """Write names, one after the other, a thousand at once, or as a stream."""
+    """Sample names, one after the other, a thousand at once, or as a stream."""
     import jax
 
     from dinojax import parallel
@@ -186,7 +186,7 @@ def sampling(task: Task) -> Prepared:
     def do_round() -> Round:
         round_keys = [next(keys) for _ in range(task.amount // num)]
         started = time.perf_counter()
-        # On the CPU jax.device_get takes 30 microseconds longer for these five arrays.
+        # On the CPU, np.asarray costs less than jax.device_get.
         samples = [jax.tree.map(np.asarray, write(key, params)) for key in round_keys]
         seconds = time.perf_counter() - started
         lengths = np.concatenate([each.lengths for each in samples])
@@ -198,7 +198,7 @@ def sampling(task: Task) -> Prepared:
 
 
 def scoring(task: Task) -> Prepared:
-    """Find the log-probability of names."""
+    """Compute the log-probability of names."""
     import jax
 
     from dinojax.data.batches import pad_names
@@ -222,7 +222,7 @@ def scoring(task: Task) -> Prepared:
 
 
 def multiplying(task: Task) -> Prepared:
-    """Multiply large matrices, to know what the machine can do."""
+    """Multiply large matrices, which shows the peak rate of the machine."""
     import jax
     import jax.numpy as jnp
 

@@ -1,7 +1,6 @@
-"""One side of the bench at one work, as a process: it prepares, then does a round a line it reads.
+"""A process that is one side of the bench: it prepares, then does a round for each line it reads.
 
-It answers with JSON, a line each. Sides are processes of their own so that no threads, no memory
-and no settings of one are in the way of another; while one works, the others wait.
+Its answers are lines of JSON. Separate processes share no threads, memory or settings.
 """
 
 import json
@@ -23,9 +22,9 @@ MODULES = {
 
 
 def main() -> None:
-    """Prepare and work, as the JSON object in the first argument says."""
+    """Do the task that is given as a JSON object in the first argument."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    # What libraries may print is no answer.
+    # Keep what libraries print apart from the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def answer(what: Any) -> None:

@@ -1,6 +1,6 @@
-"""NumPy's side of the bench: the exercise's own loops, from the oracle of the tests.
+"""NumPy's side of the bench: the exercise's own loops, from the reference in the tests' folder.
 
-The tests' folder must be on the path.
+That folder must be on the path.
 """
 
 import time
@@ -28,13 +28,13 @@ from bench_sides.work import (
 
 
 def prepare(task: Task) -> Prepared:
-    """Read what a work needs; nothing is compiled."""
+    """Read the data of a work; nothing is compiled."""
     kind = task.work.split()[0]
     return 0.0, {"train": training, "sample": sampling, "score": scoring}[kind](task)
 
 
 def training(task: Task) -> Any:
-    """Train on one name a step."""
+    """Train on one name per step."""
     names, vocab = read_data(task)
     names_ids = [vocab.encode(name).tolist() for name in names]
     with np.load(task.handed_over, allow_pickle=False) as arrays:
@@ -67,7 +67,7 @@ def training(task: Task) -> Any:
 
 
 def sampling(task: Task) -> Any:
-    """Write names one after the other."""
+    """Sample names one after the other."""
     params: Any = trained_params(task)
     generator = np.random.default_rng(0)
 
@@ -84,7 +84,7 @@ def sampling(task: Task) -> Any:
 
 
 def scoring(task: Task) -> Any:
-    """Find the log-probability of names, one character after the other."""
+    """Compute the log-probability of names, one character after the other."""
     names, vocab = read_data(task)
     names_ids = [vocab.encode(name).tolist() for name in repeated(names, task.amount)]
     params = trained_params(task)

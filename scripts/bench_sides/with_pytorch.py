@@ -1,7 +1,6 @@
-"""PyTorch's side of the bench: its own layers, on all cores, as its tutorials use them.
+"""PyTorch's side of the bench: PyTorch's layers on all cores, as its tutorials use them.
 
-Characters are one-hot vectors, so that each network is the same as dinojax's, but for a second
-bias that PyTorch's layers have.
+Characters are one-hot vectors, so each network equals dinojax's, except for a second bias.
 """
 
 import time
@@ -44,12 +43,12 @@ class CharNetwork(NamedTuple):
 
     @property
     def parameters(self) -> list[Any]:
-        """What an optimizer changes."""
+        """All parameters, for an optimizer."""
         return [*self.layers.parameters(), *self.readout.parameters()]
 
 
 def make_network(network: works.Network, params: Any) -> CharNetwork:
-    """PyTorch's layers with the parameters of ours."""
+    """A network of PyTorch's layers with the parameters of ours."""
     vocab_size = len(params["readout"]["bias"])
     layers = LAYERS[network.cell](vocab_size, network.hidden_size, network.num_layers)
     readout = torch.nn.Linear(network.hidden_size, vocab_size)
@@ -70,7 +69,7 @@ def unroll(network: CharNetwork, ids: Any, state: Any = None) -> tuple[Any, Any]
 
 
 def set_layer(layers: Any, i: int, params: Any, hidden_size: int) -> None:
-    """Give layer number `i` of PyTorch's the parameters of ours."""
+    """Copy the parameters of our layer `i` to PyTorch's."""
     for ours, theirs in (("input_kernel", "weight_ih"), ("recurrent_kernel", "weight_hh")):
         getattr(layers, f"{theirs}_l{i}").copy_(torch.from_numpy(params[ours].T.copy()))
     getattr(layers, f"bias_ih_l{i}").copy_(torch.from_numpy(params["bias"]))
@@ -81,7 +80,7 @@ def set_layer(layers: Any, i: int, params: Any, hidden_size: int) -> None:
 
 
 def prepare(task: Task) -> Prepared:
-    """Read what a work needs; nothing is compiled."""
+    """Read the data of a work; nothing is compiled."""
     kind = task.work.split()[0]
     if kind == "train":
         exercise = WORKS[task.work].unit == "steps"
@@ -90,13 +89,13 @@ def prepare(task: Task) -> Prepared:
 
 
 def first_params(task: Task) -> tuple[Any, Any]:
-    """The parameters to train from, and the order of the names."""
+    """The initial parameters, and the order of the names."""
     with np.load(task.handed_over, allow_pickle=False) as arrays:
         return nested({name: arrays[name] for name in arrays.files}), arrays["order"].tolist()
 
 
 def train_exercise(task: Task) -> Any:
-    """Train on one name a step."""
+    """Train on one name per step."""
     names, vocab = read_data(task)
     params, order = first_params(task)
     network, recipe = make_network(WORKS[task.work].network, params), PRESETS["dinos"]
@@ -127,7 +126,7 @@ def train_exercise(task: Task) -> Any:
 
 
 def train_batches(task: Task) -> Any:
-    """Train on windows of the text, its state carried, or on batches of padded names."""
+    """Train on windows of the text, with a carried state, or on batches of padded names."""
     work = WORKS[task.work]
     batches = text_batches() if work.is_text else name_batches(task)
     params, _ = first_params(task)
@@ -189,7 +188,7 @@ def name_batches(task: Task) -> list[Any]:
 
 
 def sampling(task: Task) -> Any:
-    """Write names in batches, all rows until the last has ended."""
+    """Sample names in batches, each until its last name has ended."""
     names, vocab = read_data(task)
     del names
     network = make_network(WORKS[task.work].network, trained_params(task))
@@ -227,7 +226,7 @@ def sampling(task: Task) -> Any:
 
 
 def scoring(task: Task) -> Any:
-    """Find the log-probability of names, in batches of equal size."""
+    """Compute the log-probability of names, in batches of equal size."""
     names, vocab = read_data(task)
     network = make_network(WORKS[task.work].network, trained_params(task))
     batch = pad_names(repeated(names, task.amount), vocab)

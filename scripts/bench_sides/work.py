@@ -1,4 +1,4 @@
-"""What the sides of the bench do, and how much of it: known to all of them, and to the bench."""
+"""The works of the bench, and how much of each a side does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,19 +20,19 @@ OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
 )
 BATCH_SIZE, WINDOW, VOCAB_SIZE = 64, 64, 65
 NUM_WINDOWS = 16
-"""How many are in each row of the text; then it begins anew."""
+"""Number of windows in each row of the text, which is then read again."""
 LEARNING_RATE = 1e-3
-"""Of Adam. The exercise's recipe has its own."""
+"""Learning rate of Adam. The exercise has its own."""
 NUM_NAMES = 20_000
-"""How long a list is that is trained on in batches: the names over and over."""
+"""Length of the list for training in batches, in which the names are repeated."""
 MAX_LENGTH = 50
-"""Characters after which a sampled name is cut."""
+"""Longest sampled name, in characters."""
 PRODUCT_SIZE = 2048
-"""Rows and columns of the matrices that show what the machine can do."""
+"""Rows and columns of the matrices in the large product."""
 
 
 class Network(NamedTuple):
-    """Layers of one kind in a stack."""
+    """A stack of equal layers."""
 
     cell: CellName
     num_layers: int
@@ -40,21 +40,21 @@ class Network(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One line of comparison."""
+    """A task on which sides are compared."""
 
     unit: str
-    """What is counted."""
+    """Unit of the amount of work done, such as steps or names."""
     shown: str
-    """What is shown of each side, so that equal work is seen to be equal."""
+    """Unit of the loss or length that shows whether the sides do equal work."""
     amounts: Mapping[str, int]
-    """How much each side does in a round, of steps or names; a slow side gets less."""
+    """Steps or names in a round of each side. A slow side gets fewer."""
     network: Network
     compared: tuple[int, int] = (0, 0)
-    """In training, the steps whose mean loss is shown, which all sides do in the first round."""
+    """In training, the range of steps whose mean loss is shown, all in the first round."""
     is_text: bool = False
-    """Whether it reads the text, not the names."""
+    """Whether the data are the text, not the names."""
     products: int = 1
-    """Products for each kernel and character: one forward, two more for gradients."""
+    """Matrix products per kernel and character: one forward, and two more for gradients."""
 
 
 EXERCISE = Network("vanilla", 1, 50)
@@ -111,35 +111,35 @@ WORKS = {
 }
 """All works by name."""
 TINY, TINY_COMPARED = 50, (0, 3)
-"""By what all amounts are divided where the bench itself is tried, and what is compared then."""
+"""Divisor of all amounts in a trial of the bench itself, and the steps compared in it."""
 
 
 class Round(NamedTuple):
-    """What one side did in one round."""
+    """The result of one round of one side."""
 
     seconds: float
     amount: float
-    """In the unit of the work."""
+    """Amount of work done, in the unit of the work."""
     characters: float
-    """That were read or written, newlines included."""
+    """Number of characters read or written, including newlines."""
     shown: float
-    """A loss or a length, by which equal work can be seen."""
+    """A loss or a length, by which to see that the sides did equal work."""
 
 
 class Task(NamedTuple):
-    """What one side is to do."""
+    """The task of one side."""
 
     side: str
     work: str
     amount: int
     data: Path
-    """A file of names."""
+    """File of names."""
     run: Path
-    """A run that learned them, for sampling and scoring."""
+    """Folder of a run that has learned these names, for sampling and scoring."""
     handed_over: Path
-    """Where dinojax, which comes first, leaves the parameters from which all sides train."""
+    """File of the initial parameters for all sides, written by dinojax, which comes first."""
     compared: tuple[int, int]
-    """In training, the steps whose mean loss is shown."""
+    """In training, the range of steps whose mean loss is shown."""
 
 
 Prepared = tuple[float, Callable[[], Round]]
@@ -147,7 +147,7 @@ Prepared = tuple[float, Callable[[], Round]]
 
 
 def amount_of(work: str, side: str, is_tiny: bool) -> int:
-    """How much a side does in a round."""
+    """Steps or names in a round of a side."""
     amount = WORKS[work].amounts[side]
     return max(1, amount // TINY) if is_tiny else amount
 
@@ -159,16 +159,15 @@ def read_data(task: Task) -> tuple[list[str], Vocab]:
 
 
 def text() -> tuple[NDArray[np.int64], Vocab]:
-    """A text to train on, the same for all sides: ids of characters that follow Zipf's law."""
+    """Ids of a text to train on, whose characters follow Zipf's law, and its vocabulary."""
     shares = 1 / np.arange(1, VOCAB_SIZE + 1)
     num = BATCH_SIZE * WINDOW * NUM_WINDOWS
     ids = np.random.default_rng(0).choice(VOCAB_SIZE, num, p=shares / shares.sum())
-    # Any characters will do.
     return ids, Vocab("\n" + "".join(chr(ord("A") + i) for i in range(VOCAB_SIZE - 1)))
 
 
 def nested(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Parameters as the library nests them, from arrays by path such as "layers/0/bias"."""
+    """Parameters in the library's structure, from arrays by path such as "layers/0/bias"."""
     tree: dict[str, Any] = {"layers": [], "readout": {}}
     for path in sorted(arrays):
         if path.startswith((f"{prefix}layers/", f"{prefix}readout/")):
@@ -184,7 +183,7 @@ def nested(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def trained_params(task: Task) -> dict[str, Any]:
-    """The parameters that the run has learned, read without JAX."""
+    """The parameters of the run, read without JAX."""
     newest = max(task.run.glob("checkpoint-*.npz"))
     with np.load(newest, allow_pickle=False) as arrays:
         return nested({name: arrays[name] for name in arrays.files}, "params/")
@@ -193,8 +192,8 @@ def trained_params(task: Task) -> dict[str, Any]:
 def operations_per_character(work: Work, vocab_size: int) -> float:
     """Floating-point operations in the matrix products of one character.
 
-    Two for each entry of a recurrent kernel, of the input kernels but the first, which is looked
-    up, and of the readout.
+    There are two for each entry of the readout, the recurrent kernels and the input kernels, except
+    the first of these, whose rows are looked up.
     """
     gates = {"vanilla": 1, "gru": 3, "lstm": 4}[work.network.cell]
     size, num_layers = work.network.hidden_size, work.network.num_layers
@@ -203,10 +202,10 @@ def operations_per_character(work: Work, vocab_size: int) -> float:
 
 
 def repeated(names: Sequence[str], num: int) -> list[str]:
-    """So many names, those there are over and over."""
+    """`num` names: the given ones, repeated."""
     return [names[i % len(names)] for i in range(num)]
 
 
 def mean_of(losses: Sequence[float], compared: tuple[int, int]) -> float:
-    """The mean loss of the steps from the first to the second of `compared`."""
+    """Mean loss of the range `compared` of steps."""
     return float(np.mean(losses[slice(*compared)]))

@@ -7,7 +7,8 @@ import sys
 import jax
 import pytest
 
-from dinojax import startup as devices
+from dinojax import parallel, startup
+from dinojax.cli.arguments import about
 
 from conftest import USERS_ENVIRONMENT
 
@@ -24,25 +25,25 @@ def flags():
 
 
 def test_flags_are_set_once():
-    devices.set_cpu_flags()
+    startup.set_cpu_flags()
     first = os.environ["XLA_FLAGS"]
     assert flags()[SCHEDULER] == "false"
     assert "65536" in flags()["--xla_backend_extra_options"]
-    devices.set_cpu_flags()
+    startup.set_cpu_flags()
     assert os.environ["XLA_FLAGS"] == first
 
 
 def test_what_the_user_has_chosen_stays(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=x {SCHEDULER}=true")
-    devices.set_cpu_flags()
+    startup.set_cpu_flags()
     assert flags()["--xla_dump_to"] == "x"
     assert flags()[SCHEDULER] == "true"
     assert os.environ["XLA_FLAGS"].count(SCHEDULER) == 1
 
 
 def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monkeypatch):
-    monkeypatch.setattr(devices, "version", lambda _: "0.13.0")
-    devices.set_cpu_flags()
+    monkeypatch.setattr(startup, "version", lambda _: "0.13.0")
+    startup.set_cpu_flags()
     assert SCHEDULER not in flags()
     assert "--xla_backend_extra_options" in flags()
 
@@ -52,7 +53,7 @@ def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monk
     [(1, 8, 1), (7, 2, 1), (8, 2, 2), (64, 2, 2), (64, 3, 2), (66, 3, 3), (64, 1, 1), (64, 0, 1)],
 )
 def test_rows_are_shared_evenly_by_as_many_devices_as_are_worth_it(batch_size, available, expected):
-    assert devices.best_share(batch_size, available) == expected
+    assert startup.best_share(batch_size, available) == expected
 
 
 def run_program(program, **environment):
@@ -77,9 +78,10 @@ def compile_something(**environment):
 
 def test_more_devices_than_there_are():
     num = jax.device_count()
-    devices.check_devices(num)
-    with pytest.raises(ValueError, match=f"--devices: expected up to {num}, .* got {num + 1}"):
-        devices.check_devices(num + 1)
+    parallel.make_mesh(num)
+    message = f"^--devices: expected up to {num}, .* got {num + 1}"
+    with pytest.raises(ValueError, match=message), about("--devices"):
+        parallel.make_mesh(num + 1)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])

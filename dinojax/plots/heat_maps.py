@@ -1,0 +1,193 @@
+"""Heat maps of texts: how surprising each character is, and what the units of a layer do."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from dinojax.data.text import composed
+from dinojax.evaluation.probe import hidden_states, most_varying, surprisal
+from dinojax.models.trained import Trained
+from dinojax.plots.style import is_drawable, new_figure
+from dinojax.runs.folder import Run
+
+NUM_UNITS = 10
+"""Number of units drawn unless the caller chooses them."""
+COLUMNS = 40
+"""Characters in a row. Longer texts continue in the next row."""
+CELL_WIDTH, CELL_HEIGHT = 0.3, 0.34
+"""Size of a cell, in inches."""
+MIN_COLUMNS = 16
+"""Smallest width in cells, which leaves room for the label and the colour bar."""
+MARK_SIZE, CODE_SIZE = 12.0, 6.5
+"""Font sizes of characters and of code points, in points."""
+MARKS = {" ": "␣", "\n": "↵", "\t": "⇥"}
+"""Signs for invisible characters."""
+MARKED = {" ": "space", "\n": "newline", "\t": "tab"}
+
+
+def plot_strings(run: Run, strings: Sequence[str]) -> Figure:
+    """A heat map of how surprising each character of `strings` is to the model of a run.
+
+    If the run has learned names, each string is a name, and the newline that ends it is drawn too.
+
+    Raises:
+        ValueError: a string is empty, not a name, or has a character unknown to the model.
+    """
+    end = "" if run.config.is_text else "\n"
+    texts = [_as_read(run, string) + end for string in strings]
+    return plot_surprisal(texts, surprisal(Trained(run.model, run.params, run.vocab), texts))
+
+
+def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None = None) -> Figure:
+    """A heat map of the outputs of a layer of a run's model along a text.
+
+    `units` are the units to draw; None chooses the `NUM_UNITS` whose outputs vary most.
+
+    Raises:
+        IndexError: the model has no such layer or unit.
+        ValueError: the text is empty, not a name, or has a character unknown to the model.
+    """
+    text = _as_read(run, text)
+    layers = hidden_states(Trained(run.model, run.params, run.vocab), text)
+    activations, layer = layers[layer], range(len(layers))[layer]
+    if units is None:
+        units = most_varying(activations, NUM_UNITS)
+    return plot_activations(text, activations, units, layer)
+
+
+def plot_surprisal(strings: Sequence[str], nats: Sequence[ArrayLike]) -> Figure:
+    """A heat map of the surprisal of each character, in bits.
+
+    `nats` holds an array [len(string)] for each string, as `probe.surprisal` returns them. The
+    total of each string is written beside its first row.
+    """
+    columns = min(COLUMNS, max(map(len, strings)))
+    rows: list[tuple[str, NDArray[np.float64]]] = []
+    totals: dict[int, str] = {}
+    for string, values in zip(strings, nats, strict=True):
+        bits = np.asarray(values, float) / math.log(2)
+        totals[len(rows)] = f"{bits.sum():.1f}"
+        starts = range(0, len(string), columns)
+        rows += [(string[i : i + columns], bits[i : i + columns]) for i in starts]
+    grid = np.full((len(rows), columns), np.nan)
+    for line, (_, bits) in zip(grid, rows, strict=True):
+        line[: len(bits)] = bits
+    with new_figure(_width(columns), len(rows) * CELL_HEIGHT + 1.35) as figure:
+        axes = figure.subplots()
+        # The range of colours must not be empty, even if no character is surprising.
+        mesh = _heat_map(axes, grid, "cividis", 0, max(1.0, float(np.nanmax(grid))), columns)
+        for row, (characters, bits) in enumerate(rows):
+            for column, (character, value) in enumerate(zip(characters, bits, strict=True)):
+                mark, colour = _mark(character), _readable_on(mesh.to_rgba(value))
+                # Characters share a baseline, whatever their heights.
+                align, size, shift = "baseline", MARK_SIZE, -MARK_SIZE / 3
+                if "\n" in mark:
+                    align, size, shift = "center", CODE_SIZE, 0
+                cell = axes.annotate(mark, (column, row), (0, shift), textcoords="offset points")
+                cell.set(ha="center", va=align, color=colour, fontsize=size, linespacing=1)
+        places = [place for place in range(columns) if place == 0 or place % 5 == 4]
+        axes.set_xticks(places, [str(place + 1) for place in places])
+        axes.set_yticks(list(totals), list(totals.values()))
+        whole = "row" if len(rows) > len(strings) else "string"
+        axes.set_xlabel(f"place in the {whole} (characters){_explain_marks(strings)}")
+        axes.set_ylabel("total (bits)")
+        _colour_bar(figure, mesh, [axes], label="surprisal (bits)")
+    return figure
+
+
+def plot_activations(text: str, activations: ArrayLike, units: Sequence[int], layer: int) -> Figure:
+    """A heat map of the outputs of some units of a layer after each character of a text.
+
+    `activations` [len(text), hidden] are from -1 to 1, as `probe.hidden_states` returns them;
+    `units` are columns of it.
+    """
+    shown = np.asarray(activations, float)[:, list(units)].T
+    columns = min(COLUMNS, len(text))
+    starts = range(0, len(text), columns)
+    height = len(starts) * (len(units) * CELL_HEIGHT * 0.75 + 0.45) + 0.95
+    with new_figure(_width(columns), height) as figure:
+        panels = figure.subplots(len(starts), squeeze=False)[:, 0]
+        for axes, start in zip(panels, starts, strict=True):
+            mesh = _heat_map(axes, shown[:, start : start + columns], "RdBu_r", -1, 1, columns)
+            marks = [_mark(character) for character in text[start : start + columns]]
+            axes.set_xticks(range(len(marks)), marks, va="baseline", linespacing=1)
+            axes.tick_params("x", pad=14)
+            for tick, mark in zip(axes.get_xticklabels(), marks, strict=True):
+                tick.set_fontsize(CODE_SIZE if "\n" in mark else MARK_SIZE)
+            axes.set_yticks(range(len(units)), [str(unit) for unit in units])
+        figure.supylabel(f"unit of layer {layer}", fontsize=11)
+        panels[-1].set_xlabel(f"the text, a character a column{_explain_marks([text])}")
+        label, ticks = "activation after the character (-1 to 1)", [-1, -0.5, 0, 0.5, 1]
+        _colour_bar(figure, mesh, list(panels), ticks=ticks, label=label)
+    return figure
+
+
+def _as_read(run: Run, text: str) -> str:
+    """The text in the form of the data that the run has learned from."""
+    text = composed(text, run.config.lowercase)
+    if not text:
+        raise ValueError("expected a text, got an empty one")
+    run.vocab.encode(text)
+    if not run.config.is_text and "\n" in text:
+        raise ValueError("a name holds no newline")
+    return text
+
+
+def _heat_map(
+    axes: Axes, values: NDArray[np.float64], colours: str, low: float, high: float, columns: int
+) -> QuadMesh:
+    """Draw `values` [rows, up to columns], each cell centred on its indices, first row on top."""
+    num_rows, num_columns = values.shape
+    x, y = np.arange(num_columns + 1) - 0.5, np.arange(num_rows + 1) - 0.5
+    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(values), cmap=colours, vmin=low, vmax=high)
+    mesh.set(edgecolor="white", linewidth=0.5)
+    # Equal limits in all panels give cells of equal size.
+    axes.set_xlim(-0.5, max(MIN_COLUMNS, columns) - 0.5)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return mesh
+
+
+def _width(columns: int) -> float:
+    """Width of a figure with this many columns, in inches."""
+    return max(MIN_COLUMNS, columns) * CELL_WIDTH + 1
+
+
+def _colour_bar(figure: Figure, mesh: QuadMesh, panels: list[Axes], **options: Any) -> None:
+    """Draw a colour bar of fixed size below the panels."""
+    shrink = MIN_COLUMNS * CELL_WIDTH / figure.get_size_inches()[0]
+    figure.colorbar(mesh, ax=panels, location="bottom", aspect=30, shrink=shrink, **options)
+
+
+def _readable_on(colour: Any) -> str:
+    """Black or white, whichever contrasts with a colour (red, green, blue, ..)."""
+    lightness = np.dot(np.asarray(colour)[:3], [0.299, 0.587, 0.114])
+    return "black" if lightness > 0.5 else "white"
+
+
+def _mark(character: str) -> str:
+    """The text for a character in a cell: itself, a sign, or its code point on two lines."""
+    if character in MARKS:
+        return MARKS[character]
+    if not is_drawable(character):
+        code = f"{ord(character):04X}"
+        return f"{code[:-2]}\n{code[-2:]}"
+    # A combining mark is drawn on a dotted circle.
+    return f"◌{character}" if unicodedata.category(character)[0] == "M" else character
+
+
+def _explain_marks(texts: Iterable[str]) -> str:
+    """The meaning of the signs in the texts, such as "; ␣ space, ↵ newline"."""
+    present: set[str] = set().union(*texts)
+    meanings = [f"{MARKS[mark]} {meaning}" for mark, meaning in MARKED.items() if mark in present]
+    if any("\n" in _mark(character) for character in present):
+        meanings.append("in small digits: code points")
+    return f"; {', '.join(meanings)}" if meanings else ""

@@ -1,0 +1,75 @@
+"""The look of all pictures, and how they are saved."""
+
+import io
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from dinojax.files import write_atomically
+
+FONT = "DejaVu Sans"
+STYLE = {
+    "font.family": FONT,
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "legend.frameon": False,
+    "legend.handlelength": 4,
+    "lines.markeredgecolor": "white",
+    "lines.markersize": 7,
+    "text.parse_math": False,
+    "svg.hashsalt": "dinojax",
+}
+"""Changes to matplotlib's defaults. The user's settings, which could turn TeX on, are ignored."""
+DOTS_PER_INCH = 160
+MAX_PIXELS = 30_000
+"""Longest side of a PNG file. Matplotlib fails at twice as many."""
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size in inches, to be drawn on in the `with` block."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        # Fix the layout: each rendering would move things a little, and so change the bytes.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def save(figure: Figure, path_without_suffix: Path) -> list[Path]:
+    """Write a figure as PNG and as SVG; returns the two paths. Equal figures give equal bytes.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    dots = min(DOTS_PER_INCH, MAX_PIXELS / max(figure.get_size_inches()))
+    paths = []
+    with matplotlib.style.context(STYLE, after_reset=True):
+        for suffix, options in ("png", {"dpi": dots}), ("svg", {"metadata": {"Date": None}}):
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix, **options)
+            # with_suffix would replace whatever follows a dot in the name.
+            path = path_without_suffix.with_name(f"{path_without_suffix.name}.{suffix}")
+            write_atomically(path, content.getvalue())
+            paths.append(path)
+    return paths
+
+
+def is_drawable(character: str) -> bool:
+    """Whether the font has a visible glyph for a character."""
+    return ord(character) in _code_points() and unicodedata.category(character)[0] not in "CZ"
+
+
+@cache
+def _code_points() -> frozenset[int]:
+    return frozenset(get_font(findfont(FONT)).get_charmap())

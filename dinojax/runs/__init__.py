@@ -1,0 +1,1 @@
+"""The folder of a run, and the experiment that fills it."""

@@ -1,0 +1,129 @@
+"""The command `dinojax`, and what the commands share."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from dinojax.cli.arguments import join_negative_numbers
+from dinojax.cli.main import COMMANDS
+from dinojax.cli.terminal import Program, visible
+from dinojax.files import check_writable
+
+from conftest import ROOT, USERS_ENVIRONMENT
+
+
+def dinojax(*arguments, cwd=None, module="dinojax"):
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, timeout=120, env=USERS_ENVIRONMENT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(arguments):
+    result = dinojax(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert all(f"\n  {name}" in result.stdout for name in COMMANDS)
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_version():
+    assert dinojax("--version").stdout.startswith("dinojax 0.")
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"), [("trian", "did you mean train?"), ("--steps", "see --help")]
+)
+def test_an_unknown_command_is_one_line(argument, hint):
+    result = dinojax(argument)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"dinojax: error: unknown command {argument}; {hint}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_names_itself_in_errors(name):
+    result = dinojax(name, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: dinojax {name} ")
+    result = dinojax(name, "--no-such-flag")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"dinojax {name}: error: unknown argument --no-such-flag")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_reading_arguments_does_not_wait_for_jax(name):
+    code = (
+        "import sys\nfrom dinojax.cli.main import call\nfrom dinojax.cli.terminal import Program\n"
+        f"try: call(Program({name!r}, 'dinojax'), ['--help'])\n"
+        "except SystemExit: sys.exit('jax' in sys.modules)"
+    )
+    environment = USERS_ENVIRONMENT
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, env=environment, capture_output=True
+    )
+
+
+def test_it_trains_in_any_folder_and_says_how_to_continue(tmp_path):
+    result = dinojax("train", "--steps", 20, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    more = result.stdout.splitlines()[-1].removeprefix("More names: ")
+    words = shlex.split(more)
+    assert words[1:] == ["-m", "dinojax", "sample", "runs/dinos", "--num", "20"]
+    pasted = subprocess.run(
+        ["sh", "-c", more], cwd=tmp_path, capture_output=True, text=True, env=USERS_ENVIRONMENT
+    )
+    assert (pasted.returncode, len(pasted.stdout.split("\n"))) == (0, 21)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+def test_scripts_are_the_same_commands(name):
+    script = ROOT / "scripts" / f"{name}.py"
+    text = subprocess.run(
+        [sys.executable, script, "--help"],
+        capture_output=True, text=True, check=True, env=USERS_ENVIRONMENT,
+    ).stdout  # fmt: skip
+    expected = dinojax(name, "--help").stdout
+    assert text.split("options:")[1] == expected.split("options:")[1]
+    assert len(script.read_text().splitlines()) < 10
+
+
+def test_lines_to_paste_start_what_the_user_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    installed = tmp_path / "bin" / "dinojax"
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
+    program = Program("train", str(installed))
+    assert program.name == "dinojax train"
+    assert program.shell_line("sample", "my run") == "bin/dinojax sample 'my run'"
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert program.shell_line("sample", "run") == "dinojax sample run"
+    script = Program("train", "scripts/train.py")
+    assert script.name == "train.py"
+    assert shlex.split(script.shell_line("sample", "run"))[1:] == ["scripts/sample.py", "run"]
+
+
+def test_control_characters_are_shown_as_escapes():
+    assert visible("a\x1b[31mb\tc\x9bd\x7f") == "a\\x1b[31mb\\tc\\x9bd\\x7f"
+    for text in ("Tyrannosaurus", "Щит é 日本語 \U0001f995 a\u200db", "a\u2028b"):
+        assert visible(text) == text
+
+
+def test_negative_numbers_belong_to_the_flag_before_them():
+    assert join_negative_numbers(["--rate", "-1e-3", "-2", "-x"]) == ["--rate=-1e-3", "-2", "-x"]
+    assert join_negative_numbers(["-3", "--rate", "5", "-inf"]) == ["-3", "--rate", "5", "-inf"]
+
+
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.write_text("text")
+    check_writable(new)
+    check_writable(old)
+    assert not new.exists()
+    assert old.read_text() == "text"
+    with pytest.raises(OSError, match="none"):
+        check_writable(tmp_path / "none" / "file")
