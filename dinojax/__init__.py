@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
-    from dinojax.runs.folder import load as load
     from dinojax.runs.experiment import train as train
+    from dinojax.runs.folder import load as load
     from dinojax.sampling.accept import sample as sample
 
 __version__ = "0.1.0"

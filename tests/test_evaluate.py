@@ -11,11 +11,12 @@ import pytest
 
 from dinojax.data.batches import cut_text, pad_names
 from dinojax.data.vocab import build_vocab
-from dinojax.evaluation import losses as evaluate
 from dinojax.evaluation.losses import (
+    BLOCK,
     Costs,
     column_evaluation,
     in_blocks,
+    in_pieces,
     nats_carried,
     summarize,
 )
@@ -98,9 +99,10 @@ def two_devices():
     return jax.make_mesh((2,), ("rows",), (jax.sharding.AxisType.Auto,))
 
 
-def carried(model, params, text):
+def carried(model, params, text, block_size=BLOCK):
     ids = jnp.asarray(VOCAB.encode(text))
-    return np.asarray(jax.jit(lambda params: nats_carried(params, model, ids))(params), float)
+    read = jax.jit(lambda params: nats_carried(params, model, ids, block_size))
+    return np.asarray(read(params), float)
 
 
 # Against a loop.
@@ -127,10 +129,9 @@ def test_windows_cost_what_a_slow_loop_of_steps_finds(window, deep_model, dtype)
 
 
 @pytest.mark.parametrize("num", [1, 64, 150])
-def test_a_carried_text_costs_what_a_slow_loop_of_steps_finds(num, deep_model, dtype, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 64)
+def test_a_carried_text_costs_what_a_slow_loop_of_steps_finds(num, deep_model, dtype):
     params, text = make_params(deep_model), TEXT[:num]
-    nats = carried(deep_model, params, text)
+    nats = carried(deep_model, params, text, block_size=64)
     assert nats.shape == (num,)
     # A likely character costs little, as a difference of larger numbers.
     atol = 1e-6 if dtype == "float32" else 0
@@ -141,7 +142,7 @@ def test_a_carried_text_costs_what_a_slow_loop_of_steps_finds(num, deep_model, d
 
 def test_the_state_is_carried_over_the_blocks_of_their_real_size(x64):
     model = make_model("float64")
-    params, text = make_params(model), (TEXT * 8)[: 2 * evaluate.BLOCK + 100]
+    params, text = make_params(model), (TEXT * 8)[: 2 * BLOCK + 100]
     expected = slow(model, params, VOCAB.encode(text))
     np.testing.assert_allclose(carried(model, params, text), expected, rtol=1e-12)
 
@@ -149,15 +150,13 @@ def test_the_state_is_carried_over_the_blocks_of_their_real_size(x64):
 # What figures must not depend on.
 
 
-def test_costs_do_not_depend_on_the_batch_size(model, dtype, monkeypatch):
+def test_costs_do_not_depend_on_the_batch_size(model, dtype):
     params = make_params(model)
     # No multiple of these batches.
     for columns in pad_names(NAMES * 7, VOCAB), cut_text(TEXT, VOCAB, 8):
         expected = column_evaluation(model, columns)(params)
         for at_once in 1, 50:
-            with monkeypatch.context() as patch:
-                patch.setattr(evaluate, "CHARACTERS_AT_ONCE", at_once)
-                actual = column_evaluation(model, columns)(params)
+            actual = column_evaluation(model, columns, at_once=at_once)(params)
             np.testing.assert_allclose(actual.nats, expected.nats, rtol=RTOL[dtype])
 
 
@@ -180,23 +179,22 @@ def watched(model):
     return model._replace(unroll=unroll), sizes
 
 
-def test_characters_at_once_bound_what_is_read_side_by_side(monkeypatch):
-    monkeypatch.setattr(evaluate, "CHARACTERS_AT_ONCE", 60)
+def test_characters_at_once_bound_what_is_read_side_by_side():
     model, sizes = watched(make_model())
     # Of 12 characters each.
-    column_evaluation(model, pad_names(NAMES * 7, VOCAB))(make_params(model))
+    column_evaluation(model, pad_names(NAMES * 7, VOCAB), at_once=60)(make_params(model))
     assert max(sizes) == 5
 
 
 @pytest.mark.parametrize("block", [1, 7, 300])
-def test_a_carried_text_does_not_depend_on_the_blocks(block, model, dtype, monkeypatch):
+def test_a_carried_text_does_not_depend_on_the_blocks(block, model, dtype):
     params = make_params(model)
     expected = carried(model, params, TEXT)
-    monkeypatch.setattr(evaluate, "BLOCK", block)
-    actual = carried(model, params, TEXT)
+    actual = carried(model, params, TEXT, block)
     atol = 1e-6 if dtype == "float32" else 0
     np.testing.assert_allclose(actual, expected, rtol=RTOL[dtype], atol=atol)
-    costs = in_blocks(actual)
+    costs = in_blocks(actual, block)
+    assert len(costs.nats) == -(-len(TEXT) // block)
     np.testing.assert_allclose(costs.nats.sum(), expected.sum(), rtol=RTOL[dtype])
     assert costs.num_characters.sum() == len(TEXT)
 
@@ -286,11 +284,10 @@ def test_one_compilation_for_all_parameters(devices):
 
 
 @pytest.mark.parametrize("num", [1, 9, 10, 11, 20, 35])
-def test_in_blocks_counts_every_character_once(num, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 10)
+def test_in_blocks_counts_every_character_once(num):
     # A power of two each, so that a sum tells which characters it holds.
     nats = 2.0 ** np.arange(num)
-    costs = in_blocks(nats)
+    costs = in_blocks(nats, 10)
     edges = [*range(0, num, 10), num]
     expected = [sum(2**i for i in range(first, last)) for first, last in pairwise(edges)]
     np.testing.assert_array_equal(costs.nats, expected)
@@ -298,9 +295,15 @@ def test_in_blocks_counts_every_character_once(num, monkeypatch):
 
 
 def test_in_blocks_adds_in_float64():
-    nats = np.full(evaluate.BLOCK, 0.1, np.float32)
+    nats = np.full(BLOCK, 0.1, np.float32)
     (total,) = in_blocks(nats).nats
-    assert total == pytest.approx(evaluate.BLOCK * float(np.float32(0.1)), rel=1e-14)
+    assert total == pytest.approx(BLOCK * float(np.float32(0.1)), rel=1e-14)
+
+
+def test_pieces_begin_where_they_are_said_to():
+    costs = in_pieces(np.array([1, 2, 4, 8, 16], np.float32), np.array([0, 1, 4]))
+    np.testing.assert_array_equal(costs.nats, [1, 14, 16])
+    np.testing.assert_array_equal(costs.num_characters, [1, 3, 1])
 
 
 def synthetic(generator, num):

@@ -1,4 +1,4 @@
-"""scripts/evaluate.py from end to end."""
+"""Comparison with n-gram models, and the command `evaluate` from end to end."""
 
 import json
 import math
@@ -14,7 +14,9 @@ from test_scripts import assert_one_line, compile_once, finish, flip_byte, start
 from dinojax.data.batches import cut_text, pad_names
 from dinojax.evaluation import losses as evaluate
 from dinojax.evaluation import quality
+from dinojax.evaluation.compare import compare, compare_samples
 from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
+from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
 from dinojax.sampling.stream import stream_names
 
@@ -291,7 +293,9 @@ def drawn_directly(loaded, train, num, seed):
     ids = loaded.vocab.encode("".join(f"{name}\n" for name in train))
     model = fit_ngrams(ids, np.append(True, ids[:-1] == newline), loaded.vocab.size, 5)
     generators = {order: np.random.default_rng([seed, order]) for order in (2, 5)}
-    ngrams = [draw_names(generators[n], model, newline, num, 50, n) for n in (2, 5)]
+    ngrams = [
+        draw_names(generators[n], model, newline, num, max_length=50, order=n) for n in (2, 5)
+    ]
     for ids, ended in [(samples.ids, samples.ended), *ngrams]:
         yield [loaded.vocab.decode(row).rstrip("\n") for row in ids], ended
 
@@ -443,11 +447,86 @@ def test_what_samples_may_be(place):
         (["names", "--samples=abc"], "expected a whole number such as 1000, got 'abc'"),
         (["names", "--samples=1.5"], "expected a whole number such as 1000, got '1.5'"),
         (["names", "--samples=5", "--seed=-1"], "--seed: expected a number from 0 to"),
-        (["names", "--seed=1"], "--seed is of the draws for --samples, which is not given"),
+        (["names", "--seed=1"], "--seed is for --samples, which is not given"),
     ]
     said = refused(place, *(command for command, _ in cases))
     for (_, says), line in zip(cases, said, strict=True):
         assert says in line
+
+
+# In Python.
+
+
+def rows_of(models):
+    """Named tuples as the command writes them."""
+    for found in models:
+        head = {"model": found.model, "context": found.context, "order": found.order}
+        yield {name: x for name, x in head.items() if x is not None} | dict(found.figures)
+
+
+def assert_same(rows, found):
+    """The rows of --json and what the library returns, up to how XLA was told to compile."""
+    for row, expected in zip(rows, rows_of(found), strict=True):
+        finite = {
+            name: None if isinstance(x, float) and not math.isfinite(x) else x
+            for name, x in expected.items()
+        }
+        assert list(row) == list(finite)
+        assert row == {
+            name: pytest.approx(x, rel=2e-5) if isinstance(x, float) else x
+            for name, x in finite.items()
+        }
+
+
+def test_names_in_python_have_the_figures_that_the_command_prints(place):
+    loaded, parts = parts_of(place / "names")
+    trained = Trained(loaded.model, loaded.params, loaded.vocab)
+    train, held_out = parts["train"], parts["validation"]
+    validation, learned = answers(
+        place, ["names", "--samples=30", "--seed=5"], ["names", "--samples=3", "--split=train"]
+    )
+    assert_same(validation["models"], compare(trained, train, held_out))
+    samples = compare_samples(trained, train, held_out, 30, seed=5)
+    *head, found = samples
+    assert head == [30, 5, 50, len(held_out), len(held_out)]
+    assert list(validation["samples"]) == list(samples._fields)
+    assert_same(validation["samples"]["models"], found)
+    assert_same(learned["models"], compare(trained, train, train))
+    samples = compare_samples(trained, train, [], 3)
+    assert samples[:5] == (3, 0, 50, 0, None)
+    assert_same(learned["samples"]["models"], samples.models)
+
+
+def test_a_text_in_python_has_the_figures_that_the_command_prints(place):
+    loaded, parts = parts_of(place / "text")
+    trained = Trained(loaded.model, loaded.params, loaded.vocab)
+    both, seven = answers(place, ["text"], ["text", "--context=7"])
+    found = compare(trained, parts["train"], parts["validation"])
+    assert_same(both["models"], found)
+    found = compare(trained, parts["train"], parts["validation"], contexts=[7], max_order=2)
+    assert_same(seven["models"][:3], found)
+
+
+def test_what_cannot_be_compared(place):
+    loaded, parts = parts_of(place / "names")
+    trained, train = Trained(loaded.model, loaded.params, loaded.vocab), parts["train"]
+    for arguments, message in [
+        ((train, "ramo\n"), "names twice or a text twice, got names and a text"),
+        (("ramo\n", train), "names twice or a text twice, got names and a text"),
+        (([], train), "at least one character, got no ids"),
+        ((train, []), "at least one name, got none"),
+        ((train, ["ra!"]), "'!' at position 2 is not in the vocabulary"),
+        (("ramo\n", ""), "expected a text, got an empty one"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            compare(trained, *arguments)
+    for context in 0, -1:
+        with pytest.raises(ValueError, match=f"context: .*got {context}"):
+            compare(trained, "ramo\n", "mora\n", contexts=[context])
+    with pytest.raises(ValueError, match="order of at least 1, got 0"):
+        compare(trained, train, train, max_order=0)
+    with pytest.raises(ValueError, match="num: expected a number from 1"):
+        compare_samples(trained, train, [], 0)
 
 
 # Checkpoints.

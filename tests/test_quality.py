@@ -257,7 +257,9 @@ def test_ngram_models_draw_by_their_law(order, max_length):
     num, model = 40_000, tiny_model()
     expected = law(model, max_length, order)
     assert math.fsum(expected.values()) == pytest.approx(1, rel=1e-12)
-    ids, ended = draw_names(np.random.default_rng(1), model, NEWLINE, num, max_length, order)
+    ids, ended = draw_names(
+        np.random.default_rng(1), model, NEWLINE, num, max_length=max_length, order=order
+    )
     assert ids.shape == (num, max_length)
     assert ended.shape == (num,)
     lengths = np.sum(ids != NEWLINE, axis=1)
@@ -285,7 +287,7 @@ def test_orders_differ_in_law_by_more_than_the_test_of_it_allows():
 
 def test_the_same_generator_gives_the_same_names():
     first, again, other = (
-        draw_names(np.random.default_rng(seed), tiny_model(), NEWLINE, 50, 6)[0]
+        draw_names(np.random.default_rng(seed), tiny_model(), NEWLINE, 50, max_length=6)[0]
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -295,7 +297,7 @@ def test_the_same_generator_gives_the_same_names():
 @pytest.mark.parametrize("order", [0, 5, -1])
 def test_an_order_that_was_not_fitted_is_refused(order):
     with pytest.raises(ValueError, match=f"expected an order from 1 to 4, got {order}"):
-        draw_names(np.random.default_rng(0), tiny_model(), NEWLINE, 1, 1, order)
+        draw_names(np.random.default_rng(0), tiny_model(), NEWLINE, 1, max_length=1, order=order)
 
 
 def test_a_bigram_model_and_one_that_memorises_look_as_bad_as_they_are():
@@ -312,7 +314,9 @@ def test_a_bigram_model_and_one_that_memorises_look_as_bad_as_they_are():
     assert len(held_out) == len(train) == 252
     figures, apart = {}, {}
     for order in (2, 5):
-        drawn, ended = draw_names(generator, model, vocab.newline, 2_000, 50, order)
+        drawn, ended = draw_names(
+            generator, model, vocab.newline, 2_000, max_length=50, order=order
+        )
         samples = [vocab.decode(row).rstrip("\n") for row in drawn]
         figures[order] = describe_samples(samples, ended, train, held_out)
         apart[order] = divergences(lines(samples[:252]), lines(held_out))

@@ -1,4 +1,4 @@
-"""What strings are worth to a model, and scripts/score.py from end to end."""
+"""Scores of strings under a model, and the command `score` from end to end."""
 
 import io
 import json
@@ -31,16 +31,16 @@ from test_scripts import (
 )
 
 from dinojax.cli.main import call
-from dinojax.cli.score import in_json, of_names
-from dinojax.cli.terminal import Program
-from dinojax.data import batches
+from dinojax.cli.terminal import Program, in_json
 from dinojax.data.batches import Batch, pad_names
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.evaluation import losses as evaluate
+from dinojax.evaluation import strings
 from dinojax.evaluation.score import log_probability, share_below
 from dinojax.models.cells import gru, lstm, vanilla
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
+from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
 from dinojax.sampling.draw import sample_names
 from dinojax.sampling.stream import stream_names
@@ -215,6 +215,51 @@ def test_shares_below_by_counting():
     assert share_below(samples, samples).mean() == pytest.approx(0.5, rel=1e-14)
 
 
+def test_ranks_are_shares_of_new_names():
+    trained = Trained(make_small_model(), make_params(make_small_model()), SMALL)
+    names = ["ab", "", "aabb", "ab"]
+    scores = strings.score(trained, names, seed=3, num_samples=500)
+    assert scores.names == names
+    columns = pad_names(names, SMALL)
+    each = -score_all(trained.params, trained.model, columns)
+    np.testing.assert_allclose(scores.log_probabilities, -each.sum(axis=0), rtol=1e-5)
+    lengths = columns.weights.sum(axis=0)
+    bits = each.sum(axis=0) / math.log(2) / lengths
+    np.testing.assert_allclose(scores.bits_per_character, bits, rtol=1e-5)
+    for nats, column, length in zip(scores.character_nats, each.T, lengths, strict=True):
+        np.testing.assert_allclose(nats, column[: int(length)], rtol=1e-4, atol=1e-5)
+    write = jax.jit(partial(stream_names, model=trained.model, num=500, max_length=1_000))
+    samples = jax.device_get(write(jax.random.key(3), trained.params))
+    drawn = [
+        (SMALL.decode(ids[:length]), total)
+        for ids, length, total in zip(
+            samples.ids, samples.lengths, samples.log_probabilities, strict=True
+        )
+    ]
+    for name, rank, total in zip(names, scores.ranks, scores.log_probabilities, strict=True):
+        ties = sum(other == name for other, _ in drawn)
+        below = sum(x < total for other, x in drawn if other != name)
+        assert rank == pytest.approx((below + ties / 2) / 500)
+    # Without training names there is nothing to compare with.
+    assert (len(scores.in_training_data), scores.nearest, len(scores.distances)) == (0, [], 0)
+
+
+def test_strings_that_have_no_score():
+    trained = Trained(make_model(), make_params(make_model()), VOCAB)
+    unknown = "'k' at position 2 is not in the vocabulary"
+    for score in strings.score, strings.names_nats:
+        with pytest.raises(ValueError, match=f"^'mek': {unknown}"):
+            score(trained, ["rex", "mek"])
+        with pytest.raises(ValueError, match=r"without newlines, got 'me\\ni'"):
+            score(trained, ["rex", "me\ni"])
+        with pytest.raises(ValueError, match="at least one name, got none"):
+            score(trained, [])
+    with pytest.raises(ValueError, match=f"^{unknown}"):
+        strings.score_text(trained, "mek")
+    with pytest.raises(ValueError, match="expected a text, got an empty one"):
+        strings.score_text(trained, "")
+
+
 # The script.
 
 # As in this process: it compiles in a third of the time.
@@ -309,6 +354,10 @@ def rows_of(result):
 
 def load(place, name):
     return runs.load_run(place / name)
+
+
+def trained_of(loaded):
+    return Trained(loaded.model, loaded.params, loaded.vocab)
 
 
 def costs(loaded, names):
@@ -485,11 +534,35 @@ def test_numbers_elsewhere_and_where_colours_are_not_wanted(place, answers):
     assert "\x1b[48;5;" in score(place, *of_text, terminal=True).out
 
 
-def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, monkeypatch, tmp_path):
+def test_names_in_python_have_the_scores_that_the_command_prints(place, answers):
+    loaded, names = load(place, "names"), [row["name"] for row in answers.rows]
+    scores = strings.score(trained_of(loaded), names, learned=ODD_NAMES, seed=3)
+    assert scores._fields == (
+        "names", "character_nats", "log_probabilities", "bits_per_character", "ranks",
+        "in_training_data", "nearest", "distances",
+    )  # fmt: skip
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    for i, row in enumerate(answers.rows):
+        np.testing.assert_allclose(scores.character_nats[i] / math.log(2), row["bits"], **close)
+        floats = scores.log_probabilities[i], scores.bits_per_character[i], scores.ranks[i]
+        expected = row["log_probability"], row["bits_per_character"], row["rank"]
+        np.testing.assert_allclose(floats, expected, **close)
+        assert scores.in_training_data[i] == row["in_training_data"]
+        assert (scores.nearest[i], scores.distances[i]) == (row["nearest"], row["distance"])
+
+
+def test_a_text_in_python_has_the_score_that_the_command_prints(place, answers):
+    score = strings.score_text(trained_of(load(place, "text")), POEM)
+    expected = answers.text[0]
+    found = score._asdict()
+    np.testing.assert_allclose(found.pop("character_nats") / math.log(2), expected["bits"], 1e-4)
+    assert found == pytest.approx({name: expected[name] for name in found}, rel=2e-5)
+    assert list(expected) == ["file", *found, "bits"]
+
+
+def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, tmp_path):
     content = "\ufeffZOË\r\n\r\n  a\u0301da\t\r\nX\u0301A\n\U0001f995é\nE\x1b[1mX\nzab\nЩИ\nzab"
     (tmp_path / "some.txt").write_text(content, "utf-8", newline="")
-    # A few names at a time.
-    monkeypatch.setattr(evaluate, "CHARACTERS_AT_ONCE", 25)
     command = "names", "--file", tmp_path / "some.txt", "--json", "--seed=3"
     rows = rows_of(score(place, *command))
     for row, expected in zip(rows, answers.rows, strict=True):
@@ -502,24 +575,25 @@ def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, monkeypatch
         }
 
 
-def test_a_long_name_costs_the_many_short_ones_no_memory(place, monkeypatch):
-    loaded, sizes, original = load(place, "names"), [], batches.pad_names
+@pytest.mark.parametrize("at_once", [25, 100])
+def test_a_long_name_costs_the_many_short_ones_no_memory(place, at_once):
+    loaded, shapes = load(place, "names"), []
 
-    def pad_names(names, vocab):
-        examples = original(names, vocab)
-        sizes.append(examples.weights.size)
-        return examples
+    def unroll(params, state, inputs):
+        shapes.append(inputs.shape)
+        return loaded.model.unroll(params, state, inputs)
 
-    monkeypatch.setattr(batches, "pad_names", pad_names)
-    monkeypatch.setattr(evaluate, "CHARACTERS_AT_ONCE", 100)
+    trained = trained_of(loaded)._replace(model=loaded.model._replace(unroll=unroll))
     names = [*["zoë", "x", "щитщитщит", "zab"] * 9, "áda" * 90, *["日本語", "a\tb"] * 7]
-    found = of_names(loaded, names)
+    found = strings.names_nats(trained, names, at_once)
     assert [len(each) for each in found] == [len(name) + 1 for name in names]
     totals = [each.sum() for each in found]
     np.testing.assert_allclose(totals, costs(loaded, names), rtol=2e-5)
-    # The long one alone, the rest in blocks of a hundred characters.
-    assert sorted(sizes)[-1] == len("áda" * 90) + 1
-    assert sorted(sizes)[-2] <= 100
+    # The long one alone, the rest in blocks of so many characters; each shape is compiled once.
+    long, *others = shapes
+    assert long == (512, 1)
+    assert max(time * num for time, num in others) <= at_once
+    assert len(set(shapes)) == len(shapes)
 
 
 def test_the_seed_decides_which_names_are_drawn(place, answers):
@@ -600,7 +674,7 @@ def test_bad_input_is_one_line(place, tmp_path):
         (["names", "--names", " \t "], "--names: number 1 is empty"),
         (["names", "--names", "zoë", "ÁDA!"], f"error: 'áda!': {unknown}"),
         (["names", "--names", "zo\udcff"], "'zo\\udcff': '\\udcff' at position 2 is not in"),
-        (["names", "--names", "zoë\náda"], "a name holds no newline"),
+        (["names", "--names", "zoë\náda"], "names without newlines, got 'zoë\\náda'"),
         (["names", "--names", "a" * 1001], "number 1 has 1,001 characters; names may have up to"),
         (["names", "--file", tmp_path / "odd.txt"], f"error: 'áda!': {unknown}"),
         (["names", "--file", tmp_path / "empty.txt"], "empty.txt holds no names"),

@@ -29,6 +29,6 @@ def main(parser: Parser, arguments: Namespace) -> int:
         importlib.import_module(f"dinojax.cli.{name}").add_arguments(command)
         for action in command._actions:
             if action.type is path:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
     print(shtab.complete(root, arguments.shell))
     return 0

@@ -1,5 +1,7 @@
 """How commands speak to the user, stop on a signal, and end."""
 
+import json
+import math
 import os
 import shlex
 import shutil
@@ -60,6 +62,19 @@ def visible(text: str) -> str:
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
     )
+
+
+def in_json(value: Any, **options: Any) -> str:
+    """`json.dumps(value, **options)`, with null for NaN and infinity, which JSON does not have."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: finite(x) for name, x in value.items()}
+        if isinstance(value, list):
+            return [finite(x) for x in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), allow_nan=False, **options)
 
 
 def describe_error(error: Exception) -> str:

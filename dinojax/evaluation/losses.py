@@ -17,68 +17,67 @@ from dinojax.models.model import CharModel
 from dinojax.training.loss import cross_entropy
 
 BLOCK = 1024
-"""Characters of a text read in one piece."""
+"""Number of characters of a text in a block."""
 CHARACTERS_AT_ONCE = 2**15
-"""About as many are read side by side: the memory that it takes does not grow with the data."""
+"""About how many characters are read side by side, so that memory does not grow with the data."""
 
 
 class Costs(NamedTuple):
-    """What a model pays for a data set, piece by piece: names, or blocks of a text."""
+    """What a model pays for the pieces of a data set: names, windows or blocks of a text, [num]."""
 
     nats: np.ndarray
-    """Minus the log-probability of each piece, [num]."""
+    """Minus the log-probability of each piece."""
     num_characters: np.ndarray
-    """Characters in each piece, a name's newline included, [num]."""
+    """Number of characters in each piece, including the newline of a name."""
 
 
-def nats_per_column(params: Params, model: CharModel, examples: Batch) -> jax.Array:
-    """The cost of each column of `examples` [time, num] in nats, read from a fresh state, [num].
-
-    Minus its log-probability under the model: of a name and its newline, or of a window of a text.
-    """
+def nats_per_column(
+    params: Params, model: CharModel, examples: Batch, at_once: int = CHARACTERS_AT_ONCE
+) -> jax.Array:
+    """The cost of each column of `examples` [time, num] in nats, read from a fresh state, [num]."""
 
     def nats(example: Batch) -> jax.Array:
         return -jnp.sum(log_probability(params, model, example))
 
     time, num = examples.weights.shape
     columns = jax.tree.map(lambda x: jnp.asarray(x).T, examples)
-    return lax.map(nats, columns, batch_size=max(1, min(num, CHARACTERS_AT_ONCE // time)))
+    return lax.map(nats, columns, batch_size=max(1, min(num, at_once // time)))
 
 
-def nats_carried(params: Params, model: CharModel, ids: jax.Array) -> jax.Array:
+def nats_carried(
+    params: Params, model: CharModel, ids: jax.Array, block_size: int = BLOCK
+) -> jax.Array:
     """The cost of each character of a text `ids` [num] in nats, read in one pass, [num]."""
     num = ids.shape[0]
-    ids = ids.astype(int)
-    # What completes the last block comes after all that counts.
-    targets = jnp.pad(ids, (0, -num % BLOCK))
+    # Padding completes the last block; it comes after every character that counts.
+    targets = jnp.pad(ids.astype(int), (0, -num % block_size))
     inputs = jnp.concatenate([jnp.full(1, model.vocab_size), targets[:-1]])
 
     def read(state: Any, block: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         block_inputs, block_targets = block
         state, logits = model.unroll(params, state, block_inputs)
-        return state, cross_entropy(logits, block_targets, jnp.ones(BLOCK))
+        return state, cross_entropy(logits, block_targets, jnp.ones(block_size))
 
-    blocks = inputs.reshape(-1, BLOCK), targets.reshape(-1, BLOCK)
+    blocks = inputs.reshape(-1, block_size), targets.reshape(-1, block_size)
     _, nats = lax.scan(read, model.initial_state(()), blocks)
     return nats.reshape(-1)[:num]
 
 
 def column_evaluation(
-    model: CharModel, examples: Batch, mesh: Mesh | None = None
+    model: CharModel, examples: Batch, mesh: Mesh | None = None, at_once: int = CHARACTERS_AT_ONCE
 ) -> Callable[[Params], Costs]:
-    """A function from parameters to the costs of each column of `examples` [time, num].
+    """A function from parameters to the costs of the columns of `examples` [time, num].
 
-    It calls `jax.jit`, once. The devices of `mesh` share the columns.
+    It is compiled once for all parameters. The devices of `mesh` share the columns, and each reads
+    about `at_once` characters side by side.
     """
     num = examples.weights.shape[1]
-    # The last column is repeated until all devices have equally many; the copies are cut off again.
+    # Copies of the last column give every device equally many; their costs are dropped.
     missing = -num % parallel.num_devices(mesh)
-    padded = jax.tree.map(
-        lambda x: np.pad(np.asarray(x), [(0, 0), (0, missing)], mode="edge"), examples
-    )
+    padded = Batch(*(np.pad(field, [(0, 0), (0, missing)], mode="edge") for field in examples))
 
     def evaluate(params: Params, examples: Batch) -> jax.Array:
-        return nats_per_column(params, model, examples)
+        return nats_per_column(params, model, examples, at_once)
 
     compiled = jax.jit(parallel.spread(evaluate, mesh, in_axes=(None, 1), out_axes=0))
     columns = parallel.place(padded, mesh, 1)
@@ -86,20 +85,24 @@ def column_evaluation(
     return lambda params: Costs(np.asarray(compiled(params, columns), float)[:num], counts)
 
 
-def in_blocks(nats: np.ndarray) -> Costs:
-    """The costs of a text, character by character [num], as those of its blocks."""
-    starts = np.arange(0, len(nats), BLOCK)
+def in_blocks(nats: np.ndarray, block_size: int = BLOCK) -> Costs:
+    """The costs of the blocks of a text whose characters cost `nats` [num_characters]."""
+    return in_pieces(nats, np.arange(0, len(nats), block_size))
+
+
+def in_pieces(nats: np.ndarray, starts: np.ndarray) -> Costs:
+    """The costs of pieces that start at the places `starts` [num] of `nats` [num_characters]."""
     counts = np.diff([*starts, len(nats)]).astype(float)
     return Costs(np.add.reduceat(nats.astype(float), starts), counts)
 
 
 def summarize(costs: Costs) -> Mapping[str, float]:
-    """The figures that describe costs; standard errors are over its pieces.
+    """Totals and means of costs, with standard errors over the pieces.
 
-    `nats_per_character` is the ratio of two sums, and its standard error that of a ratio estimator
+    `nats_per_character` is a ratio of two sums. `standard_error` is that of a ratio estimator
     (Cochran, Sampling Techniques, 1977): sqrt(n / (n - 1) sum_i (nats_i - ratio num_i)^2) / sum_i
-    num_i. `perplexity` is exp(nats_per_character), infinite where no float is as large. With a
-    single piece the errors are NaN.
+    num_i. `perplexity` is exp(nats_per_character), infinite if that overflows. The standard errors
+    of a single piece are NaN.
     """
     num = len(costs.nats)
     total, characters = costs.nats.sum(), costs.num_characters.sum()

@@ -1,26 +1,26 @@
-"""How good names are that a model has written: whether they end, repeat, are new, and look real.
+"""How good sampled names are: whether they end, repeat, are new, and look real.
 
-The figures are those that molecule generators are compared by:
+The figures follow those of benchmarks for molecule generators:
 
     validity      share of the samples that end by themselves
-    uniqueness    distinct / all, of the valid
-    novelty       share of the distinct that are not among the training names
+    uniqueness    share of the valid samples that are distinct
+    novelty       share of the distinct samples that are not training names
     hits          share of the distinct held-out names that are among the samples
     divergence    between the character n-grams of samples and of held-out names
     edit distance from each distinct sample to the nearest training name
 
-Uniqueness falls and hits rise with the number of samples: compare equal numbers.
+Uniqueness falls and hits rise with the number of samples, so compare equal numbers.
 
-Where this departs from GuacaMol and MOSES:
-    GuacaMol draws until there are so many valid (for uniqueness) or distinct (for novelty) ones,
-    and counts those that are missing as failures. Here, as in MOSES, all is of one set of samples;
-    MOSES takes uniqueness of the first 1,000 and 10,000 valid ones, here it is of all. What is
-    valid chemistry is for a parser to say; here every name is valid that is not cut, even an empty
-    one. Neither has hits. The divergence stands where GuacaMol has Kullback-Leibler divergences
-    between molecular descriptors of distinct samples and training data, and MOSES cosines between
-    frequencies of fragments; here repeated samples count as often as they occur, as real names do.
-    The edit distance stands where MOSES has the mean similarity to the nearest held-out molecule:
-    here the nearest is a training name, to show what is copied with a change or two.
+Differences from GuacaMol and MOSES:
+    GuacaMol draws until it has enough valid samples (for uniqueness) or distinct ones (for
+    novelty), and counts missing ones as failures; here, as in MOSES, all figures describe one set
+    of samples. MOSES computes uniqueness on the first 1,000 and 10,000 valid samples, here it is on
+    all. A chemistry parser decides which molecules are valid; here a name is valid unless it was
+    cut, even an empty one. Neither has hits. For the divergence, GuacaMol has Kullback-Leibler
+    divergences between descriptors of distinct samples and training data, and MOSES has cosines
+    between frequencies of fragments; here repeated samples count, as repeated real names do. For
+    the edit distance, MOSES has the mean similarity to the nearest held-out molecule; here the
+    nearest training name shows near copies.
 
 References:
     Brown et al., "GuacaMol: benchmarking models for de novo molecular design", Journal of Chemical
@@ -40,19 +40,16 @@ from numpy.typing import ArrayLike
 from dinojax.data.distances import nearest
 
 ORDERS = 1, 2, 3, 4
-"""Lengths of the n-grams whose distributions are compared."""
+"""Lengths of the n-grams that divergences compare."""
 
 
 def describe_samples(
     samples: Sequence[str], ended: ArrayLike, train: Sequence[str], held_out: Sequence[str]
 ) -> Mapping[str, float]:
-    """Validity of the samples, and of the valid the figures of `describe_names`, and hits.
+    """The validity of samples, and the figures of `describe_names` and the hits of the valid ones.
 
-    Args:
-        samples: at least one, in any order.
-        ended: whether each ended by itself, [num]; if not, it was cut.
-        train: the names that the model has learned from.
-        held_out: those that it was kept from; with none there are no hits.
+    `ended` [num] says whether each sample ended by itself; otherwise it was cut. The model has
+    learned from `train` and not from `held_out`; if that is empty, `hits` is left out.
     """
     ended = np.asarray(ended)
     valid = [sample for sample, whole in zip(samples, ended.tolist(), strict=True) if whole]
@@ -63,11 +60,11 @@ def describe_samples(
 def describe_names(names: Sequence[str], train: Sequence[str]) -> Mapping[str, float]:
     """The figures of whole names, sampled or real.
 
-    `mean_length` and `length_deviation`, the standard deviation with divisor num, are in
-    characters, newlines not counted, over all names. `edit_distance` is the mean of the Levenshtein
-    distances from each distinct name to the nearest training name, where a name learned by heart
-    counts 0. `edit_distance_of_novel` is that of the names alone which are not among them: held-out
-    names never are, so this is what compares with theirs. A mean of nothing is NaN.
+    `mean_length` and `length_deviation`, the standard deviation with divisor num, are in characters
+    without newlines, over all names. `edit_distance` is the mean Levenshtein distance from each
+    distinct name to the nearest training name, 0 for a training name. `edit_distance_of_novel` is
+    that of the names that are not training names; compare it with that of held-out names, which
+    never are. The mean of no names is NaN.
     """
     distinct, known = sorted(set(names)), set(train)
     novel = [name for name in distinct if name not in known]
@@ -97,13 +94,13 @@ def divergences(first: Sequence[str], second: Sequence[str]) -> Mapping[str, flo
 def ngram_divergence(first: Sequence[str], second: Sequence[str], order: int) -> float:
     """Jensen-Shannon divergence between the character n-grams of two sets of names, in bits.
 
-    Each name stands between marks, as an n-gram model reads it: every character, and the end,
-    completes one n-gram, which reaches back over the start where it must. So each order has as many
-    n-grams, and the start alone is none. A newline is the mark: the names must have theirs, but for
-    samples that were cut, which have no end.
+    Each character of a name and its newline complete one n-gram, as for an n-gram model; newlines
+    fill up those that reach back over the start. So every order has equally many n-grams. The names
+    must include their newlines, except for samples that were cut, which have no end.
 
-    Two finite samples of one law differ, so this is biased upwards: nearly all of it is bias where
-    most n-grams occur once. Compare sets of equal size with a floor of the same size; see `halves`.
+    Two finite samples of one distribution differ, so the divergence is biased upwards, and nearly
+    all of it is bias if most n-grams occur once. Compare sets of equal size, and compare their
+    divergence with a floor from sets of the same size; see `halves`.
     """
     counts = [
         Counter(
@@ -127,22 +124,21 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
     middle = (p + q) / 2
     total = 0.0
     for each in (p, q):
-        # What never occurs adds nothing, as x log x goes to 0.
+        # x log x tends to 0, so n-grams that never occur add nothing.
         occurs = each > 0
         total += float(np.sum(each[occurs] * np.log2(each[occurs] / middle[occurs])))
-    # Rounding may make it negative.
+    # Rounding can make it negative.
     return max(0.0, total / 2)
 
 
 def halves(
     generator: np.random.Generator, names: Sequence[str], size: int
 ) -> tuple[list[str], list[str]]:
-    """Two random sets of `size` names without a common place; of half the names if there are fewer.
+    """Two random disjoint sets of `size` entries of `names`, or of half of them if there are fewer.
 
-    The divergence between halves of real names is the floor for that of samples: names as good as
-    real ones have it. Here copies of a name can fall into both halves, as a model may write a name
-    that was held out; real held-out names differ a little more from the training names, with which
-    they share none.
+    The divergence between two sets of real names is the floor for that of samples: names as good as
+    real ones reach it. Copies of a name can fall into both sets, as a model may write a held-out
+    name. Real held-out names differ slightly more from the training names, as they share none.
     """
     size = min(size, len(names) // 2)
     chosen = [names[i] for i in generator.permutation(len(names))[: 2 * size].tolist()]

@@ -1,4 +1,4 @@
-"""What single strings are worth to a model."""
+"""Log-probabilities of strings under a model, and ranks among samples."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ from dinojax.training.loss import cross_entropy
 def log_probability(params: Params, model: CharModel, examples: Batch) -> jax.Array:
     """Log-probability of each target of `examples` [time, ...] in nats, times its weight.
 
-        weight_t * log p(target_t | what was read up to t)
+        weight_t * log p(target_t | inputs up to t)
 
-    Read from a fresh state; [time, ...] as the examples, so that one string [time] and a batch of
-    them [time, num] are the same code. The sum over time is the log-probability of each string: of
-    a name and its newline, as `pad_names` writes it.
+    The model starts from a fresh state. The result is [time, ...] like the examples: [time] for one
+    string, [time, num] for a batch. Its sum over time is the log-probability of each string; with
+    examples from `pad_names`, that of a name and its newline.
     """
     inputs, targets, weights = map(jnp.asarray, examples)
     _, logits = model.unroll(params, model.initial_state(inputs.shape[1:]), inputs)
@@ -26,9 +26,10 @@ def log_probability(params: Params, model: CharModel, examples: Batch) -> jax.Ar
 
 
 def share_below(values: ArrayLike, samples: ArrayLike) -> NDArray[np.float64]:
-    """The share of `samples` [m] that are less than each of `values` [num], equal ones half, [num].
+    """The share of `samples` [m] that are less than each of `values` [num], [num].
 
-    From 0 to 1; of values that follow the same law as the samples, uniform.
+    Equal samples count half. The shares of values from the distribution of the samples are uniform
+    on [0, 1].
     """
     values, ordered = np.asarray(values), np.sort(samples)
     below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))

@@ -14,16 +14,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from dinojax.runs import folder as runs
 from dinojax import parallel
 from dinojax.data.batches import Dataset, cut_text, packed, pad_names, padded, windows
-from dinojax.models.cells import Params
 from dinojax.evaluation.losses import Costs, column_evaluation, summarize
-from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
-from dinojax.runs.metrics import append_metrics, read_metrics, rewind_metrics
+from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
-from dinojax.training.optimizers import describe_gradients, make_optimizer, make_schedule
+from dinojax.runs import folder as runs
+from dinojax.runs.metrics import append_metrics, read_metrics, rewind_metrics
 from dinojax.training.loop import Progress, run
+from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
+from dinojax.training.optimizers import describe_gradients, make_optimizer, make_schedule
 from dinojax.training.step import TrainState, TrainStep, init_train_state, make_train_step
 
 LINES_PER_VALIDATION = 20
@@ -113,7 +113,12 @@ def set_up(
     def initial_state(params: Params | None) -> TrainState:
         params = model.init(key_params) if params is None else params
         return init_train_state(
-            key_train, params, model, optimizer, batch_size=config.batch_size, smoothed_loss=untrained_loss
+            key_train,
+            params,
+            model,
+            optimizer,
+            batch_size=config.batch_size,
+            smoothed_loss=untrained_loss,
         )
 
     return Setup(

@@ -19,16 +19,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
 import dinojax
 from dinojax import files
-from dinojax.runs import checkpoint
-from dinojax.models.cells import CELLS, Params
 from dinojax.config import TrainConfig, config_from
-from dinojax.models.layers import from_cell
-from dinojax.models.model import CharModel, char_model
-from dinojax.training.step import TrainState
 from dinojax.data.vocab import Vocab
 from dinojax.files import digest, write_atomically
+from dinojax.models.cells import CELLS, Params
+from dinojax.models.layers import from_cell
+from dinojax.models.model import CharModel, char_model
+from dinojax.runs import checkpoint
+from dinojax.training.step import TrainState
 
 CONFIG_FILE, LOCK_FILE = "config.json", ".lock"
 PARTS = "train", "validation", "test"

@@ -1,0 +1,162 @@
+"""Scores of names and texts: what their characters cost, and how a name ranks among new ones."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from dinojax.data.batches import Batch, pad_names
+from dinojax.data.distances import nearest
+from dinojax.data.text import MAX_NAME_LENGTH
+from dinojax.evaluation.losses import CHARACTERS_AT_ONCE, in_blocks, nats_carried, summarize
+from dinojax.evaluation.score import log_probability, share_below
+from dinojax.models.trained import Trained
+from dinojax.sampling.stream import stream_names
+
+Floats = NDArray[np.float64]
+
+
+class NameScores(NamedTuple):
+    """Scores of names, [num]; the last three fields are empty without training names."""
+
+    names: Sequence[str]
+    character_nats: list[Floats]
+    """Cost of each character of a name and of its newline in nats, [len(name) + 1] each."""
+    log_probabilities: Floats
+    """Log-probability of each name and its newline in nats."""
+    bits_per_character: Floats
+    """Mean cost of the characters of each name, newline included, in bits."""
+    ranks: Floats
+    """Share of new names that are less probable than each name; ties count half."""
+    in_training_data: NDArray[np.bool]
+    nearest: list[str]
+    """Training name that is the fewest edits away from each name."""
+    distances: NDArray[np.int32]
+    """Number of these edits."""
+
+
+class TextScore(NamedTuple):
+    """Score of a text."""
+
+    num_characters: int
+    nats: float
+    """Minus the log-probability of the text."""
+    nats_per_character: float
+    bits_per_character: float
+    perplexity: float
+    """exp(nats_per_character); may be infinite."""
+    character_nats: Floats
+    """Cost of each character in nats, [num_characters]."""
+
+
+def score(
+    trained: Trained,
+    names: Sequence[str],
+    *,
+    learned: Sequence[str] = (),
+    seed: int = 0,
+    num_samples: int = 10_000,
+) -> NameScores:
+    """Score names, rank them among `num_samples` new names, and find the nearest `learned` names.
+
+    `learned` are the training names of the model, and `seed` is that of the new names. The standard
+    error of a rank is at most 0.5 / sqrt(num_samples).
+
+    Raises:
+        ValueError: there is no name, or a name holds a newline or an unknown character; the
+            message quotes the name.
+    """
+    character_nats = names_nats(trained, names)
+    totals = {x: -float(nats.sum()) for x, nats in zip(names, character_nats, strict=True)}
+    log_probabilities = np.array([totals[name] for name in names])
+    lengths = np.array([len(name) + 1 for name in names])
+    places, distances = nearest(names, learned) if learned else np.zeros((2, 0), np.int32)
+    training_names = set(learned)
+    return NameScores(
+        names=names,
+        character_nats=character_nats,
+        log_probabilities=log_probabilities,
+        bits_per_character=-log_probabilities / math.log(2) / lengths,
+        ranks=share_below(log_probabilities, _drawn(trained, totals, num_samples, seed)),
+        in_training_data=np.array([x in training_names for x in names] if learned else [], bool),
+        nearest=[learned[place] for place in places.tolist()],
+        distances=distances,
+    )
+
+
+def score_text(trained: Trained, text: str) -> TextScore:
+    """Score a text, which is read in one pass.
+
+    Raises:
+        ValueError: the text is empty or holds an unknown character.
+    """
+    nats = text_nats(trained, text)
+    figures = summarize(in_blocks(nats))
+    means = {name: figures[name] for name in TextScore._fields[2:5]}
+    return TextScore(len(nats), float(nats.sum()), character_nats=nats, **means)
+
+
+def names_nats(
+    trained: Trained, names: Sequence[str], at_once: int = CHARACTERS_AT_ONCE
+) -> list[Floats]:
+    """The cost of each character of each name and of its newline in nats, [len(name) + 1] each.
+
+    Names of similar length are read side by side, about `at_once` characters at a time,
+    so that a long name does not make many short ones take more memory.
+
+    Raises:
+        ValueError: there is no name, or a name holds a newline or an unknown character.
+    """
+    if not names:
+        raise ValueError("expected at least one name, got none")
+    for name in names:
+        try:
+            trained.vocab.encode(name)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from None
+    read = jax.jit(partial(log_probability, model=trained.model))
+    found: dict[int, Floats] = {}
+    rest = sorted(range(len(names)), key=lambda i: -len(names[i]))
+    while rest:
+        # Powers of two, so that few shapes are compiled.
+        time = 1 << len(names[rest[0]]).bit_length()
+        num = min(max(1, at_once // time), 1 << (len(rest) - 1).bit_length())
+        block, rest = rest[:num], rest[num:]
+        columns = pad_names([names[i] for i in block], trained.vocab)
+        missing = (0, time - len(columns.weights)), (0, num - len(block))
+        examples = Batch(*(np.pad(field, missing, mode="edge") for field in columns))
+        nats = -np.asarray(read(trained.params, examples=examples), float).T
+        for i, each in zip(block, nats, strict=False):
+            found[i] = each[: len(names[i]) + 1].copy()
+    return [found[i] for i in range(len(names))]
+
+
+def text_nats(trained: Trained, text: str) -> Floats:
+    """The cost of each character of a text in nats, [len(text)], read in one pass.
+
+    Raises:
+        ValueError: the text is empty or holds an unknown character.
+    """
+    if not text:
+        raise ValueError("expected a text, got an empty one")
+    read = jax.jit(partial(nats_carried, model=trained.model))
+    return np.asarray(read(trained.params, ids=trained.vocab.encode(text)), float)
+
+
+def _drawn(trained: Trained, totals: Mapping[str, float], num: int, seed: int) -> list[float]:
+    """Log-probabilities of `num` new names; those of names in `totals` are taken from there.
+
+    So a name that is drawn ties with itself, however the two numbers were rounded.
+    """
+    write = partial(stream_names, model=trained.model, num=num, max_length=MAX_NAME_LENGTH)
+    ids, lengths, nats, _, ended = jax.device_get(
+        jax.jit(write)(jax.random.key(seed), trained.params)
+    )
+    return [
+        totals.get(trained.vocab.decode(row[:length]), total) if whole else total
+        for row, length, total, whole in zip(ids, lengths, nats.tolist(), ended, strict=True)
+    ]
