@@ -110,7 +110,7 @@ def test_nothing_to_compare_is_refused(names, references):
 
 
 def test_it_does_not_wait_for_jax():
-    code = "import sys, dinojax.distances; sys.exit('jax' in sys.modules)"
+    code = "import sys, dinojax.data.distances; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

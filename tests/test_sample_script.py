@@ -1,18 +1,15 @@
-"""Names under constraints, the most probable ones, and where they are written."""
+"""Names under constraints, the most probable names, and the file that they are written to."""
 
-import io
 import json
 import math
 import os
 import re
 import signal
 from collections import Counter
-from contextlib import redirect_stderr
 from functools import partial
 from itertools import islice
-from types import SimpleNamespace
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from test_sample import (
@@ -36,10 +33,21 @@ from test_scripts import (
     trap,
 )
 
-from dinojax.cli import sample as script_module
-from dinojax.data.vocab import build_vocab
+from dinojax.data.text import capitalized
+from dinojax.data.vocab import Vocab, build_vocab
+from dinojax.models.trained import Trained
+from dinojax.runs.folder import load_run, read_part
+from dinojax.sampling.accept import Constraints, accept, continue_text
+from dinojax.sampling.accept import sample as sample_by_call
 from dinojax.sampling.controls import Controls
-from dinojax.sampling.draw import read_prompt
+from dinojax.sampling.patterns import compile_pattern
+from dinojax.sampling.strings import (
+    BLOCK,
+    FIRST_BLOCK,
+    decode_names,
+    draw_names,
+    most_probable_names,
+)
 
 __all__ = ["compile_once", "model", "params", "place", "trained"]
 
@@ -65,7 +73,7 @@ def distance(a, b):
     return row[-1]
 
 
-def test_constraints_accept_just_the_draws_that_are_as_wanted(trained, draws):
+def test_just_the_draws_that_meet_the_constraints_are_accepted(trained, draws):
     learned = {"áda", "щит", "x", "日本語", "a\u2028b", "zoë", "\U0001f995é"}
     wanted = {
         "--match=^Z": lambda name: name.startswith("z"),
@@ -95,7 +103,7 @@ def test_constraints_accept_just_the_draws_that_are_as_wanted(trained, draws):
         assert result.code == 0
         assert lines(result.out) == expected[:num]
         assert re.fullmatch(
-            r"sample\.py: [\d,]+ of [\d,]+ draws are as wanted \([\d.e-]+\)\n", result.err
+            r"sample\.py: [\d,]+ of [\d,]+ draws were accepted \([\d.e-]+\)\n", result.err
         )
 
 
@@ -110,68 +118,62 @@ CONSTRAINTS = {
 }
 
 
-def script_with(params, model):
-    """The functions of the script, and what it takes for a run."""
-    config = SimpleNamespace(lowercase=True)
-    loaded = SimpleNamespace(params=params, model=model, vocab=VOCAB, config=config)
-    return script_module, loaded
+def accepted(blocks, **constraints):
+    wanted = Constraints(ignore_case=True, **constraints)
+    found = accept(blocks, 10**9, wanted, LEARNED)
+    return [name for block in found for name in block.names.names]
 
 
-def accepted(script, loaded, blocks, **constraints):
-    arguments = SimpleNamespace(**script.FOR_NAMES | constraints)
-    with redirect_stderr(io.StringIO()):
-        found = script.accept(iter(blocks), arguments, loaded, LEARNED)
-        return [name for block in found for name in block.names]
+@pytest.fixture(scope="module")
+def tiny(params, model):
+    return Trained(model, params, VOCAB)
 
 
 @pytest.fixture(
     scope="module", params=[{}, {"temperature": 1.5, "top_p": 0.97, "min_p": 0.01}], ids=str
 )
-def ab_draws(request, params, model):
-    """Five blocks of each length, the first small; how to accept of them; the law of what ended."""
-    script, loaded = script_with(params, model)
-    start = read_prompt(params, model, jnp.zeros(0, int))
+def ab_draws(request, tiny):
+    """Five blocks of each length, the first small; and the law of the names that ended."""
+    controls = Controls(**request.param)
     blocks = {}
     for max_length in (2, MAX_LENGTH):
-        arguments = SimpleNamespace(seed=3, max_length=max_length, devices=0)
-        drawn = script.draw_names(loaded, arguments, "", start, Controls(**request.param), 10**6)
+        drawn = draw_names(jax.random.key(3), tiny, 10**6, max_length=max_length, controls=controls)
         blocks[max_length] = list(islice(drawn, 5))
-    ended, _ = enumerate_names(params, model, **request.param)
-    return blocks, partial(accepted, script, loaded), ended
+    ended, _ = enumerate_names(tiny.params, tiny.model, **request.param)
+    return blocks, ended
 
 
 @pytest.mark.parametrize("prompt", ["", "ab"])
-def test_a_name_depends_on_the_seed_and_its_place_alone(prompt, params, model):
-    """Not on how many are wanted, which is how many a stream writes."""
-    script, loaded = script_with(params, model)
-    start = read_prompt(params, model, jnp.asarray(VOCAB.encode(prompt), int))
-    arguments = SimpleNamespace(seed=3, max_length=MAX_LENGTH, devices=0)
-    drawn = []
-    for most in (10, 5000, 10**6):
-        blocks = script.draw_names(loaded, arguments, prompt, start, Controls(), most)
-        drawn.append(list(islice(blocks, 3)))
-    for few in drawn[:2]:
-        for x, y in zip(few[:2], drawn[2], strict=False):
-            assert x.names == y.names
+def test_a_name_depends_on_the_seed_and_its_place_alone(prompt, tiny):
+    """Not on how many are drawn, which is how many a stream writes."""
+    draw = partial(draw_names, jax.random.key(3), tiny, prompt=prompt, max_length=MAX_LENGTH)
+    drawn = [list(islice(draw(num), 3)) for num in (10, FIRST_BLOCK + BLOCK, 5000, 10**6)]
+    sizes = [[len(block.names) for block in blocks] for blocks in drawn]
+    assert sizes == [[10], [256, 4096], [256, 4096, 648], [256, 4096, 4096]]
+    for few in drawn[:3]:
+        for x, y in zip(few, drawn[3], strict=False):
+            assert x.names == y.names[: len(x.names)]
             assert all(name.startswith(prompt) for name in x.names)
             for values, others in zip(x[1:], y[1:], strict=True):
-                np.testing.assert_allclose(values, others, rtol=1e-6)
-    blocks = [set(block.names) for block in drawn[2]]
-    assert len(drawn[2][2].names) == len(drawn[2][1].names) == 4096
+                np.testing.assert_allclose(values, others[: len(values)], rtol=1e-6)
+    blocks = [set(block.names) for block in drawn[3]]
     # The same law, other draws.
-    assert drawn[2][1].names != drawn[2][2].names
+    assert drawn[3][1].names != drawn[3][2].names
     assert len(set.intersection(*blocks)) > 5
 
 
-def test_a_name_does_not_depend_on_the_number_of_devices(params, model):
-    script, loaded = script_with(params, model)
-    # A stream a block.
-    script.draw_names.__globals__["STREAM"] = MAX_LENGTH * script.BLOCK
-    start = read_prompt(params, model, jnp.zeros(0, int))
+def test_a_name_does_not_depend_on_the_number_of_devices(tiny):
     drawn = []
     for num_devices in (1, 2):
-        arguments = SimpleNamespace(seed=3, max_length=MAX_LENGTH, devices=num_devices)
-        blocks = script.draw_names(loaded, arguments, "", start, Controls(), 10**6)
+        # A stream a block.
+        blocks = draw_names(
+            jax.random.key(3),
+            tiny,
+            10**6,
+            max_length=MAX_LENGTH,
+            num_devices=num_devices,
+            stream_size=MAX_LENGTH * BLOCK,
+        )
         drawn.append(list(islice(blocks, 4)))
     for x, y in zip(*drawn, strict=True):
         assert x.names == y.names
@@ -180,13 +182,12 @@ def test_a_name_does_not_depend_on_the_number_of_devices(params, model):
 
 
 def test_names_are_decoded_as_one_by_one():
-    script = script_module
     vocab = build_vocab(["a\u2028\x85", "щ日\U0001f995", "\ud800"])
     generator = np.random.default_rng(0)
     ids = generator.integers(1, vocab.size, (200, 7)).astype(vocab.dtype)
     lengths = generator.integers(0, 8, 200)
     ids[np.arange(7) >= lengths[:, None]] = vocab.newline
-    names = script.decode_names(vocab, ids, lengths, "щa")
+    names = decode_names(vocab, ids, lengths, "щa")
     assert names == ["щa" + vocab.decode(row[:n]) for row, n in zip(ids, lengths, strict=True)]
     assert vocab.newline == 0
 
@@ -207,8 +208,8 @@ def assert_drawn_by(law, names):
 
 @pytest.mark.parametrize("flag", CONSTRAINTS)
 def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws):
-    """Against the exact law, given that they are as wanted."""
-    blocks, accept, ended = ab_draws
+    """Against the exact law, conditioned on the constraint."""
+    blocks, ended = ab_draws
     value, is_wanted = CONSTRAINTS[flag]
     law = {name: p for name, p in ended.items() if is_wanted(name)}
     if flag == "unique":
@@ -219,7 +220,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
             for name, p in law.items()
         }
         parts = [
-            accept([block._make(values[i : i + 16] for values in block)], unique=True)
+            accepted([block._make(values[i : i + 16] for values in block)], unique=True)
             for block in blocks[MAX_LENGTH]
             for i in range(0, len(block.names), 16)
         ]
@@ -230,7 +231,9 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
         assert_drawn_by(second, [part[1] for part in parts if len(part) > 1])
         return
     max_length = value if flag == "max_length" else MAX_LENGTH
-    names = accept(blocks[max_length], **{flag: value})
+    # The blocks have the maximum length; a name that was cut is never accepted.
+    constraint = {} if flag == "max_length" else {flag: value}
+    names = accepted(blocks[max_length], **constraint)
     assert 500 < len(names) < 16_640
     assert_drawn_by(law, names)
 
@@ -238,7 +241,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
 def test_what_is_too_rare_ends_with_what_was_found(trained, draws):
     result = run("sample.py", trained.folder, "--match=qqqq", "--max-draws=1000", cwd=trained.cwd)
     assert (result.code, result.out) == (1, "")
-    assert result.err == "sample.py: 0 of 1,000 draws are as wanted (0)\n"
+    assert result.err == "sample.py: 0 of 1,000 draws were accepted (0)\n"
     flags = "--unique", "--max-length=1", "--max-draws=4000", "--num=1000"
     result = run("sample.py", trained.folder, *flags, cwd=trained.cwd)
     expected = {row["name"] for row in draws if row["ended"] and len(row["name"]) <= 1}
@@ -315,9 +318,134 @@ def test_a_link_leads_to_the_file_that_is_written(trained, place):
 @pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_of_a_file_that_is_not_finished(what, place, tmp_path_factory):
     """The signal comes once the file is open and names were drawn: when it needs distances."""
-    environment = trap(tmp_path_factory.mktemp("trap"), "import", "<dinojax.distances>", [1], what)
+    environment = trap(
+        tmp_path_factory.mktemp("trap"), "import", "<dinojax.data.distances>", [1], what
+    )
     before = snapshot(place)
     result = run("sample.py", "run", "--distance=1", "--out=out.txt", cwd=place, **environment)
     assert result.code == {signal.SIGINT: 130}.get(what, -what)
     assert result.out == ""
     assert snapshot(place) == before
+
+
+# The same by one call.
+
+
+@pytest.fixture(scope="module")
+def odd(trained):
+    loaded = load_run(trained.folder)
+    return Trained(loaded.model, loaded.params, loaded.vocab)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num": 300},
+        {"num": 7, "seed": 5, "prompt": "ZO", "max_length": 6},
+        {"num": 40, "temperature": 0.7, "top_k": 4, "top_p": 0.9, "min_p": 0.01},
+        {"num": 30, "match": "^Щ|e\u0308$", "min_length": 2, "unique": False},
+        {"num": 500, "novel": True, "unique": True, "distance": 2, "max_draws": 900},
+        {"match": "qqqq", "max_draws": 300},
+    ],
+    ids=str,
+)
+def test_names_by_a_call_are_those_of_the_command(arguments, trained, odd):
+    flags = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in arguments.items()
+        if value is not False
+    ]
+    result = run("sample.py", trained.folder, *flags, "--json", cwd=trained.cwd)
+    rows = rows_of(result) if result.out else []
+    description = load_run(trained.folder).description
+    learned = read_part(trained.folder, description, "train") if "novel" in arguments else ()
+    found = sample_by_call(odd, **arguments, learned=learned)
+    assert list(map(capitalized, found.names)) == [row["name"] for row in rows]
+    assert found.ended.tolist() == [row["ended"] for row in rows]
+    for name in "log_probabilities", "drawn_log_probabilities":
+        values = [row[name.replace("ies", "y")] for row in rows]
+        np.testing.assert_allclose(getattr(found, name), values, rtol=1e-5)
+    assert result.code == (len(rows) < arguments.get("num", 10))
+
+
+def test_without_a_constraint_names_may_be_cut_and_with_one_they_are_not(odd):
+    assert sample_by_call(odd).names == sample_by_call(odd, 20).names[:10]
+    cut = next(draw_names(jax.random.key(0), odd, 100, max_length=2))
+    assert not cut.ended.all()
+    whole = sample_by_call(odd, 30, max_length=2)
+    assert whole.ended.all()
+    kept = [name for name, ended in zip(cut.names, cut.ended, strict=True) if ended]
+    assert kept[:30] == whole.names[: len(kept[:30])]
+
+
+def test_a_model_that_knows_capitals_is_asked_for_them(params, model):
+    trained = Trained(model, params, Vocab("\nAb"))
+    names = sample_by_call(trained, 20, prompt="A", match="^Ab").names
+    assert len(names) == 20
+    assert all(name.startswith("Ab") for name in names)
+    with pytest.raises(ValueError, match="the prompt: 'a' at position 0"):
+        sample_by_call(trained, prompt="a")
+    assert sample_by_call(trained, match="^a", max_draws=2000).names == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"num": 0}, "num: expected a number from 1"),
+        ({"max_length": 0}, "max_length: expected a number from 1"),
+        ({"temperature": -1}, "temperature: expected a number from 0"),
+        ({"top_k": 0}, "top_k: expected a number from 1"),
+        ({"top_p": 0}, "top_p: expected"),
+        ({"min_p": 2}, "min_p: expected a number from 0 to 1"),
+        ({"prompt": "c"}, "the prompt: 'c' at position 0"),
+        ({"prompt": "a\n"}, "the prompt: a name holds no newline"),
+        ({"match": "a("}, r"position 1 of 'a\('"),
+        ({"match": r"\n"}, "a name holds no newline"),
+        ({"novel": True}, "novel and distance need the names"),
+        ({"distance": 2}, "novel and distance need the names"),
+    ],
+    ids=str,
+)
+def test_a_call_says_what_is_wrong(arguments, says, tiny):
+    with pytest.raises(ValueError, match=says):
+        sample_by_call(tiny, **arguments)
+
+
+def test_more_devices_than_there_are(tiny):
+    with pytest.raises(ValueError, match=f"expected up to {jax.device_count()}"):
+        draw_names(jax.random.key(0), tiny, 10**6, num_devices=99, stream_size=50 * BLOCK)
+
+
+def test_the_most_probable_names_by_a_call(tiny):
+    found = most_probable_names(tiny, 5, prompt="a", max_length=3)
+    ended, _ = enumerate_names(tiny.params, tiny.model)
+    ranked = sorted((x for x in ended if x.startswith("a")), key=ended.get, reverse=True)[:5]
+    assert found.names.names == ranked
+    expected = np.log([ended[name] for name in ranked])
+    np.testing.assert_allclose(found.names.log_probabilities, expected, rtol=1e-5)
+    assert found.share == pytest.approx(sum(ended[name] for name in ranked), rel=1e-5)
+    assert np.isnan(found.names.drawn_log_probabilities).all()
+    assert found.names.ended.all()
+    with pytest.raises(ValueError, match="the prompt"):
+        most_probable_names(tiny, 5, prompt="c")
+
+
+def test_a_text_by_a_call(tiny):
+    whole = continue_text(tiny, "AB", 200, seed=4, temperature=0.9)
+    assert whole.startswith("ab")
+    assert len(whole) == 202
+    assert continue_text(tiny, "ab", 30, seed=4, temperature=0.9) == whole[:32]
+    assert continue_text(tiny, "ab", 30, seed=5) != continue_text(tiny, "ab", 30, seed=4)
+    stop = whole[30:40]
+    stopped = continue_text(tiny, "ab", 200, seed=4, temperature=0.9, stop=stop)
+    assert stopped == whole[: whole.index(stop, 2) + len(stop)]
+    with pytest.raises(ValueError, match="the prompt: 'c'"):
+        continue_text(tiny, "c")
+    with pytest.raises(ValueError, match="top_p"):
+        continue_text(tiny, top_p=2)
+
+
+def test_patterns_are_composed_and_may_ignore_case():
+    assert compile_pattern("e\u0308").search("zoë")
+    assert not compile_pattern("^Z").search("zoë")
+    assert compile_pattern("^Z", ignore_case=True).search("zoë")

@@ -25,8 +25,10 @@ from dinojax.data.batches import pad_names, padded
 from dinojax.data.text import bundled_names, capitalized
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation.losses import nats_per_column
+from dinojax.models.trained import Trained
 from dinojax.runs import checkpoint
 from dinojax.runs import folder as runs
+from dinojax.sampling.accept import continue_text
 from dinojax.sampling.draw import read_prompt, sample_text
 from dinojax.training import loop, optimizers
 from dinojax.training import step as train
@@ -665,6 +667,8 @@ def test_a_text_is_the_librarys(poet):
         written += loaded.vocab.decode(ids)
     out = succeed("sample.py", "run", "--prompt=this ", "--length=32", "--seed=7", cwd=poet.folder)
     assert out == f"this {written}\n"
+    trained = Trained(loaded.model, loaded.params, loaded.vocab)
+    assert out == continue_text(trained, "this ", 32, seed=7) + "\n"
 
 
 def test_a_text_stops_after_what_it_was_told_to_stop_at(poet):

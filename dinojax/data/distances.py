@@ -1,7 +1,7 @@
-"""How many edits names are from others: Levenshtein's distance.
+"""Edit distances between names.
 
-The fewest characters that must be inserted, deleted or replaced to make one string of another
-(Levenshtein, 1966); characters are Unicode code points.
+The Levenshtein distance (1966) is the smallest number of characters that must be inserted, deleted
+or replaced to turn one string into another. Characters are Unicode code points.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,18 +12,18 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 PAIRS_AT_ONCE = 2**22
-"""About as many distances are held at a time: the memory does not grow with the names."""
+"""Approximate number of distances in memory at a time, however many names there are."""
 
 
 def nearest(
     names: Sequence[str], references: Sequence[str]
 ) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """The place in `references` of the nearest to each name, and its distance, [num] each.
+    """Index in `references` of the nearest one to each name, and its distance, [num] each.
 
-    Of those that are equally near, the first.
+    Among equally near references, the first counts.
 
     Raises:
-        ValueError: there is no name, or no reference.
+        ValueError: there are no names or no references.
     """
     indices, distances = [], []
     for chunk in _in_chunks(names, references):
@@ -37,9 +37,9 @@ def far_from(names: Sequence[str], references: Sequence[str], distance: int) -> 
     """Whether each name is at least `distance` edits away from every reference, [num].
 
     Raises:
-        ValueError: there is no name, or no reference.
+        ValueError: there are no names or no references.
     """
-    # What is farther than the cutoff counts as one more than it, and is found sooner.
+    # Distances above the cutoff are given as cutoff + 1, which is quicker to compute.
     chunks = _in_chunks(names, references, cutoff=max(0, distance - 1))
     return np.concatenate([(chunk >= distance).all(axis=1) for chunk in chunks])
 
@@ -47,7 +47,7 @@ def far_from(names: Sequence[str], references: Sequence[str], distance: int) -> 
 def _in_chunks(
     names: Sequence[str], references: Sequence[str], cutoff: int | None = None
 ) -> Iterator[NDArray[np.int32]]:
-    """Distances [some names, references], of as many names at a time as memory is meant for."""
+    """Distances [chunk, references] of a few names at a time; see `PAIRS_AT_ONCE`."""
     if not names or not references:
         raise ValueError(
             f"expected names and references, got {len(names):,} names and {len(references):,} "

@@ -1,15 +1,15 @@
-"""Controls of sampling: which of the characters that a model finds likely may be drawn, how often.
+"""Controls of sampling: which characters may be drawn, and how often.
 
-They act in this order, each on what the one before it left:
+They are applied in this order, each to the result of the one before:
 
-    temperature   softmax(logits / temperature): below 1 the likely come more often, above 1 the
-                  unlikely; at 0 the likeliest alone (the first of several)
-    top-k         the k likeliest characters, and those as likely as the k-th
-    top-p         the fewest of the likeliest whose probabilities sum to p or more, and those as
-                  likely as the last of these (Holtzman et al., 2020)
-    min-p         those at least p times as likely as the likeliest (Nguyen et al., 2024)
+    temperature   softmax(logits / temperature): below 1, likely characters come more often, above
+                  1, unlikely ones; at 0, only the likeliest (the first of several)
+    top-k         keeps the k likeliest characters, and those as likely as the k-th
+    top-p         keeps the fewest likeliest characters whose probabilities sum to p or more, and
+                  those as likely as the last of them (Holtzman et al., 2020)
+    min-p         keeps those at least p times as likely as the likeliest (Nguyen et al., 2024)
 
-What is left is scaled to sum to one.
+The remaining probabilities are scaled to sum to one.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ NO_LIMIT = 2**31 - 1
 
 
 class Controls(NamedTuple):
-    """Numbers for all rows, or one for each, [...]; the defaults leave the model's law as it is."""
+    """One number for all rows, or one for each row, [...]; the defaults change nothing."""
 
     temperature: jax.Array | float = 1.0
     top_k: jax.Array | int = NO_LIMIT
@@ -32,14 +32,14 @@ class Controls(NamedTuple):
 
 
 def controlled(logits: jax.Array, controls: Controls) -> jax.Array:
-    """Log-probabilities [..., vocab] of what is drawn from `logits` [..., vocab], in nats.
+    """Log-probabilities [..., vocab] of the characters drawn from `logits` [..., vocab], in nats.
 
-    Minus infinity where a character may not be drawn.
+    A character that may not be drawn has minus infinity.
     """
     temperature, top_k, top_p, min_p = _for_rows(logits, controls)
     likeliest = jax.nn.one_hot(logits.argmax(axis=-1), logits.shape[-1], dtype=bool)
     at_zero = jnp.where(likeliest, jnp.zeros((), logits.dtype), -jnp.inf)
-    # Of 0 at most, none is infinite when divided by a small temperature.
+    # With a maximum of 0, the largest stays finite when divided by a small temperature.
     logits -= logits.max(axis=-1, keepdims=True)
     is_positive = _is_positive(temperature)
     tempered = jnp.where(is_positive, logits / jnp.where(is_positive, temperature, 1), at_zero)
@@ -50,7 +50,7 @@ def controlled(logits: jax.Array, controls: Controls) -> jax.Array:
 
     shares = jax.nn.softmax(jnp.where(descending >= least, descending, -jnp.inf), axis=-1)
     before = jnp.cumsum(shares, axis=-1) - shares
-    # Rounding may make it sum to one too soon: a p of one keeps all.
+    # Rounding may make the sum reach one too early, but a p of one keeps every character.
     num = jnp.sum(before < top_p, axis=-1, keepdims=True)
     last = jnp.where(top_p >= 1, logits.shape[-1], jnp.maximum(num, 1)) - 1
     least = jnp.maximum(least, jnp.take_along_axis(descending, last, axis=-1))
@@ -60,9 +60,9 @@ def controlled(logits: jax.Array, controls: Controls) -> jax.Array:
 
 
 def controlled_weights(logits: jax.Array, controls: Controls) -> jax.Array:
-    """exp(logits) [..., vocab] under the controls, up to a factor; `logits` of 0 at most.
+    """exp(logits) [..., vocab] under the controls, up to a factor; no logit may be above 0.
 
-    Sorting takes longer than all else in a step of a small model: it is done only where it counts.
+    Sorting dominates the time of a step of a small model, so it is skipped where possible.
     """
     vocab_size = logits.shape[-1]
     is_plain = leave_as_it_is(controls, vocab_size)
@@ -80,21 +80,21 @@ def controlled_weights(logits: jax.Array, controls: Controls) -> jax.Array:
 
 
 def leave_as_it_is(controls: Controls, vocab_size: int) -> jax.Array:
-    """Whether the controls change nothing, for any row."""
+    """Whether the controls change nothing in any row."""
     temperature, top_k, top_p, min_p = map(jnp.asarray, controls)
     is_plain = jnp.all(temperature == 1) & jnp.all(top_k >= vocab_size)
     return is_plain & jnp.all(top_p >= 1) & jnp.all(min_p <= 0)
 
 
 def _is_positive(temperature: jax.Array) -> jax.Array:
-    """Whether it can be divided by: XLA takes less than the smallest normal number for zero."""
+    """Whether one can divide by the temperature; XLA flushes subnormal numbers to zero."""
     # JAX's finfo has no type annotations.
     smallest = float(jnp.finfo(temperature.dtype).tiny)  # type: ignore[no-untyped-call]
     return jnp.greater_equal(temperature, smallest)
 
 
 def _for_rows(logits: jax.Array, controls: Controls) -> list[jax.Array]:
-    """The controls as [..., 1], in the types to compare with."""
+    """The controls as [..., 1], in the types of what they are compared with."""
     types: tuple[DTypeLike, ...] = logits.dtype, jnp.int32, logits.dtype, logits.dtype
     shape = logits.shape[:-1]
     values = zip(controls, types, strict=True)

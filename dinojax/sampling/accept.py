@@ -1,0 +1,178 @@
+"""Names under constraints: draws that do not meet them are rejected.
+
+The names accepted are exact draws from the law of the model, conditioned on the constraints. With
+`unique`, each name is drawn from that law without the names before it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dinojax.config import check_range
+from dinojax.data.text import composed
+from dinojax.models.trained import Trained
+from dinojax.sampling.controls import NO_LIMIT, Controls
+from dinojax.sampling.patterns import compile_pattern
+from dinojax.sampling.strings import Names, begin, draw_names, stream_text
+
+
+class Constraints(NamedTuple):
+    """What a name must meet, besides having ended by itself; the defaults accept any."""
+
+    min_length: int = 0
+    """Fewest characters of the whole name."""
+    match: str = ""
+    """Regular expression that must be found in the name."""
+    ignore_case: bool = False
+    """Whether `match` ignores case."""
+    novel: bool = False
+    """Whether the name must differ from all that the model learned from."""
+    unique: bool = False
+    """Whether the name must differ from all accepted before."""
+    distance: int = 0
+    """Fewest edits between the name and any that the model learned from."""
+
+
+class Accepted(NamedTuple):
+    """Accepted names of a block, and counts over this block and all before it."""
+
+    names: Names
+    num_drawn: int
+    """Number of names drawn."""
+    num_accepted: int
+    """Number of names that met the constraints, even beyond the number asked for."""
+
+
+def accept(
+    blocks: Iterable[Names], num: int, constraints: Constraints, learned: Sequence[str] = ()
+) -> Iterator[Accepted]:
+    """Yield the first `num` names of `blocks` that meet the constraints, block by block.
+
+    Raises:
+        ValueError: `novel` or `distance` is set and `learned`, the names that the model learned
+            from, is empty; or no name can match. Raised when the first block is asked for.
+    """
+    if (constraints.novel or constraints.distance) and not learned:
+        raise ValueError("novel and distance need the names that the model learned from")
+    pattern = compile_pattern(constraints.match, constraints.ignore_case)
+    known, seen = set(learned), set[str]()
+    num_drawn = num_accepted = 0
+    for names, log_probabilities, drawn, ended in blocks:
+        rows = [
+            row
+            for row, (name, has_ended) in enumerate(zip(names, ended, strict=True))
+            if has_ended
+            and len(name) >= constraints.min_length
+            and pattern.search(name)
+            and not (constraints.novel and name in known)
+        ]
+        if constraints.distance and rows:
+            # Most calls do not need rapidfuzz, which takes a while to import.
+            from dinojax.data.distances import far_from
+
+            is_far = far_from([names[row] for row in rows], learned, constraints.distance)
+            rows = [row for row, far in zip(rows, is_far, strict=True) if far]
+        if constraints.unique:
+            first = {names[row]: row for row in reversed(rows)}
+            rows = sorted(row for name, row in first.items() if name not in seen)
+            seen.update(first)
+        taken = rows[: num - num_accepted]
+        num_drawn += len(names)
+        num_accepted += len(rows)
+        arrays = log_probabilities[taken], drawn[taken], ended[taken]
+        accepted = Names([names[row] for row in taken], *arrays)
+        yield Accepted(accepted, num_drawn, num_accepted)
+        if num_accepted >= num:
+            break
+
+
+def sample(
+    trained: Trained,
+    num: int = 10,
+    *,
+    seed: int = 0,
+    prompt: str = "",
+    max_length: int | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    match: str = "",
+    min_length: int = 0,
+    unique: bool = False,
+    novel: bool = False,
+    distance: int = 0,
+    learned: Sequence[str] = (),
+    max_draws: int = 1_000_000,
+) -> Names:
+    """Draw `num` names that begin with `prompt`; the same arguments give the same names.
+
+    `max_length`, which counts the characters after the prompt, is a constraint like those from
+    `match` to `distance`; see `Constraints`. Without any constraint, names are cut after 50
+    characters. With one, fewer names are returned if they are not found within `max_draws` draws.
+    `learned` are the names that the model learned from. If the model knows no upper-case letter,
+    the prompt is lower-cased and `match` ignores case. For the other arguments, see `controls`.
+
+    Raises:
+        ValueError: a number is out of range, a name cannot begin with the prompt, no name can
+            match, or `novel` or `distance` is set without `learned`.
+    """
+    ignore_case = knows_only_lowercase(trained)
+    constraints = Constraints(min_length, match, ignore_case, novel, unique, distance)
+    is_constrained = max_length is not None or constraints != Constraints(ignore_case=ignore_case)
+    blocks = draw_names(
+        jax.random.key(seed),
+        trained,
+        max_draws if is_constrained else num,
+        prompt=composed(prompt, ignore_case),
+        max_length=50 if max_length is None else max_length,
+        controls=make_controls(temperature, top_k, top_p, min_p),
+    )
+    if is_constrained:
+        blocks = (block.names for block in accept(blocks, num, constraints, learned))
+    names, *arrays = zip(*blocks, strict=True)
+    return Names(list(chain.from_iterable(names)), *map(np.concatenate, arrays))
+
+
+def continue_text(
+    trained: Trained,
+    prompt: str = "",
+    length: int = 400,
+    *,
+    seed: int = 0,
+    stop: str = "",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> str:
+    """The prompt and the next `length` characters, or fewer, up to `stop`; see `stream_text`.
+
+    If the model knows no upper-case letter, `prompt` and `stop` are lower-cased.
+
+    Raises:
+        ValueError: a number is out of range, or the prompt is not in the vocabulary.
+    """
+    prompt, stop = (composed(x, knows_only_lowercase(trained)) for x in (prompt, stop))
+    key, beginning = jax.random.key(seed), begin(trained, prompt)
+    controls = make_controls(temperature, top_k, top_p, min_p)
+    pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
+    return prompt + "".join(pieces)
+
+
+def make_controls(temperature: float, top_k: int | None, top_p: float, min_p: float) -> Controls:
+    """The controls of these values, `top_k` None for no limit; a ValueError if out of range."""
+    top_k = NO_LIMIT if top_k is None else top_k
+    check_range("temperature", temperature, 0, 1e6)
+    check_range("top_k", top_k, 1, NO_LIMIT)
+    check_range("top_p", top_p, 1e-6, 1)
+    check_range("min_p", min_p, 0, 1)
+    return Controls(temperature, top_k, top_p, min_p)
+
+
+def knows_only_lowercase(trained: Trained) -> bool:
+    """Whether no character of the vocabulary changes when it is lower-cased."""
+    return trained.vocab.characters == trained.vocab.characters.lower()

@@ -1,0 +1,200 @@
+"""Names and texts as strings: drawn block by block, or the most probable names.
+
+These functions loop in Python and call `jax.jit`.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, count
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from dinojax import parallel
+from dinojax.config import check_range
+from dinojax.data.vocab import Vocab
+from dinojax.models.model import CharModel
+from dinojax.models.trained import Trained
+from dinojax.sampling import draw, search, stream
+from dinojax.sampling.controls import Controls
+from dinojax.sampling.draw import UNCONTROLLED, Beginning
+
+FIRST_BLOCK, BLOCK = 256, 4096
+"""Number of names in the first block, and in each later one."""
+STREAM_SIZE = 2**22
+"""Number of characters that the names of a stream have room for: 21 MB on a device."""
+PIECE = 16
+"""Number of characters in a piece of a text."""
+
+_read = jax.jit(draw.read_prompt, static_argnames="model")
+_write_on = jax.jit(draw.sample_text, static_argnames=("model", "num"))
+
+
+class Names(NamedTuple):
+    """Names as strings, prompt included, and arrays [num] as in `draw.Samples`."""
+
+    names: list[str]
+    log_probabilities: NDArray[Any]
+    drawn_log_probabilities: NDArray[Any]
+    """NaN for names that were not drawn."""
+    ended: NDArray[Any]
+
+
+class MostProbable(NamedTuple):
+    """The most probable names, in order, and how they were found."""
+
+    names: Names
+    share: float
+    """Sum of the probabilities of these names."""
+    num_prefixes: int
+    """Number of prefixes that were read."""
+
+
+def draw_names(
+    key: jax.Array,
+    trained: Trained,
+    num: int,
+    *,
+    prompt: str = "",
+    max_length: int = 50,
+    controls: Controls = UNCONTROLLED,
+    num_devices: int | None = None,
+    stream_size: int = STREAM_SIZE,
+) -> Iterator[Names]:
+    """Draw `num` names that begin with `prompt`, in blocks, each when it is asked for.
+
+    A name is cut after `max_length` characters, the prompt not counted. It depends on the key and
+    its place, but not on `num` or on `num_devices` (default: all), which share the work in streams
+    of about `stream_size` characters.
+
+    Raises:
+        ValueError: a name cannot begin with the prompt, a number is out of range, or there are too
+            few devices.
+    """
+    check_range("num", num, 1, 10**12)
+    check_range("max_length", max_length, 1, 10_000)
+    beginning = begin(trained, prompt, is_name=True)
+    # A shorter stream writes the same names as the start of a longer one.
+    longest = max(1, stream_size // (max_length * BLOCK))
+    wanted = max(1, -(-(num - FIRST_BLOCK) // BLOCK))
+    length = min(longest, wanted) * BLOCK
+    num_devices = num_devices or jax.device_count()
+    # Where one block takes the room of several streams, fewer are written at once.
+    has_room = max(1, num_devices * stream_size // (length * max_length))
+    num_streams = min(num_devices, has_room, -(-wanted // longest))
+    mesh = parallel.make_mesh(num_streams)
+
+    def draw_blocks() -> Iterator[Names]:
+        num_drawn = 0
+        for number in chain([None], count(1, num_streams)):
+            fixed = trained.model, FIRST_BLOCK if number is None else length, max_length
+            inputs = trained.params, beginning, controls
+            samples = jax.device_get(_draw(fixed, mesh, key, number, *inputs))
+            for start in range(0, len(samples.ids), BLOCK):
+                stop = start + min(BLOCK, num - num_drawn)
+                ids, lengths, *others = (x[start:stop] for x in samples)
+                yield Names(decode_names(trained.vocab, ids, lengths, prompt), *others)
+                num_drawn += len(ids)
+                if num_drawn == num:
+                    return
+
+    return draw_blocks()
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw(
+    fixed: tuple[CharModel, int, int], mesh: Mesh | None, key: Any, number: Any, *inputs: Any
+) -> draw.Samples:
+    """The names of one stream for each device, from this number on; None: without a stream."""
+
+    def write(sampler: Any, key: Any, params: Any, beginning: Any, controls: Any) -> draw.Samples:
+        return sampler(key, params, *fixed, controls=controls, beginning=beginning)
+
+    if number is None:
+        # Without a stream, a few names are drawn and compiled sooner.
+        samples = write(draw.sample_names, jax.random.fold_in(key, 0), *inputs)
+    else:
+        streams = number + jnp.arange(parallel.num_devices(mesh))
+        keys = jax.vmap(partial(jax.random.fold_in, key))(streams)
+        samples = stream.on_each_device(keys, partial(write, stream.stream_names), mesh, *inputs)
+    # The smallest type is the quickest to fetch.
+    return samples._replace(ids=samples.ids.astype(np.min_scalar_type(fixed[0].vocab_size)))
+
+
+def most_probable_names(
+    trained: Trained, num: int, *, prompt: str = "", max_length: int = 50
+) -> MostProbable:
+    """Find the `num` most probable names that begin with `prompt`; see `search.most_probable`.
+
+    Raises:
+        ValueError: a name cannot begin with the prompt.
+    """
+    beginning = begin(trained, prompt, is_name=True)
+    found = search.most_probable(
+        trained.params, trained.model, num, max_length, beginning=beginning
+    )
+    names = [prompt + trained.vocab.decode(ids) for ids in found.names]
+    undrawn, ended = np.full(len(names), np.nan), np.full(len(names), True)
+    share = math.fsum(map(math.exp, found.log_probabilities))
+    names_found = Names(names, np.array(found.log_probabilities), undrawn, ended)
+    return MostProbable(names_found, share, found.num_prefixes)
+
+
+def stream_text(
+    key: jax.Array,
+    trained: Trained,
+    beginning: Beginning,
+    length: int,
+    *,
+    stop: str = "",
+    controls: Controls = UNCONTROLLED,
+) -> Iterator[str]:
+    """Draw the next `length` characters of a text, in pieces, each when it is asked for.
+
+    The text ends after the first `stop` that is drawn, if that comes sooner; "" for none.
+    """
+    tail = ""
+    for start in range(0, length, PIECE):
+        key_piece = jax.random.fold_in(key, start // PIECE)
+        inputs = trained.params, trained.model, beginning, PIECE
+        beginning, ids = _write_on(key_piece, *inputs, controls=controls)
+        new = trained.vocab.decode(np.asarray(ids))[: length - start]
+        if stop:
+            # It may have begun in an earlier piece.
+            end = (tail + new).find(stop)
+            if end >= 0:
+                yield new[: end + len(stop) - len(tail)]
+                return
+            tail = (tail + new)[max(0, len(tail + new) - len(stop) + 1) :]
+        yield new
+
+
+def begin(trained: Trained, prompt: str, *, is_name: bool = False) -> Beginning:
+    """Read the first characters of a name or of a text.
+
+    Raises:
+        ValueError: a character is not in the vocabulary, or is a newline in a name.
+    """
+    try:
+        ids = np.asarray(trained.vocab.encode(prompt), int)
+    except ValueError as error:
+        raise ValueError(f"the prompt: {error}") from None
+    if is_name and "\n" in prompt:
+        raise ValueError("the prompt: a name holds no newline")
+    # Compiled as a whole, it is ready sooner than operation by operation.
+    return _read(trained.params, model=trained.model, prompt=ids)
+
+
+def decode_names(vocab: Vocab, ids: NDArray[Any], lengths: NDArray[Any], prompt: str) -> list[str]:
+    """Names that consist of `prompt` and the first `lengths` [num] of `ids` [num, max_length]."""
+    # Decoded as one text with newlines, which takes no loop over names.
+    ids = np.pad(ids, ((0, 0), (0, 1)), constant_values=vocab.newline)
+    is_read = np.arange(ids.shape[1]) <= lengths[:, None]
+    points = np.array([ord(character) for character in vocab.characters], "<u4")
+    text = points[ids[is_read]].tobytes().decode("utf-32-le", "surrogatepass")
+    return [prompt + name for name in text[:-1].split("\n")]
