@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
-    from dinojax.runs.experiment import train as train
-    from dinojax.runs.folder import load as load
+    from dinojax.runs.session import load as load
+    from dinojax.runs.session import train as train
     from dinojax.sampling.accept import sample as sample
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "runs.folder",
+    "load": "runs.session",
     "sample": "sampling.accept",
     "score": "evaluation.strings",
-    "train": "runs.experiment",
+    "train": "runs.session",
 }
 
 

@@ -1,8 +1,10 @@
-"""The configuration of a run, and the named ones to start from."""
+"""The configuration of a training run: settings, presets, and how they combine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
+
+# ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
 BatchKind = Literal["padded", "packed", "windows"]
 CellName = Literal["vanilla", "gru", "lstm"]
@@ -12,114 +14,110 @@ ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 
 
+def _setting(default: Any, text: str, *bounds: float, unit: str = "", or_zero: bool = False) -> Any:
+    """A field with its help text, its unit and, for a number, the bounds of its range.
+
+    With `or_zero`, zero is allowed as well.
+    """
+    metadata = {"help": text, "unit": unit, "range": bounds, "or_zero": or_zero}
+    return field(default=default, metadata=metadata)
+
+
+_NATS = "nats per unit"
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a training run, besides its data. The defaults are the exercise's.
+    """Everything that determines a training run except its data. Defaults are the exercise's.
+
+    The metadata of each field hold its `help`, `unit` and `range`.
 
     Raises:
         ValueError: a value is out of range.
     """
 
-    batches: BatchKind = "padded"
-    """Names, padded or packed, or windows of a running text; see `batches`."""
-    lowercase: bool = True
-    cell: CellName = "vanilla"
-    num_layers: int = 1
-    hidden_size: int = 50
-    dropout: float = 0.0
-    dtype: DTypeName = "float32"
-    """Of the numbers that matrix products multiply; all else is float32."""
-    batch_size: int = 1
-    window: int = 64
-    """Characters in a row of a packed or windowed batch."""
-    reset_rate: float = 0.0
-    """Share of the rows whose state is set back before a window."""
-    loss: LossName = "summed"
-    steps: int = 35_000
-    epochs: float = 0.0
-    """Where not zero, it decides the number of steps."""
-    optimizer: OptimizerName = "sgd"
-    learning_rate: float = 0.01
-    schedule: ScheduleName = "constant"
-    warmup: float = 0.0
-    """Share of the steps in which the learning rate rises to its full value."""
-    weight_decay: float = 0.0
-    clip_value: float = 5.0
-    """Bound on the size of each entry of the gradient; zero for none."""
-    clip_norm: float = 0.0
-    """Bound on the norm of the whole gradient; zero for none."""
-    validation_fraction: float = 0.0
-    """Share of the data that is not learned from, but that tells how well it is learned."""
-    test_fraction: float = 0.0
-    """Share of the data that training does not see at all."""
-    evaluate_every: int = 0
-    """Steps between two validations; zero for a tenth of the run."""
-    patience: int = 0
-    """Validations without an improvement after which training stops; zero for never."""
-    devices: int = 0
-    """How many share the rows of a batch; zero for the most that do so evenly."""
-    seed: int = 0
+    batches: BatchKind = _setting(
+        "padded", "names padded one per row, names packed end to end, or windows of a running text"
+    )
+    lowercase: bool = _setting(True, "convert the data to lower case")
+    cell: CellName = _setting("vanilla", "recurrent cell of each layer")
+    num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
+    hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
+    dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)
+    dtype: DTypeName = _setting(
+        "float32", "type of the factors of matrix products; bfloat16 is for GPUs and TPUs"
+    )
+    batch_size: int = _setting(1, "number of rows per step; a padded row is one name", 1, 100_000)
+    window: int = _setting(
+        64, "length of a packed row or of a window of a text", 1, 100_000, unit="characters"
+    )
+    reset_rate: float = _setting(0.0, "share of rows whose state is reset in a step", 0, 0.99)
+    loss: LossName = _setting("summed", "sum over the characters of a name, or mean of all")
+    steps: int = _setting(35_000, "number of training steps", 1, 10**9)
+    epochs: float = _setting(0.0, "passes over the data; above 0, they set the steps", 0, 10**6)
+    optimizer: OptimizerName = _setting("sgd", "rule that turns gradients into updates")
+    learning_rate: float = _setting(0.01, "size of the updates", 1e-12, 1e3)
+    schedule: ScheduleName = _setting("constant", "learning rate after the warm-up")
+    warmup: float = _setting(0.0, "share of the steps with a rising learning rate", 0, 0.99)
+    weight_decay: float = _setting(
+        0.0, "decay per step of adamw and lion, times the learning rate", 0, 1e3
+    )
+    clip_value: float = _setting(
+        5.0, "bound on each gradient entry, 0 for none", 1e-12, 1e12, unit=_NATS, or_zero=True
+    )
+    clip_norm: float = _setting(
+        0.0, "bound on the gradient's norm, 0 for none", 1e-12, 1e12, unit=_NATS, or_zero=True
+    )
+    validation_fraction: float = _setting(0.0, "share of the data held out to validate", 0, 0.99)
+    test_fraction: float = _setting(0.0, "share of the data that training never reads", 0, 0.99)
+    evaluate_every: int = _setting(0, "steps between validations, 0 for a tenth", 0, 10**9)
+    patience: int = _setting(
+        0, "validations without improvement that end training, 0 for no limit", 0, 10**9
+    )
+    devices: int = _setting(
+        0, "devices (or cores) that share the rows, 0 for as many as divide them evenly", 0, 4096
+    )
+    seed: int = _setting(0, "seed of every random choice", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            choices = get_args(field.type)
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value, choices = getattr(self, each.name), get_args(each.type)
             if choices and value not in choices:
                 raise ValueError(
-                    f"{field.name}: expected one of {', '.join(choices)}, got {value!r}"
+                    f"{each.name}: expected one of {', '.join(choices)}, got {value!r}"
                 )
-        check_range("num layers", self.num_layers, 1, 100)
-        check_range("hidden size", self.hidden_size, 1, 10_000)
-        check_range("batch size", self.batch_size, 1, 100_000)
-        check_range("window", self.window, 1, 100_000)
-        check_range("steps", self.steps, 1, 10**9)
-        check_range("epochs", self.epochs, 0, 10**6)
-        check_range("learning rate", self.learning_rate, 1e-12, 1e3)
-        check_range("weight decay", self.weight_decay, 0, 1e3)
-        for name in "clip value", "clip norm":
-            bound = getattr(self, name.replace(" ", "_"))
-            if bound != 0:
-                check_range(name, bound, 1e-12, 1e12)
-        for name in "dropout", "reset rate", "warmup", "validation fraction", "test fraction":
-            check_range(name, getattr(self, name.replace(" ", "_")), 0, 0.99)
-        if self.validation_fraction + self.test_fraction > 0.99:
+            if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
+                check_range(each.name.replace("_", " "), value, *each.metadata["range"])
+        if (held_out := self.validation_fraction + self.test_fraction) > 0.99:
             raise ValueError(
-                "validation and test fraction: expected a sum of up to 0.99, got "
-                f"{self.validation_fraction + self.test_fraction}"
+                f"validation and test fraction: expected a sum of up to 0.99, got {held_out}"
             )
-        check_range("evaluate every", self.evaluate_every, 0, 10**9)
-        check_range("patience", self.patience, 0, 10**9)
         if self.patience and not self.validation_fraction:
-            raise ValueError(
-                "patience: expected a validation fraction above 0 to judge by, got "
-                f"{self.validation_fraction}"
-            )
-        check_range("devices", self.devices, 0, 4096)
+            raise ValueError("patience: expected a validation fraction above 0 to judge by, got 0")
         if self.devices and self.batch_size % self.devices:
             raise ValueError(
                 f"devices: expected a number that divides the batch size, {self.batch_size:,}, "
                 f"got {self.devices:,}"
             )
-        check_range("seed", self.seed, 0, 2**32 - 1)
 
     @property
     def is_text(self) -> bool:
-        """Whether it learns from a running text, not from names."""
+        """Whether the run learns from a running text, not from names."""
         return self.batches == "windows"
 
 
 def config_from(settings: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with these settings, as they are read from JSON.
+    """The configuration with these settings, as read from JSON; others have their defaults.
 
     Raises:
-        ValueError: a setting is unknown, or has a value of another type or out of range.
+        ValueError: a setting is unknown, or its value has another type or is out of range.
     """
-    types = {field.name: field.type for field in fields(TrainConfig)}
+    types = {each.name: each.type for each in fields(TrainConfig)}
     for name, value in settings.items():
         if name not in types:
             raise ValueError(f"unknown setting {name!r}; expected some of {', '.join(types)}")
         expected: Any = str if get_args(types[name]) else types[name]
-        # JSON writes a float such as 5.0 as it likes, and bool is a kind of int.
+        # JSON may write the float 5.0 as 5, and bool is a subclass of int.
         is_number = expected is float and type(value) is int
         if type(value) is not expected and not is_number:
             raise ValueError(f"{name}: expected {expected.__name__}, got {value!r}")
@@ -132,54 +130,116 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: expected a number from {low:,} to {high:,}, got {value:,}")
 
 
+def resolve(
+    preset: str = "dinos",
+    *,
+    recorded: Mapping[str, Any] | None = None,
+    earlier: TrainConfig | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """The configuration of a new run, from the sources of its settings.
+
+    The settings start from `preset` or, in its place, from those `recorded` with another run.
+    `given` settings replace them. A run that starts from the parameters of an `earlier` run has its
+    cell, layers and hidden units, and, unless recorded or given, its lower-casing.
+
+    Raises:
+        ValueError: a setting is unknown, has a bad value, or contradicts the earlier run.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+    base = PRESETS[preset] if recorded is None else config_from(recorded)
+    given = _without_epochs(given or {})
+    config = config_from(asdict(base) | given)
+    if earlier:
+        if config.is_text != earlier.is_text:
+            kinds = ["names", "a text"] if config.is_text else ["a text", "names"]
+            raise ValueError(
+                f"the earlier run learned {kinds[0]}, this one is to learn {kinds[1]}; choose a "
+                f"preset for {kinds[0]}"
+            )
+        inherited = {name: getattr(earlier, name) for name in ("cell", "num_layers", "hidden_size")}
+        for name, value in inherited.items():
+            if given.get(name, value) != value:
+                raise ValueError(
+                    f"{name.replace('_', ' ')}: the earlier run has {value}, got {given[name]}"
+                )
+        if recorded is None and "lowercase" not in given:
+            inherited["lowercase"] = earlier.lowercase
+        config = replace(config, **inherited)
+    if "reset_rate" in given and not config.is_text:
+        raise ValueError("reset rate: only for batches of windows; names always start afresh")
+    if "window" in given and config.batches == "padded":
+        raise ValueError("window: only for packed batches or windows; a padded row is one name")
+    return config
+
+
+def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a resumed run; only its length, patience and devices may change.
+
+    Raises:
+        ValueError: `given` changes another setting, or a value is out of range.
+    """
+    given = _without_epochs(given)
+    differences = [
+        f"{name.replace('_', ' ')}: the run has {getattr(config, name)}, got {value}"
+        for name, value in given.items()
+        if name not in ("steps", "epochs", "patience", "devices") and value != getattr(config, name)
+    ]
+    if differences:
+        raise ValueError(f"{'; '.join(differences)}; a resumed run keeps its settings")
+    return replace(config, **given)
+
+
+def with_steps(config: TrainConfig, steps_per_epoch: int) -> TrainConfig:
+    """The configuration with the number of steps of its epochs, and of steps per validation."""
+    if config.epochs:
+        config = replace(config, steps=max(1, round(config.epochs * steps_per_epoch)))
+    return replace(config, evaluate_every=config.evaluate_every or max(1, config.steps // 10))
+
+
+def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
+    # A given number of steps takes the place of epochs.
+    return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
+
+
+_COMMON: dict[str, Any] = {
+    "cell": "lstm",
+    "hidden_size": 256,
+    "validation_fraction": 0.1,
+    "loss": "mean",
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "weight_decay": 0.01,
+    "clip_value": 0.0,
+    "clip_norm": 1.0,
+}
 PRESETS = {
     "dinos": TrainConfig(),
     "names": TrainConfig(
+        **_COMMON,
         batches="packed",
-        cell="lstm",
         num_layers=2,
-        hidden_size=256,
         dropout=0.5,
-        validation_fraction=0.1,
         batch_size=32,
         window=16,
-        loss="mean",
         epochs=11,
-        optimizer="adamw",
         learning_rate=6e-3,
-        schedule="cosine",
-        warmup=0.05,
-        weight_decay=0.01,
-        clip_value=0.0,
-        clip_norm=1.0,
     ),
     "text": TrainConfig(
+        **_COMMON,
         batches="windows",
         lowercase=False,
-        cell="lstm",
-        hidden_size=256,
-        validation_fraction=0.1,
         batch_size=64,
         window=32,
         reset_rate=0.05,
-        loss="mean",
         steps=900,
-        optimizer="adamw",
         learning_rate=2e-2,
-        schedule="cosine",
-        warmup=0.05,
-        weight_decay=0.01,
-        clip_value=0.0,
-        clip_norm=1.0,
     ),
 }
 PRESETS["text-best"] = replace(
-    PRESETS["text"],
-    num_layers=2,
-    hidden_size=384,
-    dropout=0.5,
-    steps=8_000,
-    learning_rate=1e-2,
+    PRESETS["text"], num_layers=2, hidden_size=384, dropout=0.5, steps=8_000, learning_rate=1e-2
 )
-"""Configurations by name: `dinos` is the exercise, `names` for a long list, `text` for a text in
-half a minute and `text-best` in less than half an hour."""
+"""Configurations by name: `dinos` is the exercise, `names` suits a long list of names, `text`
+learns a text in half a minute, `text-best` in less than half an hour."""

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, locked, and named in errors."""
+"""Files: written completely or not at all, locked, and named in errors."""
 
 import hashlib
 import os
@@ -22,11 +22,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that appears at `path` once it is complete; see `write_atomically`.
-
-    Raises:
-        OSError: the file cannot be written; nothing is left behind.
-    """
+    """A file to write to that appears at `path` once it is complete; see `write_atomically`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with named_errors(path, temporary):
         try:
@@ -38,7 +34,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        # Until the folder is on disk too, a power cut may undo the rename. Windows cannot open it.
+        if os.name == "posix":
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager
@@ -82,13 +84,3 @@ def check_writable(path: Path) -> None:
 def digest(content: bytes) -> str:
     """The SHA-256 checksum of `content` as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    # Until the folder is on disk too, a power cut may undo the rename. Windows cannot open folders.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -19,7 +19,7 @@ import pytest
 from dinojax import files
 from dinojax.runs import checkpoint
 
-# Saves to one path for ever, never the same twice.
+# Saves different content to the same path, forever.
 WRITER = """
 import sys
 from pathlib import Path
@@ -368,7 +368,7 @@ def test_a_failed_write_changes_nothing(function, old, tmp_path, monkeypatch):
     monkeypatch.setattr(os, function, fail)
     with pytest.raises(OSError, match="No space left") as error:
         files.write_atomically(path, b"new")
-    # By itself the error of a full disk names no file.
+    # The error that the system raises for a full disk names no file.
     assert error.value.filename == str(path)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
 
@@ -404,7 +404,7 @@ def test_there_must_be_a_folder_to_write_to(tmp_path):
     assert error.value.filename == str(path)
     with pytest.raises(FileNotFoundError) as error, files.atomic_file(tmp_path / "file"):
         path.read_bytes()
-    # What another file is to blame for names that one.
+    # An error about another file names that file.
     assert error.value.filename == str(path)
     assert os.listdir(tmp_path) == []
 
@@ -436,7 +436,7 @@ def test_killed_writers_leave_a_whole_checkpoint(tmp_path):
     try:
         assert [writer.stdout.readline() for writer in writers] == ["saved\n"] * 4
         for writer in writers:
-            # Reading meanwhile sees many more moments than there are kills.
+            # Reads between the kills see many more states of the file.
             kill_at = time.monotonic() + moments.uniform(0.05, 0.5)
             while time.monotonic() < kill_at:
                 checkpoint.load(path)

@@ -6,7 +6,16 @@ from typing import get_args
 
 import pytest
 
-from dinojax.config import PRESETS, CellName, TrainConfig, check_range, config_from
+from dinojax.config import (
+    PRESETS,
+    CellName,
+    TrainConfig,
+    check_range,
+    config_from,
+    resolve,
+    resolve_resumed,
+    with_steps,
+)
 from dinojax.models.cells import CELLS
 
 RANGES = {
@@ -26,14 +35,14 @@ RANGES = {
 }
 INTEGERS = [field.name for field in fields(TrainConfig) if field.type is int]
 NEEDS = {"patience": {"validation_fraction": 0.1}, "devices": {"batch_size": 4096}}
-"""Settings without which another has no value but zero."""
+"""Settings that another one needs in order to be above zero."""
 
 
 def past_the_edges(field):
     low, high = RANGES[field]
     if field in INTEGERS:
         return [low - 1, high + 1, -(10**30), 10**30]
-    # Zero bounds nothing.
+    # A bound of zero means none.
     zero = [] if field == "clip_value" or low == 0 else [0.0]
     return [math.nextafter(low, -math.inf), math.nextafter(high, math.inf), *zero, -1.0]
 
@@ -229,3 +238,112 @@ def test_an_int_is_a_float_and_a_range_is_a_range():
         config_from({"cell": "rnn"})
     with pytest.raises(ValueError, match=r"^patience: "):
         config_from({"patience": 2})
+
+
+# How the sources of settings combine.
+
+
+def test_every_field_says_what_it_is():
+    for field in fields(TrainConfig):
+        assert field.metadata["help"]
+        if field.type in (int, float):
+            low, high = field.metadata["range"]
+            assert low < high
+            assert low <= getattr(TrainConfig(), field.name) <= high or field.metadata["or_zero"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_given_settings_replace_those_of_a_preset(preset):
+    assert resolve(preset) == PRESETS[preset]
+    given = {"hidden_size": 9, "seed": 3, "lowercase": False}
+    assert resolve(preset, given=given) == replace(PRESETS[preset], **given)
+
+
+def test_given_settings_replace_recorded_ones_which_replace_those_of_a_preset():
+    recorded = asdict(PRESETS["text"]) | {"seed": 8, "steps": 5}
+    assert resolve("names", recorded=recorded) == config_from(recorded)
+    assert resolve(recorded=recorded, given={"seed": 9}) == config_from(recorded | {"seed": 9})
+    assert resolve(recorded={"steps": 7}) == TrainConfig(steps=7)
+
+
+def test_a_given_number_of_steps_takes_the_place_of_epochs():
+    assert resolve("names", given={"steps": 5}) == replace(PRESETS["names"], steps=5, epochs=0.0)
+    both = resolve("names", given={"steps": 5, "epochs": 2.0})
+    assert (both.steps, both.epochs) == (5, 2.0)
+
+
+EARLIER = TrainConfig(cell="gru", num_layers=2, hidden_size=7, lowercase=False, dropout=0.5)
+
+
+def test_the_model_and_the_lower_casing_of_an_earlier_run_are_kept():
+    like = {"cell": "gru", "num_layers": 2, "hidden_size": 7}
+    expected = replace(TrainConfig(), **like, lowercase=False)
+    assert resolve(earlier=EARLIER) == expected
+    assert resolve(earlier=EARLIER, given=like) == expected
+    assert resolve(earlier=EARLIER, given={"lowercase": True}) == replace(expected, lowercase=True)
+    recorded = asdict(TrainConfig(seed=4))
+    assert resolve(recorded=recorded, earlier=EARLIER) == TrainConfig(seed=4, **like)
+
+
+def text_config(**settings):
+    return replace(PRESETS["text"], **settings)
+
+
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        (
+            {"preset": "dino"},
+            "unknown preset 'dino'; expected one of dinos, names, text, text-best",
+        ),
+        ({"given": {"stepz": 1}}, "unknown setting 'stepz'; expected some of batches, "),
+        ({"given": {"steps": 1.5}}, "steps: expected int, got 1.5"),
+        ({"given": {"hidden_size": 0}}, "hidden size: expected a number from 1 to 10,000, got 0"),
+        ({"recorded": {"steps": 0}}, "steps: expected a number from"),
+        (
+            {"earlier": EARLIER, "given": {"hidden_size": 8}},
+            "hidden size: the earlier run has 7, got 8",
+        ),
+        (
+            {"earlier": EARLIER, "preset": "text"},
+            "the earlier run learned names, this one is to learn a text; choose a preset for names",
+        ),
+        (
+            {"earlier": text_config()},
+            "the earlier run learned a text, this one is to learn names; choose a preset for a",
+        ),
+        (
+            {"preset": "names", "given": {"reset_rate": 0.1}},
+            "reset rate: only for batches of windo",
+        ),
+        ({"given": {"window": 9}}, "window: only for packed batches or windows; a padded row is"),
+    ],
+)
+def test_sources_that_do_not_go_together_are_refused(sources, says):
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}"):
+        resolve(**sources)
+
+
+def test_what_only_some_batches_have_may_be_given_for_these():
+    assert resolve("names", given={"window": 9}).window == 9
+    assert resolve("text", given={"window": 9, "reset_rate": 0.5}).reset_rate == 0.5
+    given = {"batches": "packed", "window": 9}
+    assert resolve(given=given) == TrainConfig(**given)
+
+
+def test_a_resumed_run_may_change_its_length_its_patience_and_its_devices():
+    config = replace(PRESETS["names"], steps=50)
+    given = {"steps": 60, "patience": 3, "devices": 2, "seed": config.seed}
+    assert resolve_resumed(config, given) == replace(config, **given, epochs=0.0)
+    assert resolve_resumed(config, {"epochs": 12.0}) == replace(config, epochs=12.0)
+    says = r"^cell: the run has lstm, got gru; seed: the run has 0, got 1; a resumed run keeps its"
+    with pytest.raises(ValueError, match=says):
+        resolve_resumed(config, {"steps": 60, "cell": "gru", "seed": 1})
+
+
+def test_epochs_and_validations_get_their_steps():
+    assert with_steps(TrainConfig(), 9) == TrainConfig(evaluate_every=3500)
+    config = with_steps(TrainConfig(epochs=2.5), 7)
+    assert (config.steps, config.evaluate_every) == (18, 1)
+    assert with_steps(config, 7) == config
+    assert with_steps(TrainConfig(epochs=1e-6, evaluate_every=4), 7).steps == 1

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from dinojax.data.vocab import Vocab  # noqa: E402
 from dinojax.evaluation import probe  # noqa: E402
+from dinojax.evaluation.strings import names_nats, text_nats  # noqa: E402
 from dinojax.models.cells import CELLS  # noqa: E402
 from dinojax.models.layers import from_cell  # noqa: E402
 from dinojax.models.model import char_model  # noqa: E402
@@ -90,7 +91,7 @@ def walk(params, model, text):
 
 def test_surprisal_is_that_of_single_steps(params, model):
     strings = ["abc\n", "d", "Щ a$\nabcd dcba\n"]
-    actual = probe.surprisal(Trained(model, params, VOCAB), strings)
+    actual = [text_nats(Trained(model, params, VOCAB), string) for string in strings]
     for string, nats in zip(strings, actual, strict=True):
         np.testing.assert_allclose(nats, walk(params, model, string)[0], rtol=1e-4)
 
@@ -418,7 +419,7 @@ def test_every_picture_of_one_run(trained):
     assert {file: (trained.folder / file).read_bytes() for file in files} == contents
     model = Trained(trained.loaded.model, trained.loaded.params, trained.loaded.vocab)
     strings = ["tyrannosaurus\n", "mangosaurus\n"]
-    nats = probe.surprisal(model, strings)
+    nats = names_nats(model, [string[:-1] for string in strings])
     axes, _ = heat_maps.plot_surprisal(strings, nats).axes
     totals = [label.get_text() for label in axes.get_yticklabels()]
     for total in totals:

@@ -1,4 +1,4 @@
-"""Runs that stop, by whatever comes, and go on as if they had not: in processes of their own."""
+"""Runs that are stopped, resumed, and end as if they had not been; each in its own process."""
 
 import json
 import os
@@ -49,7 +49,7 @@ OF_THE_CLOCK = "seconds", "characters_per_second"
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_as_users_do():
-    """Bits depend on how XLA optimizes, which elsewhere in the tests it is told not to do."""
+    """Bits depend on XLA's optimizations, which other tests switch off."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENVIRONMENT, "XLA_FLAGS", USERS_ENVIRONMENT.get("XLA_FLAGS", ""))
         yield
@@ -57,7 +57,7 @@ def compile_as_users_do():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Where there is data, and a run of each preset that was never interrupted."""
+    """A folder with data, for a run of each preset that was never interrupted."""
     folder = tmp_path_factory.mktemp("resume")
     (folder / "data.txt").write_text("\n".join(WORDS * 20) + "\n", "utf-8")
     return folder
@@ -96,7 +96,7 @@ def test_a_run_killed_terminated_and_interrupted_ends_like_one_that_was_not(pres
         (again, signal.SIGINT),
     ]
     for number, (flags, what) in enumerate(pieces):
-        # A line of metrics, a different one each time, is where it is told.
+        # The signal comes at a line of metrics, a different one each time.
         count = int(generator.integers(4, 25))
         environment = trap(place / f"trap {preset} {number}", "open", "metrics", [count], what)
         result = run("train.py", *flags, cwd=place, **environment)
@@ -194,11 +194,39 @@ def test_a_run_that_stops_early_keeps_the_best(place):
     assert f"note: early/{best.checkpoint.name} cannot be used; using" in result.err
 
 
+READS = """
+import os, runpy, sys
+def hook(name, arguments):
+    path = str(arguments[0]) if name in ("open", "os.rename") else ""
+    if "checkpoint-" in path:
+        is_read = name == "open" and str(arguments[1]).startswith("r")
+        print("read" if is_read else "write", file=sys.stderr)
+    if name == "open" and path.endswith(".lock"):
+        print("lock", file=sys.stderr)
+sys.addaudithook(hook)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_resume_reads_its_checkpoint_once_before_the_lock_and_once_under_it(place, tmp_path):
+    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
+    succeed("train.py", "--data=data.txt", "--steps=40", "--out=run", cwd=tmp_path)
+    command = [sys.executable, "-c", READS, SCRIPTS / "train.py", "--resume=run", "--steps=50"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    said = [line for line in done.stderr.split("\n") if line in ("read", "write", "lock")]
+    before, after = said[: said.index("lock")], said[said.index("lock") :]
+    assert before == ["read"]
+    assert after[: after.index("write")].count("read") == 1
+
+
 def test_time_that_is_up(place):
     flags = "--data=data.txt", "--steps=100000000", "--max-minutes=0.001", "--out=late"
     out = succeed("train.py", *flags, cwd=place)
     assert re.search(
-        r"^Stopped after [\d,]+ steps?: time is up; go on: .*--resume late$", out, re.M
+        r"^Stopped after [\d,]+ steps?: time is up; resume with: .*--resume late$", out, re.M
     )
     assert runs.load_run(place / "late").step < 100_000_000
 
@@ -240,7 +268,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, place, tmp_path):
 
 
 def test_a_file_that_cannot_grow_is_one_line_and_the_checkpoint_before_it_stays(place, tmp_path):
-    """As on a full disk: no file may have more than so many bytes."""
+    """A limit on the size of files stands for a full disk."""
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     command = [sys.executable, SCRIPTS / "train.py", *arguments("dinos"), "--steps=4000"]
     cases = (16, "metrics.jsonl", []), (16, "events", ["--tensorboard"]), (2, "checkpoint", [])
@@ -269,7 +297,7 @@ def test_a_file_that_cannot_grow_is_one_line_and_the_checkpoint_before_it_stays(
 def test_a_folder_that_may_not_be_written_is_one_line_and_stays_as_it_was(place, tmp_path):
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     succeed("train.py", *arguments("dinos"), "--steps=10", "--out=run", cwd=tmp_path)
-    # Root may write anywhere, unless it gives that up.
+    # Root may write anywhere unless it gives up that right.
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     command = [sys.executable, SCRIPTS / "train.py", "--resume=run", "--steps=20"]
     if os.geteuid() == 0:
@@ -303,7 +331,7 @@ def test_event_files(place):
     ]
     (file,) = (place / "board").glob("events.out.tfevents*")
     assert scalars(file) == expected
-    # A reader hides what it finds of later steps before the start of a session.
+    # Readers hide earlier records of steps after the start of a session.
     resumed = "train.py", "--resume=board", "--steps=410", "--tensorboard"
     succeed(*resumed, cwd=place)
     (later,) = set((place / "board").glob("events.out.tfevents*")) - {file}
@@ -360,7 +388,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_note(place):
         (["--resume=whole dinos", "--cell=gru"], ["--cell", "has vanilla, got gru"]),
         (
             ["--resume=whole dinos", "--cell=gru", "--seed=1", "--hidden-size=8"],
-            ["--cell: whole dinos has vanilla, got gru; --seed: whole dinos has 0, got 1;"],
+            ["--cell: the run has vanilla, got gru; --seed: the run has 0, got 1;"],
         ),
         (["--resume=whole dinos", "--learning-rate=1"], ["--learning-rate", "0.01", "1.0"]),
         (["--resume=whole dinos", "--seed=1"], ["--seed", "has 0, got 1"]),
@@ -375,7 +403,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_note(place):
         (["--config=list.json"], ["list.json", "config.json of a run"]),
         (["--config=part.json"], ["part.json", "'data' is missing"]),
         (["--config=odd.json"], ["odd.json", "hidden_size: expected int, got '8'"]),
-        (["--config=moved.json"], ["data.txt is not what it was", "moved.json", "--data"]),
+        (["--config=moved.json"], ["data.txt has changed since", "moved.json", "--data"]),
         (["--config=gone.json"], ["gone.txt is not there", "gone.json", "--data"]),
         (["--config=odd.json", "names"], ["--config", "preset"]),
         (["--keep=0"], ["--keep"]),

@@ -16,12 +16,24 @@ import numpy as np
 import pytest
 
 import dinojax
+from dinojax.cli.jobs import next_free_folder
 from dinojax.config import TrainConfig, config_from
 from dinojax.data.vocab import build_vocab
+from dinojax.files import digest
+from dinojax.models.trained import Trained
 from dinojax.runs import checkpoint
 from dinojax.runs import folder as runs
-from dinojax.training.loop import init_train_state
+from dinojax.runs.description import (
+    PARTS,
+    Description,
+    Tally,
+    build_model,
+    part_content,
+    read_config,
+    write_config,
+)
 from dinojax.training.optimizers import clipped_sgd
+from dinojax.training.step import init_train_state
 
 CONFIG = TrainConfig(steps=20, hidden_size=4, learning_rate=0.1, clip_value=0.5, seed=3)
 NAMES = ["ab\u2028", "\U0001f995\tb"]
@@ -55,10 +67,8 @@ LEFTOVERS = [
 
 
 def describe(parts, config=CONFIG):
-    digests = {name: runs.digest(runs.part_content(part)) for name, part in parts.items()}
-    return runs.Description(
-        config, VOCAB, "d\u00e4ta/\u2028.txt", "f" * 64, "runs/earlier", digests
-    )
+    digests = {name: digest(part_content(part)) for name, part in parts.items()}
+    return Description(config, VOCAB, "d\u00e4ta/\u2028.txt", "f" * 64, "runs/earlier", digests)
 
 
 DESCRIPTION = describe({"train": NAMES, "validation": ["a"]})
@@ -66,21 +76,25 @@ DESCRIPTION = describe({"train": NAMES, "validation": ["a"]})
 
 @cache
 def make_state(step, seed=0):
-    model = runs.build_model(CONFIG, VOCAB)
+    model = build_model(CONFIG, VOCAB)
     optimizer = clipped_sgd(CONFIG.learning_rate, CONFIG.clip_value)
     key_params, key = jax.random.split(jax.random.key(seed))
-    state = init_train_state(key, model.init(key_params), model, optimizer, 1, 3.5)
+    state = init_train_state(key, model.init(key_params), model, optimizer, smoothed_loss=3.5)
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 
 def save(folder, step, seed=0, best=-1, keep=runs.KEPT_CHECKPOINTS):
-    tally = runs.Tally(best_step=best, best_loss=0.1 if best >= 0 else float("inf"))
-    return runs.save_checkpoint(folder, make_state(step, seed), DESCRIPTION, tally, keep)
+    tally = Tally(best_step=best, best_loss=0.1 if best >= 0 else float("inf"))
+    return runs.save_checkpoint(folder, make_state(step, seed), DESCRIPTION, tally, keep=keep)
+
+
+def load_state(folder, like):
+    return runs.restore_state(*runs.load_checkpoint(folder, "last"), like)
 
 
 def write_parts(folder, parts):
     for name, part in parts.items():
-        (folder / f"{name}.txt").write_bytes(runs.part_content(part))
+        (folder / f"{name}.txt").write_bytes(part_content(part))
 
 
 def steps_in(folder):
@@ -118,18 +132,18 @@ def assert_same_arrays(actual, expected):
 
 def test_free_folders_are_numbered_from_two(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folders = [runs.next_free_folder("dinos") for _ in range(3)]
+    folders = [next_free_folder("dinos") for _ in range(3)]
     assert folders == [Path("runs/dinos"), Path("runs/dinos-2"), Path("runs/dinos-3")]
     assert listing(tmp_path / "runs") == ["dinos", "dinos-2", "dinos-3"]
-    assert runs.next_free_folder("birds") == Path("runs/birds")
+    assert next_free_folder("birds") == Path("runs/birds")
 
 
 def test_the_first_free_number_is_taken_and_files_count(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "dinos-3").mkdir(parents=True)
     (tmp_path / "runs" / "dinos").write_text("a file")
-    assert runs.next_free_folder("dinos") == Path("runs/dinos-2")
-    assert runs.next_free_folder("dinos") == Path("runs/dinos-4")
+    assert next_free_folder("dinos") == Path("runs/dinos-2")
+    assert next_free_folder("dinos") == Path("runs/dinos-4")
 
 
 def test_a_folder_made_in_the_last_moment_is_not_shared(tmp_path, monkeypatch):
@@ -142,7 +156,7 @@ def test_a_folder_made_in_the_last_moment_is_not_shared(tmp_path, monkeypatch):
         mkdir(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", mkdir_after_a_rival)
-    assert runs.next_free_folder("dinos") == Path("runs/dinos-2")
+    assert next_free_folder("dinos") == Path("runs/dinos-2")
 
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path, monkeypatch):
@@ -151,7 +165,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path, monkeypatch)
 
     def take(_):
         barrier.wait()
-        return runs.next_free_folder("dinos")
+        return next_free_folder("dinos")
 
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(take, range(8)))
@@ -162,7 +176,7 @@ def test_a_file_in_the_place_of_runs_is_an_os_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(OSError, match="runs"):
-        runs.next_free_folder("dinos")
+        next_free_folder("dinos")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -183,7 +197,7 @@ def test_a_folder_with_a_run_is_refused(tmp_path):
     save(tmp_path, 1)
     write_parts(tmp_path, {"train": ["rex"]})
     before = listing(tmp_path)
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds a run;") + ".*--overwrite"):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds a run;") + ".*overwrite"):
         runs.take_folder(tmp_path, overwrite=False)
     assert listing(tmp_path) == before
 
@@ -204,7 +218,7 @@ def test_overwrite_removes_the_run_and_no_other_file(tmp_path):
     for name, part in parts.items():
         assert runs.read_part(tmp_path, describe(parts), name) == part
     assert runs.load_run(tmp_path).step == 0
-    assert runs.load_run(tmp_path).tally == runs.Tally()
+    assert runs.load_run(tmp_path).tally == Tally()
 
 
 @pytest.mark.parametrize("earlier", [(10, 20), (0, 20)])
@@ -212,7 +226,7 @@ def test_a_run_that_cannot_start_leaves_the_one_before_it(earlier, tmp_path, mon
     for step in earlier:
         save(tmp_path, step, seed=1)
     write_parts(tmp_path, {"train": NAMES, "validation": ["a"]})
-    runs.write_config(tmp_path, DESCRIPTION)
+    write_config(tmp_path / "config.json", DESCRIPTION)
     before = contents(tmp_path)
 
     def fail(*_):
@@ -231,7 +245,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("num_files", range(5))
 def test_a_start_that_is_killed_is_a_run_or_can_be_started_again(num_files, tmp_path, monkeypatch):
-    """Each file that is whole and takes its name is a moment after which to be killed."""
+    """The process is killed before it renames a file, each time a later one."""
     parts = {"train": NAMES, "validation": ["a"]}
     replace, files = os.replace, iter(range(num_files))
 
@@ -341,7 +355,7 @@ def test_a_text_comes_back_exactly(text, tmp_path):
 )
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_a_changed_part_is_refused(name, content, tmp_path):
-    parts = {part: ["rex", "mei"] for part in runs.PARTS}
+    parts = {part: ["rex", "mei"] for part in PARTS}
     write_parts(tmp_path, parts)
     (tmp_path / f"{name}.txt").write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}\.txt was changed after training"):
@@ -350,7 +364,7 @@ def test_a_changed_part_is_refused(name, content, tmp_path):
 
 def test_a_part_that_the_run_does_not_have_is_refused(tmp_path):
     parts = {"train": ["rex"], "validation": ["mei"]}
-    # As another program may have put it there.
+    # Another program may have put a file there.
     write_parts(tmp_path, parts | {"test": ["x"]})
     message = re.escape(f"{tmp_path} has no test part; it has train, validation ")
     with pytest.raises(ValueError, match=message):
@@ -371,10 +385,9 @@ def test_the_configuration_comes_back_as_it_was_written(tmp_path):
         reset_rate=0.1 + 0.2,
         patience=0,
     )
-    runs.write_config(tmp_path, DESCRIPTION._replace(config=config))
+    write_config(tmp_path / "config.json", DESCRIPTION._replace(config=config))
     content = (tmp_path / "config.json").read_bytes()
-    settings = json.loads(content)
-    others = {name: settings.pop(name) for name in ("data", "data_sha256", "init_from")}
+    settings, others = read_config(tmp_path / "config.json")
     assert config_from(settings) == config
     assert others == {
         "data": DESCRIPTION.data,
@@ -475,15 +488,16 @@ def test_load_run_gives_the_newest_run_bit_for_bit(tmp_path):
     assert_same_arrays(run.params, make_state(0, seed=2).params)
     assert (run.config, run.vocab, run.step) == (CONFIG, VOCAB, 1_000_000_000)
     assert run.description == DESCRIPTION
-    assert (run.tally, run.damaged) == (runs.Tally(), ())
+    assert (run.tally, run.damaged) == (Tally(), ())
+    assert run.trained == Trained(run.model, run.params, run.vocab)
 
 
 @pytest.mark.parametrize(
     "tally",
     [
-        runs.Tally(),
-        runs.Tally(7, 0.1 + 0.2, 3, 1e300 / 3, 2.0**53),
-        runs.Tally(0, 5e-324, 10**9, 0.1, 1.0),
+        Tally(),
+        Tally(7, 0.1 + 0.2, 3, 1e300 / 3, 2.0**53),
+        Tally(0, 5e-324, 10**9, 0.1, 1.0),
     ],
 )
 def test_a_tally_comes_back_exactly(tally, tmp_path):
@@ -491,19 +505,19 @@ def test_a_tally_comes_back_exactly(tally, tmp_path):
     assert runs.load_run(tmp_path).tally == tally
 
 
-def test_load_state_gives_all_of_the_last_state(tmp_path):
+def test_a_restored_state_is_all_of_the_last_state(tmp_path):
     save(tmp_path, 6, seed=1, best=6)
     save(tmp_path, 7, seed=2, best=6)
-    state = runs.load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+    state = load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
     assert_same_arrays(with_key_data(state), with_key_data(make_state(7, 2)))
 
 
-def test_load_state_refuses_the_state_of_another_optimizer(tmp_path):
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
     path = save(tmp_path, 7)
     like = make_state(0)._replace(optimizer_state={"trace": jnp.zeros(3)})
-    message = re.escape(f"{path} cannot be used: expected optimizer_state/trace as float32[3]")
+    message = re.escape(f"{path} could not be read: expected optimizer_state/trace as float32[3]")
     with pytest.raises(ValueError, match=message):
-        runs.load_state(tmp_path, like)
+        load_state(tmp_path, like)
 
 
 def test_best_last_and_a_step_choose_a_checkpoint(tmp_path):
@@ -554,9 +568,9 @@ def test_where_the_newest_is_damaged_the_one_before_it_is_used(kind, tmp_path):
         run = runs.load_run(tmp_path, which)
         assert (run.step, run.checkpoint, run.damaged) == (10, older, (newer,))
         assert_same_arrays(run.params, make_state(0, seed=1).params)
-    state = runs.load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+    state = load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
     assert_same_arrays(with_key_data(state), with_key_data(make_state(10, 1)))
-    # Who asks for a step means that one.
+    # No other checkpoint replaces one that was asked for by its step.
     with pytest.raises(ValueError, match=re.escape(str(newer))):
         runs.load_run(tmp_path, "20")
     assert runs.load_run(tmp_path, "10").damaged == ()
@@ -580,7 +594,7 @@ def test_where_all_are_damaged_the_newest_is_named(tmp_path):
         with pytest.raises(ValueError, match=re.escape(f"{paths[1]} is damaged or not a")):
             runs.load_run(tmp_path, which)
     with pytest.raises(ValueError, match=re.escape(f"{paths[1]} is damaged or not a")):
-        runs.load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+        load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
 
 
 @pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
@@ -614,13 +628,22 @@ CHILD = """
 import sys
 from pathlib import Path
 from dinojax.runs import folder as runs
+from dinojax.runs.description import (
+    PARTS,
+    Description,
+    Tally,
+    build_model,
+    part_content,
+    read_config,
+    write_config,
+)
 for command in sys.stdin:
     try:
         with runs.locked(Path(sys.argv[1])):
             if command == "hold\\n":
                 print("locked", flush=True)
                 sys.stdin.readline()
-        # Said once it is free again.
+        # Printed after the lock is released.
         if command != "hold\\n":
             print("locked", flush=True)
     except ValueError as error:
@@ -661,7 +684,7 @@ def test_a_run_is_locked_to_one_process_while_that_lives(tmp_path):
 
 def test_a_loaded_model_computes_what_the_saved_one_did(tmp_path):
     save(tmp_path, 7)
-    run, model = runs.load_run(tmp_path), runs.build_model(CONFIG, VOCAB)
+    run, model = runs.load_run(tmp_path), build_model(CONFIG, VOCAB)
     ids = jnp.asarray(VOCAB.encode("ab\n\ta"), jnp.int32)
     _, actual = run.model.unroll(run.params, run.model.initial_state(()), ids)
     _, expected = model.unroll(make_state(7).params, model.initial_state(()), ids)
@@ -732,7 +755,7 @@ def test_metadata_that_do_not_describe_a_run_are_refused(edit, message, tmp_path
     metadata = json.loads(json.dumps(metadata))
     edit(metadata)
     checkpoint.save(path, arrays, metadata)
-    with pytest.raises(ValueError, match=re.escape(f"{path} cannot be used: ") + f".*{message}"):
+    with pytest.raises(ValueError, match=re.escape(f"{path} could not be read: ") + f".*{message}"):
         runs.load_run(tmp_path)
 
 

@@ -36,7 +36,8 @@ from dinojax.data.batches import Batch, pad_names
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.evaluation import losses as evaluate
 from dinojax.evaluation import strings
-from dinojax.evaluation.score import log_probability, share_below
+from dinojax.evaluation.losses import log_probability
+from dinojax.evaluation.strings import share_below
 from dinojax.models.cells import gru, lstm, vanilla
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model

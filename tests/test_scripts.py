@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import pickle
 import random
 import re
 import shlex
@@ -28,6 +29,7 @@ from dinojax.evaluation.losses import nats_per_column
 from dinojax.models.trained import Trained
 from dinojax.runs import checkpoint
 from dinojax.runs import folder as runs
+from dinojax.runs.description import build_model
 from dinojax.sampling.accept import continue_text
 from dinojax.sampling.draw import read_prompt, sample_text
 from dinojax.training import loop, optimizers
@@ -288,6 +290,31 @@ def test_the_same_seed_gives_the_same_bytes(trained):
     assert (trained.cwd / "again" / last).read_bytes() == (trained.folder / last).read_bytes()
 
 
+def test_one_call_of_the_library_learns_the_same(trained):
+    names = re.split("\r\n|\n", ODD_FILE.decode().removeprefix("\ufeff"))
+    settings = {name.replace("-", "_"): value for name, value in FLAGS.items()}
+    program = (
+        "import pickle, sys\n"
+        "from dinojax.startup import start_jax\n"
+        "start_jax()\n"
+        "from dinojax.runs.session import train\n"
+        "names, settings = pickle.load(sys.stdin.buffer)\n"
+        "pickle.dump(train(names, **settings)[1:], sys.stdout.buffer)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        input=pickle.dumps((names, settings)),
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    params, vocab = pickle.loads(process.stdout)
+    loaded = runs.load_run(trained.folder)
+    assert vocab == loaded.vocab
+    jax.tree.map(np.testing.assert_array_equal, params, loaded.params)
+
+
 def test_default_folders_default_data_and_another_seed(tmp_path):
     outs = [succeed("train.py", "--steps", 300, *more, cwd=tmp_path) for more in ([], ["--seed=1"])]
     first, second = (tmp_path / "runs" / name for name in ("dinos", "dinos-2"))
@@ -500,7 +527,7 @@ HELP = {
         "--clip-norm": ("nats", "dinos 0.0"),
         "--dtype": ("products", "float32"),
         "--validation-fraction": ("validate", "names 0.1"),
-        "--test-fraction": ("leaves alone", 0.0),
+        "--test-fraction": ("never reads", 0.0),
         "--evaluate-every": ("validations", 0),
         "--patience": ("validations", 0),
         "--devices": ("rows", 0),
@@ -614,7 +641,7 @@ def test_training_on_a_text_says_what_it_read_and_writes_some(poet):
     first, *_ = lines(poet.out)
     num_symbols, held_out = len(set(POEM.lower())), round(len(POEM) / 10)
     expected = (
-        f"{len(POEM) - held_out} characters, {held_out} to validate by, {num_symbols} symbols; "
+        f"{len(POEM) - held_out} characters, {held_out} for validation, {num_symbols} symbols; "
         "16 hidden units in each of 2 layers"
     )
     assert first.startswith(expected)
@@ -776,7 +803,7 @@ def test_products_of_bfloat16(place):
     succeed("train.py", *flags, "--out=rounded", cwd=place)
     loaded = runs.load_run(place / "rounded")
     assert {x.dtype for x in jax.tree.leaves(loaded.params)} == {np.dtype("float32")}
-    plain = runs.build_model(replace(loaded.config, dtype="float32"), loaded.vocab)
+    plain = build_model(replace(loaded.config, dtype="float32"), loaded.vocab)
     ids = jax.numpy.asarray(loaded.vocab.encode("adabobeve"))
     logits, expected = (
         model.unroll(loaded.params, model.initial_state(()), ids)[1]
@@ -917,8 +944,8 @@ def test_bad_numbers(script, flag, place):
         ("train.py", ["--overwrite"], []),
         ("train.py", ["--steps", "1e3"], ["--steps", "whole number", "'1e3'"]),
         ("train.py", ["--steps=" + "9" * 400], ["--steps", "400 characters"]),
-        ("train.py", ["--learning-rate", "-1e-3"], ["learning rate", "-0.001"]),
-        ("train.py", ["--learning-rate", "-.5"], ["learning rate", "-0.5"]),
+        ("train.py", ["--learning-rate", "-1e-3"], ["--learning-rate", "-0.001"]),
+        ("train.py", ["--learning-rate", "-.5"], ["--learning-rate", "-0.5"]),
         ("train.py", ["--learning-rate", "fast"], ["--learning-rate", "0.01", "'fast'"]),
         ("train.py", ["--seed", "-1"], ["seed", "-1"]),
         ("train.py", ["--out", ""], ["--out", "empty"]),
@@ -1014,7 +1041,7 @@ def test_bad_files_for_a_log(arguments, says, place):
     ],
 )
 def test_what_is_not_a_run(folder, says, place):
-    refuse(place, "sample.py", folder, says=[folder, says, "scripts/train.py"])
+    refuse(place, "sample.py", folder, says=[folder, says, "training run"])
 
 
 def edit_metadata(content, **changes):
@@ -1125,7 +1152,7 @@ def test_an_interrupt_saves(place):
     result = finish(process, read)
     assert_one_line(result, "train.py", code=130)
     newest = checkpoints(place / "new")[-1]
-    said = f"train.py: interrupted; saved {newest.relative_to(place)}; go on: "
+    said = f"train.py: interrupted; saved {newest.relative_to(place)}; resume with: "
     assert result.err.strip().startswith(said)
     reported = int(re.search(r"^step +([\d,]+)", read, re.M)[1].replace(",", ""))
     assert reported <= step_of(newest) < 210_000

@@ -70,11 +70,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
             check_range("--samples", arguments.samples, 1, 1_000_000)
         start_jax()
         from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
-        from dinojax.models.trained import Trained
         from dinojax.runs.folder import read_part
 
         run = load(parser, arguments)
-        is_text, trained = run.config.is_text, Trained(run.model, run.params, run.vocab)
+        is_text, trained = run.config.is_text, run.trained
         if arguments.context and not is_text:
             raise ValueError(f"--context is for runs of a text; {arguments.run} learned names")
         if arguments.samples is not None and is_text:

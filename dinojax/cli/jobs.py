@@ -1,237 +1,152 @@
-"""A training made ready to begin, from what the command line of scripts/train.py asks for.
+"""What `dinojax train` works on: a new run, or an earlier one that it resumes.
 
-What is wrong with the settings and the data is said before JAX is imported, which takes half a
-second, and before there is a folder.
+Errors in flags and data are reported before JAX is imported, and before a folder is made.
 """
 
+import io
 from argparse import Namespace
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, redirect_stdout, suppress
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, about
+from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import note_damaged
-from dinojax.cli.settings import flag_of, given_settings, make_plan
-from dinojax.cli.terminal import count
-from dinojax.config import TrainConfig
+from dinojax.cli.settings import given_settings
+from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
 from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
     from dinojax.data.batches import Dataset
-    from dinojax.data.vocab import Vocab
-    from dinojax.models.cells import Params
-    from dinojax.runs.folder import Description, Run
+    from dinojax.runs.description import Description, Parts, Tally
+    from dinojax.runs.experiment import Experiment
+    from dinojax.training.step import TrainState
 
-MAY_CHANGE = {"steps", "epochs", "patience", "devices"}
-"""What a resumed run may have otherwise than before."""
-
-
-class Job(NamedTuple):
-    """A training, new or resumed, ready to begin."""
-
-    folder: Path
-    description: "Description"
-    parts: dict[str, list[str] | str]
-    """The names or the text of each part, as in {"train": ..}."""
-    dataset: "Dataset"
-    params: "Params | None"
-    """To begin with, where the run does not draw them."""
-    is_resumed: bool = False
-    num_blank: int = 0
-    """Lines of the data without a name."""
+    Started = tuple[Path, Experiment, TrainState, Tally]
 
 
-def new_job(parser: Parser, arguments: Namespace, stack: ExitStack) -> Job:
-    """A new run: its data read and split, its folder made, and locked until `stack` is closed.
+def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
+    """Start a new run. Its folder stays locked until `stack` is closed."""
+    from dinojax.data.text import bundled_names, read_names, read_running_text
+    from dinojax.runs.description import describe, read_config
 
-    Raises:
-        OSError: a file cannot be read, or the folder not be made.
-        ValueError: the settings, the data or the folder cannot be used.
-    """
-    from dinojax.data.text import bundled_names
+    given, data, init_from = given_settings(arguments), arguments.data, arguments.init_from
+    recorded, expected, earlier = None, None, None
+    if arguments.config:
+        recorded, sources = read_config(arguments.config)
+        if not data:
+            data = Path(sources["data"]) if sources["data"] else None
+            expected = sources["data_sha256"]
+        init_from = init_from or (Path(sources["init_from"]) if sources["init_from"] else None)
+    if init_from:
+        from dinojax.runs.folder import load_run
 
-    given = given_settings(arguments)
-    config, data, expected_sha256, init_from, earlier = make_plan(arguments, given)
+        earlier = load_run(init_from)
+        note_damaged(parser, earlier)
+    preset, known = arguments.preset or "dinos", earlier.config if earlier else None
+    config = resolve(preset, recorded=recorded, earlier=known, given=given)
+    if config.is_text and data is None:
+        raise ValueError("these settings are for a running text; give its file with --data")
     file = data or bundled_names()
-    if expected_sha256 is not None and not file.exists():
-        raise ValueError(
-            f"{file} is not there, of which {arguments.config} was written; its path may be "
-            "relative to another folder; give --data"
-        )
-    split, vocab, num_blank = read_data(file, config)
-
-    # JAX takes half a second: what is wrong with the data was said before.
-    from dinojax.runs import experiment as trainer
-    from dinojax.runs import folder as runs
-
-    parts = {name: part for name, part in zip(runs.PARTS, split, strict=True) if part}
-    data_sha256 = digest(file.read_bytes())
-    if expected_sha256 not in (None, data_sha256):
-        raise ValueError(
-            f"{file} is not what it was when {arguments.config} was written: its checksum is "
-            f"{data_sha256[:12]}.., not {expected_sha256[:12]}..; give --data to use it"
-        )
-    if config.batches == "packed" and "window" not in given:
-        longest = max(map(len, parts["train"])) + 1
-        config = replace(config, window=max(config.window, longest))
-    config = replace(config, devices=start_devices(config))
-    if earlier:
-        vocab = earlier.vocab
-        # Before there is a folder: its vocabulary may lack a character.
-        check_vocabulary(vocab, parts.values(), file)
-    description = runs.Description(
-        config,
-        vocab,
-        str(data or ""),
-        data_sha256,
-        str(init_from or ""),
-        {name: digest(runs.part_content(part)) for name, part in parts.items()},
-    )
-    dataset = trainer.make_dataset(description, parts["train"])
-    description = with_steps(description, dataset.steps_per_epoch)
-    if arguments.out is None:
-        folder = runs.next_free_folder(arguments.preset or "dinos")
+    if expected is not None and not file.exists():
+        hint = "its path may be relative to another folder; give --data"
+        raise ValueError(f"{file} is not there, which {arguments.config} names; {hint}")
+    read: list[str] | str
+    if config.is_text:
+        read, num_blank = read_running_text(file, config.lowercase), 0
     else:
-        folder = arguments.out
-        runs.take_folder(folder, arguments.overwrite)
-    stack.enter_context(runs.locked(folder))
-    params = earlier.params if earlier else None
-    return Job(folder, description, parts, dataset, params, num_blank=num_blank)
+        read, num_blank = read_names(file, config.lowercase)
+    checksum = digest(file.read_bytes())
+    if expected not in (None, checksum):
+        raise ValueError(
+            f"{file} has changed since {arguments.config} was written: its checksum is "
+            f"{checksum[:12]}.., not {expected[:12]}..; give --data to use it"
+        )
+    described = describe(
+        config,
+        read,
+        earlier.vocab if earlier else None,
+        keep_window="window" in given,
+        source=str(data or ""),
+        sha256=checksum,
+        init_from=str(init_from or ""),
+    )
+    experiment = start_experiment(*described, stack)
 
-
-def resumed_job(parser: Parser, arguments: Namespace, stack: ExitStack) -> Job:
-    """A run to go on with, or to go beyond its end, locked until `stack` is closed.
-
-    Raises:
-        OSError: a file cannot be read, or the lock not be made.
-        ValueError: there is no such run, it is done, or what is asked for would change it.
-    """
-    from dinojax.runs import experiment as trainer
+    from dinojax.cli.reports import describe_experiment
     from dinojax.runs import folder as runs
+    from dinojax.runs import session
+
+    folder = arguments.out or next_free_folder(preset)
+    runs.take_folder(folder, arguments.overwrite)
+    stack.enter_context(runs.locked(folder))
+    print(describe_experiment(experiment, num_blank), flush=True)
+    state, tally = session.start(experiment, folder, earlier.params if earlier else None)
+    return folder, experiment, state, tally
+
+
+def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
+    """Resume a run. Its folder stays locked until `stack` is closed."""
+    from dinojax.runs import folder as runs
+    from dinojax.runs.description import make_dataset
 
     folder = arguments.resume
-    # Before it is locked, which writes a file: is it a run at all?
+    # A folder without a run gets no lock file.
     runs.load_run(folder, "last")
     stack.enter_context(runs.locked(folder))
-    run = runs.load_run(folder, "last")
+    run, arrays = runs.load_checkpoint(folder, "last")
     note_damaged(parser, run)
-    old, given = run.config, given_settings(arguments)
-    check_unchanged(folder, run, given, arguments.data)
+    config = resolve_resumed(run.config, given_settings(arguments))
+    data, expected = arguments.data, run.description.data_sha256
+    if data and (checksum := digest(data.read_bytes())) != expected:
+        raise ValueError(
+            f"--data: the run learns from a file with checksum {expected[:12]}.., {data} has "
+            f"{checksum[:12]}..; a resumed run keeps its data; start another with --init-from"
+        )
     parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
-    config = replace(old, **given)
-    config = replace(config, devices=start_devices(config))
-    description = run.description._replace(config=config)
-    dataset = trainer.make_dataset(description, parts["train"])
-    if given.get("epochs"):
-        description = with_steps(description, dataset.steps_per_epoch)
-    config = description.config
-    if config.steps < old.steps:
-        raise ValueError(
-            f"--steps: expected at least {old.steps:,}, for which {folder} was planned, got "
-            f"{config.steps:,}"
-        )
+    dataset = make_dataset(config, run.vocab, parts["train"])
+    config = with_steps(config, dataset.steps_per_epoch)
+    if config.steps < run.config.steps:
+        expected = f"expected at least {run.config.steps:,}, as planned for {folder}"
+        raise ValueError(f"steps: {expected}, got {config.steps:,}")
     if run.step >= config.steps:
-        raise ValueError(
-            f"{folder} has done all its {config.steps:,} steps; give more --steps to go on"
-        )
+        raise ValueError(f"{folder} has done all its {config.steps:,} steps; give more --steps")
     if config.patience and run.tally.validations_since >= config.patience:
-        raise ValueError(
-            f"{folder} stopped after {run.tally.validations_since:,} validations without an "
-            "improvement; give a larger --patience to go on"
-        )
-    return Job(folder, description, parts, dataset, None, is_resumed=True)
+        stopped = f"stopped after {run.tally.validations_since:,} validations without improvement"
+        raise ValueError(f"{folder} {stopped}; give a larger --patience")
+    experiment = start_experiment(run.description._replace(config=config), parts, dataset, stack)
+
+    from dinojax.cli.reports import describe_experiment
+    from dinojax.runs import session
+
+    print(describe_experiment(experiment), flush=True)
+    state, tally = session.resume(experiment, run, arrays, arguments.keep)
+    return folder, experiment, state, tally
 
 
-def read_data(file: Path, config: TrainConfig) -> tuple[tuple[Any, Any, Any], "Vocab", int]:
-    """The data split into its parts, their characters, and how many lines were blank.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: its content cannot be used, or not be split so.
-    """
-    from dinojax.data.text import read_names, read_running_text, split_names, split_text
-    from dinojax.data.vocab import build_vocab
-
-    fractions = config.validation_fraction, config.test_fraction
-    if config.is_text:
-        text = read_running_text(file, config.lowercase)
-        return split_text(text, *fractions), build_vocab([text]), 0
-    names, num_blank = read_names(file, config.lowercase)
-    return split_names(names, *fractions, config.seed), build_vocab(names), num_blank
-
-
-def start_devices(config: TrainConfig) -> int:
-    """Start JAX; the number of devices that share the rows of a batch."""
-    start_jax(config.devices or best_share(config.batch_size, num_cores()))
-    import jax
-
-    from dinojax.parallel import make_mesh
-
-    num_devices = config.devices or best_share(config.batch_size, jax.device_count())
-    with about("--devices"):
-        make_mesh(num_devices)
-    return num_devices
-
-
-def with_steps(description: "Description", steps_per_epoch: int) -> "Description":
-    """The description with a number of steps for its epochs, and for what happens every so many."""
+def start_experiment(
+    description: "Description", parts: "Parts", dataset: "Dataset", stack: ExitStack
+) -> "Experiment":
+    """Start JAX and build the experiment. Only one of several processes prints from now on."""
     config = description.config
-    if config.epochs:
-        config = replace(config, steps=max(1, round(config.epochs * steps_per_epoch)))
-    if not config.evaluate_every:
-        config = replace(config, evaluate_every=max(1, config.steps // 10))
-    return description._replace(config=config)
+    start_jax(config.devices or best_share(config.batch_size, num_cores()))
+
+    from dinojax import parallel
+    from dinojax.runs.experiment import make_experiment
+
+    if not parallel.may_write():
+        stack.enter_context(redirect_stdout(io.StringIO()))
+    return make_experiment(description, parts, dataset)
 
 
-def check_vocabulary(vocab: "Vocab", parts: Iterable[list[str] | str], file: Path) -> None:
-    """Raise a ValueError if the data have a character that the run of --init-from has not."""
-    try:
-        for part in parts:
-            for text in [part] if isinstance(part, str) else part:
-                vocab.encode(text)
-    except ValueError as error:
-        raise ValueError(f"--init-from: that run cannot read {file}: {error}") from None
-
-
-def check_unchanged(folder: Path, run: "Run", given: dict[str, Any], data: Path | None) -> None:
-    """Raise a ValueError if a run would not go on as it began; `data` as --data gives them."""
-    differences = [
-        f"{flag_of(name)}: {folder} has {getattr(run.config, name)}, got {value}"
-        for name, value in given.items()
-        if name not in MAY_CHANGE and value != getattr(run.config, name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{'; '.join(differences)}; a resumed run goes on as it began; start another with "
-            "--init-from"
-        )
-    if data:
-        data_sha256 = digest(data.read_bytes())
-        if data_sha256 != run.description.data_sha256:
-            raise ValueError(
-                f"--data: {folder} learns from a file with checksum "
-                f"{run.description.data_sha256[:12]}.., {data} has {data_sha256[:12]}..; "
-                "a resumed run keeps its data; start another with --init-from"
-            )
-
-
-def describe(job: Job) -> str:
-    """A run in one line."""
-    config = job.description.config
-    thing = "character" if config.is_text else "name"
-    amounts = [count(len(job.parts["train"]), thing)]
-    amounts += [
-        f"{len(job.parts[name]):,} {purpose}"
-        for name, purpose in (("validation", "to validate by"), ("test", "to test by"))
-        if name in job.parts
-    ]
-    if job.num_blank:
-        amounts[-1] += f" ({count(job.num_blank, 'blank line')} skipped)"
-    layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
-    return (
-        f"{', '.join(amounts)}, {count(job.description.vocab.size, 'symbol')}; "
-        f"{count(config.hidden_size, 'hidden unit')}{layers}; {count(config.steps, 'step')}"
-    )
+def next_free_folder(preset: str) -> Path:
+    """Make the folder runs/`preset`, or the next free one of runs/`preset`-2, -3, .."""
+    Path("runs").mkdir(exist_ok=True)
+    for number in count(1):
+        folder = Path("runs", preset if number == 1 else f"{preset}-{number}")
+        # mkdir itself is the test, so that two runs that start at once get two folders.
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder

@@ -140,7 +140,6 @@ def main(parser: Parser, arguments: Namespace) -> int:
     import jax
 
     from dinojax.data.text import composed
-    from dinojax.models.trained import Trained
     from dinojax.runs.folder import read_part
     from dinojax.sampling.accept import Constraints, accept
     from dinojax.sampling.controls import Controls
@@ -161,7 +160,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
                 print()
                 raise ValueError("the prompt: got no answer; or give it by --prompt") from None
         prompt = composed(arguments.prompt or "", lowercase)
-        trained = Trained(run.model, run.params, run.vocab)
+        trained = run.trained
         beginning = begin(trained, prompt, is_name=not is_text)
         learned: list[str] = []
         if arguments.json or arguments.novel or arguments.distance:

@@ -16,7 +16,6 @@ from dinojax.config import check_range
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
-    from dinojax.models.trained import Trained
     from dinojax.runs.folder import Run
 
 Scored = tuple[list[dict[str, Any]], list[str], list[Any]]
@@ -57,12 +56,9 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.seed is not None:
             check_range("--seed", arguments.seed, 0, 2**32 - 1)
         start_jax()
-        from dinojax.models.trained import Trained
-
         run = load(parser, arguments)
-        trained = Trained(run.model, run.params, run.vocab)
         score = score_text if run.config.is_text else score_names
-        rows, strings, nats = score(arguments, run, trained)
+        rows, strings, nats = score(arguments, run)
     bits = [each / math.log(2) for each in nats]
     if arguments.json:
         is_unicode = (sys.stdout.encoding or "").lower() == "utf-8"
@@ -77,7 +73,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     return 0
 
 
-def score_names(arguments: Namespace, run: "Run", trained: "Trained") -> Scored:
+def score_names(arguments: Namespace, run: "Run") -> Scored:
     """Score the names that the user gave."""
     from dinojax.data import text as data
     from dinojax.evaluation.strings import score
@@ -95,7 +91,7 @@ def score_names(arguments: Namespace, run: "Run", trained: "Trained") -> Scored:
             raise ValueError(f"--names: number {number} has {len(name):,} characters; {most}")
     learned = read_part(arguments.run, run.description, "train")
     seed = arguments.seed or 0
-    scores = score(trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
+    scores = score(run.trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
     columns = {
         "name": names,
         "log_probability": scores.log_probabilities.tolist(),
@@ -109,7 +105,7 @@ def score_names(arguments: Namespace, run: "Run", trained: "Trained") -> Scored:
     return rows, [f"{name}\n" for name in names], scores.character_nats
 
 
-def score_text(arguments: Namespace, run: "Run", trained: "Trained") -> Scored:
+def score_text(arguments: Namespace, run: "Run") -> Scored:
     """Score the text that the user gave."""
     from dinojax.data.text import read_running_text
     from dinojax.evaluation import strings
@@ -119,7 +115,7 @@ def score_text(arguments: Namespace, run: "Run", trained: "Trained") -> Scored:
             raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
     text = read_running_text(arguments.file, run.config.lowercase)
     try:
-        row = {"file": str(arguments.file), **strings.score_text(trained, text)._asdict()}
+        row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
     except ValueError as error:
         raise ValueError(f"{arguments.file}: {error}") from None
     return [row], [text], [row.pop("character_nats")]

@@ -1,4 +1,4 @@
-"""Exact losses over a whole data set."""
+"""Exact losses: of single characters, and over a whole data set."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from dinojax import parallel
 from dinojax.data.batches import Batch
-from dinojax.evaluation.score import log_probability
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.training.loss import cross_entropy
@@ -29,6 +28,20 @@ class Costs(NamedTuple):
     """Minus the log-probability of each piece."""
     num_characters: np.ndarray
     """Number of characters in each piece, including the newline of a name."""
+
+
+def log_probability(params: Params, model: CharModel, examples: Batch) -> jax.Array:
+    """Log-probability of each target of `examples` [time, ...] in nats, times its weight.
+
+        weight_t * log p(target_t | inputs up to t)
+
+    The model starts from a fresh state. The result is [time, ...] like the examples: [time] for one
+    string, [time, num] for a batch. Its sum over time is the log-probability of each string; with
+    examples from `pad_names`, that of a name and its newline.
+    """
+    inputs, targets, weights = map(jnp.asarray, examples)
+    _, logits = model.unroll(params, model.initial_state(inputs.shape[1:]), inputs)
+    return -cross_entropy(logits, targets, weights)
 
 
 def nats_per_column(

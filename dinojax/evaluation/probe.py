@@ -1,6 +1,4 @@
-"""How a trained model reads a text: the cost of each character, and the outputs of its layers."""
-
-from collections.abc import Sequence
+"""The outputs of the layers of a trained model along a text."""
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +6,8 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from dinojax.data.batches import Batch
-from dinojax.evaluation.score import log_probability
 from dinojax.models.cells import State
 from dinojax.models.trained import Trained
-
-
-def surprisal(trained: Trained, strings: Sequence[str]) -> list[NDArray[np.floating]]:
-    """Surprisal of each character of each string, nats [time].
-
-    This is minus the log-probability of the character given those before it. The model reads each
-    string from its initial state.
-
-    Raises:
-        ValueError: a character is not in the vocabulary.
-    """
-    model, params, vocab = trained
-    targets = np.zeros((max(map(len, strings)), len(strings)), int)
-    for column, string in zip(targets.T, strings, strict=True):
-        column[: len(string)] = vocab.encode(string)
-    inputs = np.concatenate([np.full_like(targets[:1], model.vocab_size), targets[:-1]])
-    weights = np.ones(targets.shape, np.float32)
-    columns = -np.asarray(log_probability(params, model, Batch(inputs, targets, weights))).T
-    return [column[: len(string)] for column, string in zip(columns, strings, strict=True)]
 
 
 def hidden_states(trained: Trained, text: str) -> list[NDArray[np.floating]]:

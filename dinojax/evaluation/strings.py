@@ -7,13 +7,18 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dinojax.data.batches import Batch, pad_names
 from dinojax.data.distances import nearest
 from dinojax.data.text import MAX_NAME_LENGTH
-from dinojax.evaluation.losses import CHARACTERS_AT_ONCE, in_blocks, nats_carried, summarize
-from dinojax.evaluation.score import log_probability, share_below
+from dinojax.evaluation.losses import (
+    CHARACTERS_AT_ONCE,
+    in_blocks,
+    log_probability,
+    nats_carried,
+    summarize,
+)
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
 
@@ -145,6 +150,17 @@ def text_nats(trained: Trained, text: str) -> Floats:
         raise ValueError("expected a text, got an empty one")
     read = jax.jit(partial(nats_carried, model=trained.model))
     return np.asarray(read(trained.params, ids=trained.vocab.encode(text)), float)
+
+
+def share_below(values: ArrayLike, samples: ArrayLike) -> Floats:
+    """The share of `samples` [m] that are less than each of `values` [num], [num].
+
+    Equal samples count half. The shares of values from the distribution of the samples are uniform
+    on [0, 1].
+    """
+    values, ordered = np.asarray(values), np.sort(samples)
+    below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return (below + up_to) / (2 * len(ordered))
 
 
 def _drawn(trained: Trained, totals: Mapping[str, float], num: int, seed: int) -> list[float]:

@@ -25,14 +25,14 @@ Activations = Any
 """A pytree of arrays [..., features]."""
 
 
-class CellInit(Protocol):
+class Init(Protocol):
     """Draws initial parameters."""
 
     def __call__(self, key: jax.Array) -> Params: ...
 
 
-class CellInitialState(Protocol):
-    """The state [*batch_shape, hidden] before the first input."""
+class InitialState(Protocol):
+    """The state before the first input, for a batch of the given shape."""
 
     def __call__(self, batch_shape: tuple[int, ...]) -> State: ...
 
@@ -72,8 +72,8 @@ class Cell(NamedTuple):
 
     hidden_size: int
     """Features of the output."""
-    init: CellInit
-    initial_state: CellInitialState
+    init: Init
+    initial_state: InitialState
     project: CellProject
     preactivate: CellPreactivate
     update: CellUpdate

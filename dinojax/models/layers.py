@@ -5,13 +5,13 @@ from typing import NamedTuple, Protocol
 import jax
 
 from dinojax.models import recurrence
-from dinojax.models.cells import Cell, CellInit, CellInitialState, Params, State
+from dinojax.models.cells import Cell, Init, InitialState, Params, State
 
 
-class LayerStep(Protocol):
+class Step(Protocol):
     """Reads one time step of `inputs`: ids [...] or vectors [..., features].
 
-    Returns the new state, of the same structure as `state`, and the outputs [..., output_size].
+    Returns the new state, of the same structure as `state`, and the outputs [..., features].
     """
 
     def __call__(
@@ -43,9 +43,9 @@ class Layer(NamedTuple):
 
     output_size: int
     """Features of the outputs."""
-    init: CellInit
-    initial_state: CellInitialState
-    step: LayerStep
+    init: Init
+    initial_state: InitialState
+    step: Step
     unroll: LayerUnroll
 
 

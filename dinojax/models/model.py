@@ -8,29 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dinojax.data.vocab import Vocab
-from dinojax.models.cells import Params, State
-from dinojax.models.layers import Layer
+from dinojax.models.cells import Init, InitialState, Params, State
+from dinojax.models.layers import Layer, Step
 from dinojax.models.products import affine
-
-
-class ModelInit(Protocol):
-    """Draws initial parameters."""
-
-    def __call__(self, key: jax.Array) -> Params: ...
-
-
-class ModelInitialState(Protocol):
-    """The state before the first character, for a batch of the given shape."""
-
-    def __call__(self, batch_shape: tuple[int, ...]) -> State: ...
-
-
-class ModelStep(Protocol):
-    """Reads one character, ids [...]: the new state and the logits [..., vocab] of the next."""
-
-    def __call__(
-        self, params: Params, state: State, inputs: jax.Array
-    ) -> tuple[State, jax.Array]: ...
 
 
 class ModelUnroll(Protocol):
@@ -74,9 +54,10 @@ class CharModel(NamedTuple):
     """Number of characters. As an input, this id means "no character"."""
     newline: int
     """Id of the character that ends a name."""
-    init: ModelInit
-    initial_state: ModelInitialState
-    step: ModelStep
+    init: Init
+    initial_state: InitialState
+    step: Step
+    """Reads one character, ids [...]: the new state and the logits [..., vocab] of the next."""
     unroll: ModelUnroll
     layer_outputs: ModelLayerOutputs
 

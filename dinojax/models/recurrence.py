@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dinojax.models.cells import Activations, Cell, CellInitialState, Params, State
+from dinojax.models.cells import Activations, Cell, InitialState, Params, State
 
 
 def step(cell: Cell, params: Params, state: State, projected: Activations) -> State:
@@ -29,7 +29,7 @@ def choose_rows(condition: jax.Array, on_true: State, on_false: State) -> State:
     return jax.tree.map(choose, on_true, on_false)
 
 
-def reset(initial_state: CellInitialState, state: State, resets: jax.Array | None) -> State:
+def reset(initial_state: InitialState, state: State, resets: jax.Array | None) -> State:
     """`state`, with the initial state in the rows where `resets` [...] is true.
 
     `initial_state` is that of a cell, a layer or a model. None resets no row.

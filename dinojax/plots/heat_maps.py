@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from dinojax.data.text import composed
-from dinojax.evaluation.probe import hidden_states, most_varying, surprisal
-from dinojax.models.trained import Trained
+from dinojax.evaluation.probe import hidden_states, most_varying
+from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.plots.style import is_drawable, new_figure
 from dinojax.runs.folder import Run
 
@@ -40,9 +40,10 @@ def plot_strings(run: Run, strings: Sequence[str]) -> Figure:
     Raises:
         ValueError: a string is empty, not a name, or has a character unknown to the model.
     """
-    end = "" if run.config.is_text else "\n"
-    texts = [_as_read(run, string) + end for string in strings]
-    return plot_surprisal(texts, surprisal(Trained(run.model, run.params, run.vocab), texts))
+    strings = [_as_read(run, string) for string in strings]
+    if run.config.is_text:
+        return plot_surprisal(strings, [text_nats(run.trained, string) for string in strings])
+    return plot_surprisal([f"{name}\n" for name in strings], names_nats(run.trained, strings))
 
 
 def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None = None) -> Figure:
@@ -55,7 +56,7 @@ def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None 
         ValueError: the text is empty, not a name, or has a character unknown to the model.
     """
     text = _as_read(run, text)
-    layers = hidden_states(Trained(run.model, run.params, run.vocab), text)
+    layers = hidden_states(run.trained, text)
     activations, layer = layers[layer], range(len(layers))[layer]
     if units is None:
         units = most_varying(activations, NUM_UNITS)
@@ -65,8 +66,8 @@ def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None 
 def plot_surprisal(strings: Sequence[str], nats: Sequence[ArrayLike]) -> Figure:
     """A heat map of the surprisal of each character, in bits.
 
-    `nats` holds an array [len(string)] for each string, as `probe.surprisal` returns them. The
-    total of each string is written beside its first row.
+    `nats` holds an array [len(string)] for each string, as `names_nats` and `text_nats` return it.
+    The total of each string is written beside its first row.
     """
     columns = min(COLUMNS, max(map(len, strings)))
     rows: list[tuple[str, NDArray[np.float64]]] = []

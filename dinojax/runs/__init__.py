@@ -1,1 +1,1 @@
-"""The folder of a run, and the experiment that fills it."""
+"""A training run: what determines it, its folder, and its course from start to end."""

@@ -1,7 +1,7 @@
-"""Everything a run needs to go on, in one file that is either whole or not there.
+"""A checkpoint: everything a run needs to resume, in one file that is complete or absent.
 
-A checkpoint is an `.npz` archive: one array for each leaf of the state, named by its path
-(`params/readout/bias`), and the JSON text `metadata`, whose `sha256` covers all the rest.
+It is an `.npz` archive with one array for each leaf of the state, named by its path
+(`params/readout/bias`), and the JSON text `metadata`, whose `sha256` covers everything else.
 """
 
 import hashlib
@@ -18,30 +18,29 @@ import numpy as np
 from dinojax.files import write_atomically
 
 FORMAT = 2
-"""Raised whenever an older dinojax could no longer read a checkpoint rightly."""
+"""Version of the format; raised when an older dinojax would misread a new checkpoint."""
 
 
 def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
-    """Write the pytree `state` and the JSON-like `metadata` to `path`, replacing what is there.
+    """Write the pytree `state` and the JSON-like `metadata` to `path`, replacing a file there.
 
     The same state and metadata give the same bytes.
 
     Raises:
-        OSError: the file cannot be written; what was at `path` is still there.
+        OSError: the file cannot be written; an older file is still there.
         ValueError: an array has a type that NumPy cannot store, such as bfloat16.
     """
-    arrays = {name: _to_numpy(leaf) for name, leaf in _named_leaves(state).items()}
+    arrays = {
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for name, leaf in _named_leaves(state).items()
+    }
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name}: expected bool, int or float, got {array.dtype}")
     complete = {**metadata, "format": FORMAT}
     complete["sha256"] = _digest(arrays, complete)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        **{"metadata": np.array(json.dumps(complete, sort_keys=True)), **arrays},
-    )
+    text, buffer = np.array(json.dumps(complete, sort_keys=True)), io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{"metadata": text, **arrays})
     write_atomically(path, buffer.getvalue())
 
 
@@ -50,7 +49,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged, edited, no checkpoint, or written by a newer dinojax.
+        ValueError: it is damaged, edited, not a checkpoint, or written by a newer dinojax.
     """
     content = Path(path).read_bytes()
     try:
@@ -58,7 +57,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = {name: archive[name] for name in archive.files}
         metadata = json.loads(str(arrays.pop("metadata")[()]))
         version, sha256 = metadata["format"], metadata.pop("sha256", None)
-    # Of damaged archives, zipfile and the libraries below it raise a dozen kinds of exception.
+    # For damaged archives, zipfile and its libraries raise many kinds of exceptions.
     except Exception:
         raise ValueError(f"{path} is damaged or not a checkpoint of dinojax") from None
     if version != FORMAT:
@@ -72,9 +71,9 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> Any:
-    """The pytree whose structure, shapes and types are those of `like`, from a checkpoint's arrays.
+    """The pytree with the structure, shapes and types of `like`, from the arrays of a checkpoint.
 
-    `like` may hold arrays or `jax.ShapeDtypeStruct`; `prefix` selects a part, as in "params/".
+    `like` may hold arrays or `jax.ShapeDtypeStruct`; `prefix` selects a part, such as "params/".
 
     Raises:
         ValueError: an array is missing or has another shape or type.
@@ -105,12 +104,6 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _to_numpy(leaf: Any) -> np.ndarray:
-    if _is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf)
 
 
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:

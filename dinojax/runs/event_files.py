@@ -1,7 +1,4 @@
-"""The metrics of a run in event files too, as TensorBoard reads them.
-
-The only module that needs tensorboardX.
-"""
+"""The metrics of a run in event files, as TensorBoard reads them; needs tensorboardX."""
 
 import os
 import socket
@@ -16,12 +13,15 @@ from dinojax.files import named_errors
 
 @contextmanager
 def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that writes a line of metrics into a new event file of TensorBoard.
+    """A function that writes a line of metrics into a new event file.
 
-    What other files of the folder say of steps after `step` is void.
+    It overrides what other event files of the folder say about steps after `step`.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-    # Here, for it changes the environment. Not its SummaryWriter, whose thread dies by itself where
-    # the disk is full.
+    # Imported here, as the import changes the environment. The thread of tensorboardX's own
+    # SummaryWriter dies silently when the disk is full.
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.record_writer import RecordWriter
     from tensorboardX.summary import scalar
@@ -37,14 +37,9 @@ def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]]
 
     def write_line(line: Mapping[str, Any]) -> None:
         at = {"wall_time": time.time(), "step": line["step"]}
-        values = {name: line[name] for name in line if name not in ("step", "seconds")}
-        write(
-            *(
-                Event(summary=scalar(name, value), **at)
-                for name, value in values.items()
-                if value is not None
-            )
-        )
+        skipped = "step", "seconds"
+        values = {k: v for k, v in line.items() if k not in skipped and v is not None}
+        write(*(Event(summary=scalar(name, value), **at) for name, value in values.items()))
 
     with named_errors(file, file):
         records = RecordWriter(str(file))
@@ -56,6 +51,6 @@ def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]]
         )
         yield write_line
     finally:
-        # It tries again to write what it could not.
+        # Closing tries again to write what could not be written.
         with suppress(OSError):
             records.close()

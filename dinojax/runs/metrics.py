@@ -1,16 +1,16 @@
-"""How a run went: `metrics.jsonl` in its folder, one JSON object a line.
+"""The metrics of a run: `metrics.jsonl` in its folder, one JSON object per line.
 
     step, epoch               done so far
-    characters                that counted as targets so far
-    seconds                   of training so far, those before a resume included
-    training_loss             mean since the line before, nats a character
-    validation_loss           nats a character; null where nothing was validated
+    characters                number of targets so far
+    seconds                   training time so far, including that before a resume
+    training_loss             mean since the previous line, nats per character
+    validation_loss           nats per character; null if there was no validation
     learning_rate             of the last step
-    gradient_norm             of the last step, before clipping; null where it overflowed
-    clipped_share             of that gradient's entries
-    characters_per_second     since the line before
+    gradient_norm             of the last step, before clipping; null if it overflowed
+    clipped_share             share of the entries of that gradient that were clipped
+    characters_per_second     since the previous line
 
-A line with the key `event` says that something else happened, such as a resume.
+A line with the key `event` records something else, such as a resume.
 """
 
 import json
@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
-    """Add one line to the metrics of a run; it is with the operating system when this returns.
+    """Append one line to the metrics of a run and hand it to the operating system.
 
     Raises:
         OSError: it cannot be written.
@@ -38,36 +38,33 @@ def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; a last line that was torn off is left out.
+    """The lines of a run's metrics, without an incomplete last line.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: another line is not a JSON object; names it.
+        ValueError: another line is not a JSON object with a step; names the line.
     """
-    path = folder / METRICS_FILE
-    *whole, torn = path.read_bytes().split(b"\n")
-    del torn
-    lines = []
-    for number, text in enumerate(whole, start=1):
+    path, lines = folder / METRICS_FILE, []
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             line = json.loads(text)
-            # bool is a kind of int.
+            # bool is a subclass of int.
             if not isinstance(line, dict) or type(line.get("step")) is not int:
                 raise ValueError
         except ValueError:
             raise ValueError(
-                f"{path}, line {number}: expected a JSON object with a step; mend or delete it"
+                f"{path}, line {number}: expected a JSON object with a step; fix or delete it"
             ) from None
         lines.append(line)
     return lines
 
 
 def rewind_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
-    """Take back what the metrics say of later steps, and a torn last line; returns what is left.
+    """Remove the lines of later steps and an incomplete last line; returns the remaining lines.
 
     Raises:
         OSError: the file cannot be read or written.
-        ValueError: a line is not a JSON object.
+        ValueError: a line is not a JSON object with a step.
     """
     path = folder / METRICS_FILE
     lines = [line for line in read_metrics(folder) if line["step"] <= step] if path.exists() else []

@@ -63,7 +63,7 @@ def training(task: Task) -> Prepared:
 
     from dinojax import parallel
     from dinojax.data import batches
-    from dinojax.runs import folder as runs
+    from dinojax.runs.description import build_model
     from dinojax.training import loop, optimizers, step
     from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
 
@@ -79,7 +79,7 @@ def training(task: Task) -> Prepared:
             dataset = batches.padded(repeated(names, NUM_NAMES), vocab, BATCH_SIZE)
         else:
             dataset = batches.packed(repeated(names, NUM_NAMES), vocab, BATCH_SIZE, WINDOW)
-    model = runs.build_model(config, vocab)
+    model = build_model(config, vocab)
     recipe = PRESETS["dinos"]
     optimizer = (
         optimizers.clipped_sgd(recipe.learning_rate, recipe.clip_value)
@@ -145,10 +145,10 @@ def hand_over(task: Task, params: Any, key: Any, num_shuffled: int) -> None:
 
 def loaded_model(task: Task) -> tuple[Any, Any, Any, list[str]]:
     """The model of the run, its parameters and vocabulary, and the names."""
-    from dinojax.runs import folder as runs
+    from dinojax.runs.description import build_model
 
     names, vocab = read_data(task)
-    return runs.build_model(PRESETS["dinos"], vocab), trained_params(task), vocab, names
+    return build_model(PRESETS["dinos"], vocab), trained_params(task), vocab, names
 
 
 def sampling(task: Task) -> Prepared:

@@ -1,11 +1,13 @@
 import itertools
 import json
+import re
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +21,12 @@ from dinojax.config import TrainConfig
 from dinojax.data.batches import pad_names
 from dinojax.data.vocab import build_vocab
 from dinojax.files import digest
-from dinojax.runs import experiment as trainer
 from dinojax.runs import folder as runs
+from dinojax.runs import session
+from dinojax.runs.description import Description, Tally, make_dataset, part_content
+from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.metrics import read_metrics
+from dinojax.runs.recorder import Report, record
 from dinojax.training import loop
 from dinojax.training import step as train
 from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
@@ -76,7 +81,7 @@ CONFIGS = {
 
 
 class Job(NamedTuple):
-    description: runs.Description
+    description: Description
     parts: dict[str, Any]
 
     @property
@@ -88,19 +93,19 @@ def make_job(config, parts=None):
     if parts is None:
         train_part, validation = (TEXT, UNSEEN_TEXT) if config.is_text else (NAMES, UNSEEN)
         parts = {"train": train_part, "validation": validation}
-    digests = {name: digest(runs.part_content(part)) for name, part in parts.items()}
+    digests = {name: digest(part_content(part)) for name, part in parts.items()}
     vocab = build_vocab(part for both in parts.values() for part in both)
-    return Job(runs.Description(config, vocab, "", "", "", digests), parts)
+    return Job(Description(config, vocab, "", "", "", digests), parts)
 
 
-def clock(*, is_slow):
-    """For `loop.run`, which makes its calls longer while they are fast."""
-    return SimpleNamespace(monotonic=partial(next, itertools.count(0.0, float(is_slow))))
+def clock(*, is_slow=False):
+    """A clock that advances when it is read; the driver takes more steps per call if it is fast."""
+    return partial(next, itertools.count(0.0, 1.0 if is_slow else 0.001))
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_and_the_same_every_time(tmp_path_factory):
-    """Lines, reports and saves at steps that do not depend on how fast this machine is."""
+def compile_once(tmp_path_factory):
+    """Let the tests of this file share what XLA compiled."""
     options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -110,51 +115,52 @@ def small_and_the_same_every_time(tmp_path_factory):
     for name, value in options.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "run", partial(loop.run, clock=clock(is_slow=False).monotonic))
-        patch.setattr(trainer, "time", SimpleNamespace(monotonic=partial(next, itertools.count())))
-        patch.setattr(trainer, "LINES_PER_VALIDATION", EVERY // LOG_EVERY)
-        patch.setattr(trainer, "WINDOW", WINDOW)
-        yield
+    yield
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
 
 
 def numbers(config):
-    """Optax's Adam counts on promotion."""
+    """The promotion of types that the optimizer needs: Optax's Adam needs the standard one."""
     return jax.numpy_dtype_promotion("standard" if "adam" in config.optimizer else "strict")
 
 
 def set_up(job):
-    dataset = trainer.make_dataset(job.description, job.parts["train"])
-    return trainer.set_up(job.description, job.parts, dataset)
+    dataset = make_dataset(job.config, job.description.vocab, job.parts["train"])
+    return make_experiment(job.description, job.parts, dataset, window=WINDOW)
+
+
+def work(experiment, state, tally, folder, **options):
+    """`session.work` with reports and saves at steps that do not depend on the machine's speed."""
+    options = {"clock": clock(), "lines_per_validation": EVERY // LOG_EVERY} | options
+    return session.work(experiment, state, tally, folder, **options)
 
 
 def begin(folder, job, **kwargs):
-    """A new run: its setup, and an iterator over its reports."""
+    """A new run: its experiment, and an iterator over its reports."""
     folder.mkdir(exist_ok=True)
-    setup = set_up(job)
+    experiment = set_up(job)
     with numbers(job.config):
-        state, tally = trainer.start(folder, job.description, job.parts, setup)
-    return setup, trainer.work(folder, job.description, setup, state, tally, **kwargs)
+        state, tally = session.start(experiment, folder)
+    return experiment, work(experiment, state, tally, folder, **kwargs)
 
 
 def go_on(folder, job, **kwargs):
-    """A resumed run, all of it made anew as in another process."""
-    description = runs.load_run(folder, "last").description
-    parts = {name: runs.read_part(folder, description, name) for name in description.parts}
+    """A resumed run, with everything made anew as in another process."""
+    run, arrays = runs.load_checkpoint(folder, "last")
+    parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
     assert parts == job.parts
-    setup = set_up(job)
+    experiment = set_up(job)
     with numbers(job.config):
-        state, tally = trainer.resume(folder, job.description, setup)
-    return setup, trainer.work(folder, job.description, setup, state, tally, **kwargs)
+        state, tally = session.resume(experiment, run, arrays)
+    return experiment, work(experiment, state, tally, folder, **kwargs)
 
 
-def read_on(work, config, num=None):
-    """The next reports, or all; then it is left."""
-    with closing(work), numbers(config):
-        return list(itertools.islice(work, num))
+def read_on(reports, config, num=None):
+    """The next `num` reports, or all of them; then the generator is closed."""
+    with closing(reports), numbers(config):
+        return list(itertools.islice(reports, num))
 
 
 def last_checkpoint(folder):
@@ -162,7 +168,7 @@ def last_checkpoint(folder):
 
 
 def lines_of(folder):
-    """The metrics without what depends on when and how often a run was cut."""
+    """The metrics without events and times, which depend on interruptions."""
     lines = [line for line in read_metrics(folder) if "event" not in line]
     timed = "seconds", "characters_per_second"
     return [{name: line[name] for name in line if name not in timed} for line in lines]
@@ -185,31 +191,32 @@ def without_key(state):
 
 
 def last_state(folder, job):
-    setup = set_up(job)
+    experiment = set_up(job)
     with numbers(job.config):
-        return runs.load_state(folder, jax.eval_shape(setup.initial_state, None))
+        like = jax.eval_shape(experiment.initial_state, None)
+        return runs.restore_state(*runs.load_checkpoint(folder, "last"), like)
 
 
 class Finished(NamedTuple):
     folder: Path
     job: Job
-    reports: list[trainer.Report]
+    reports: list[Report]
     killed: Path
-    """How it would have been left by a process that was killed at step 20."""
+    """The folder as a process that was killed at step 20 would have left it."""
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """By kind, a run that nothing interrupted; each made once."""
+    """A function from a kind to a run that was not interrupted; each is made once."""
     made = {}
 
     def make(kind):
         if kind not in made:
             folder, job = tmp_path_factory.mktemp(kind), make_job(CONFIGS[kind])
             killed, reports = folder.with_name(f"{folder.name}-killed"), []
-            _, work = begin(folder, job)
+            _, coming = begin(folder, job)
             with numbers(job.config):
-                for report in work:
+                for report in coming:
                     reports.append(report)
                     if report.step == 20:
                         shutil.copytree(folder, killed)
@@ -220,16 +227,16 @@ def finished(tmp_path_factory):
 
 
 class Replay(NamedTuple):
-    """The same run in one go, on one device, with nothing but `train.train_steps`."""
+    """The same run on one device, in one call of `train.train_steps`."""
 
-    setup: trainer.Setup
+    setup: Experiment
     order: np.ndarray
     losses: np.ndarray
     state_after: Any
     """The state after so many steps."""
 
     def batch(self, step):
-        """What the step after so many read."""
+        """The batch that the step after `step` steps reads."""
         return jax.tree.map(lambda x: x[..., self.order[step]], self.setup.dataset.examples)
 
 
@@ -284,7 +291,7 @@ def test_reports_and_lines_fall_where_they_should(finished):
 @pytest.mark.parametrize(
     ("cuts", "steps"),
     [
-        # Between two lines of metrics; at one; at a validation, after another between two lines.
+        # Between two lines of metrics, at a line, and at a validation.
         ((2, 1, 4), [3, 4, 12]),
         ((7, 1), [20, 21]),
     ],
@@ -293,11 +300,11 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(kind, cuts, steps, 
     run = finished(kind)
     folder = tmp_path / "run"
     for i, (num, step) in enumerate(zip(cuts, steps, strict=True)):
-        _, work = go_on(folder, run.job) if i else begin(folder, run.job)
-        assert read_on(work, run.job.config, num)[-1].step == step
+        _, coming = go_on(folder, run.job) if i else begin(folder, run.job)
+        assert read_on(coming, run.job.config, num)[-1].step == step
         assert last_checkpoint(folder).name == f"checkpoint-{step:09d}.npz"
-    _, work = go_on(folder, run.job)
-    read_on(work, run.job.config)
+    _, coming = go_on(folder, run.job)
+    read_on(coming, run.job.config)
     assert_same_run(folder, run.folder)
     events = [line for line in read_metrics(folder) if "event" in line]
     assert events == [{"event": "resumed", "step": step, "steps": STEPS} for step in steps]
@@ -311,9 +318,9 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(kind, finished, 
     assert lines_of(folder)[-1]["step"] == 20
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 24, "ep')
-    _, work = go_on(folder, run.job)
+    _, coming = go_on(folder, run.job)
     assert lines_of(folder)[-1]["step"] == 12
-    read_on(work, run.job.config)
+    read_on(coming, run.job.config)
     assert_same_run(folder, run.folder)
 
 
@@ -321,8 +328,8 @@ def test_a_line_of_metrics_that_was_cut_short_is_no_obstacle(finished, tmp_path)
     run = finished("padded")
     folder = shutil.copytree(run.killed, tmp_path / "run")
     (folder / "metrics.jsonl").write_text('{"step": 12}\n')
-    _, work = go_on(folder, run.job)
-    read_on(work, run.job.config)
+    _, coming = go_on(folder, run.job)
+    read_on(coming, run.job.config)
     assert last_checkpoint(folder).read_bytes() == last_checkpoint(run.folder).read_bytes()
 
 
@@ -330,9 +337,9 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_pa
     run = finished("padded")
     folder = shutil.copytree(run.folder, tmp_path / "run")
     last_checkpoint(folder).write_bytes(b"")
-    _, work = go_on(folder, run.job)
+    _, coming = go_on(folder, run.job)
     assert lines_of(folder)[-1]["step"] == 36
-    assert [report.step for report in read_on(work, run.job.config)] == [37, 38]
+    assert [report.step for report in read_on(coming, run.job.config)] == [37, 38]
     assert_same_run(folder, run.folder)
     assert runs.load_run(folder, "last").damaged == ()
 
@@ -340,10 +347,10 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_pa
 def test_a_run_that_was_left_before_its_first_step_is_there(finished, tmp_path):
     run = finished("padded")
     folder = tmp_path / "run"
-    setup, work = begin(folder, run.job)
-    work.close()
+    setup, coming = begin(folder, run.job)
+    coming.close()
     assert runs.load_run(folder).step == 0
-    assert runs.load_run(folder).tally == runs.Tally()
+    assert runs.load_run(folder).tally == Tally()
     assert read_metrics(folder) == []
     assert_trees_equal(
         without_key(last_state(folder, run.job)), without_key(setup.initial_state(None))
@@ -354,50 +361,47 @@ def test_a_run_begins_with_the_parameters_that_it_is_given(finished, tmp_path):
     run = finished("padded")
     setup = set_up(run.job)
     params = run.reports[-1].state.params
-    # In the place of another run, whose metrics go.
+    # It replaces another run, whose metrics are removed.
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
-    state, tally = trainer.start(tmp_path, run.job.description, run.job.parts, setup, params)
+    state, tally = session.start(setup, tmp_path, params)
     assert_trees_equal(state.params, params)
     drawn = setup.initial_state(None)
     assert_trees_equal(without_key(state._replace(params=drawn.params)), without_key(drawn))
-    assert tally == runs.Tally()
+    assert tally == Tally()
     assert_trees_equal(runs.load_run(tmp_path).params, params)
     assert read_metrics(tmp_path) == []
 
 
 @KINDS
 @pytest.mark.parametrize("change", ["evaluate, save, keep, slow", "chunk size"])
-def test_how_a_run_is_watched_changes_no_bit_of_it(kind, change, finished, tmp_path, monkeypatch):
+def test_how_a_run_is_watched_changes_no_bit_of_it(kind, change, finished, tmp_path):
     run = finished(kind)
-    config, options = run.job.config, {}
-    if change == "chunk size":
-        monkeypatch.setattr(trainer, "run", partial(loop.run, chunk_size=7))
-    else:
-        monkeypatch.setattr(trainer, "run", partial(loop.run, clock=clock(is_slow=True).monotonic))
-        config, options = replace(config, evaluate_every=7), {"save_every": 5, "keep": 1}
-    _, work = begin(tmp_path, make_job(config), **options)
-    reports = read_on(work, config)
+    config, options = run.job.config, {"chunk_size": 7}
+    if change != "chunk size":
+        config = replace(config, evaluate_every=7)
+        options = {"save_every": 5, "keep": 1, "clock": clock(is_slow=True)}
+    _, coming = begin(tmp_path, make_job(config), **options)
+    reports = read_on(coming, config)
     state = without_key(run.reports[-1].state)
     assert_trees_equal(without_key(reports[-1].state), state)
     assert_trees_equal(without_key(last_state(tmp_path, run.job)), state)
-    if options:
+    if change != "chunk size":
         assert [report.step for report in reports] == list(range(1, STEPS + 1))
 
 
-def test_the_characters_of_a_chunk_change_no_bit(finished, tmp_path, monkeypatch):
+def test_the_characters_of_a_chunk_change_no_bit(finished, tmp_path):
     run = finished("packed")
     # Two steps at once.
-    monkeypatch.setattr(trainer, "run", partial(loop.run, chunk_characters=2 * 2 * 13))
-    _, work = begin(tmp_path, run.job)
-    reports = read_on(work, run.job.config)
+    _, coming = begin(tmp_path, run.job, chunk_characters=2 * 2 * 13)
+    reports = read_on(coming, run.job.config)
     assert max(report.num_steps for report in reports) == 2
     assert_same_run(tmp_path, run.folder)
 
 
 def test_checkpoints_are_saved_as_asked(finished, tmp_path):
     job = finished("padded").job
-    _, work = begin(tmp_path, job, save_every=5, keep=100)
-    read_on(work, job.config)
+    _, coming = begin(tmp_path, job, save_every=5, keep=100)
+    read_on(coming, job.config)
     steps = [int(path.stem.split("-")[1]) for path in runs.find_checkpoints(tmp_path)]
     assert steps == sorted({*range(0, STEPS, 5), *range(EVERY, STEPS, EVERY), STEPS})
 
@@ -459,7 +463,7 @@ def test_validation_losses_are_of_the_whole_part(kind, finished, replay):
     model, vocab = again.setup.model, run.job.description.vocab
     part = run.job.parts["validation"]
     if run.job.config.is_text:
-        # Each window from a fresh state; it reads the character before its first.
+        # Each window starts from a fresh state and reads the character before its first target.
         windows = [part[i : i + WINDOW] for i in range(0, len(part), WINDOW)]
         inputs, targets = np.full((2, WINDOW, len(windows)), vocab.newline)
         weights = np.zeros((WINDOW, len(windows)))
@@ -546,7 +550,7 @@ def test_norms_and_clipped_shares_are_those_of_the_last_gradient(kind, finished,
             share = 1.0
         assert line["clipped_share"] == pytest.approx(share, abs=1.5 / entries.size)
         shares.append(share)
-    # All that may be was seen.
+    # Every case has occurred.
     if config.clip_value:
         assert any(0 < share < 1 for share in shares)
     if config.clip_norm:
@@ -569,8 +573,8 @@ OVERFITTING = replace(
 def overfitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("overfitted")
     job = make_job(OVERFITTING, {"train": ["tere", "mono"], "validation": ["nemo", "troe"]})
-    _, work = begin(folder, job, keep=1)
-    return folder, job, read_on(work, job.config)
+    _, coming = begin(folder, job, keep=1)
+    return folder, job, read_on(coming, job.config)
 
 
 def test_the_best_is_kept_where_validation_gets_worse(overfitted):
@@ -609,11 +613,11 @@ def test_patience_ends_after_so_many_validations_without_an_improvement(overfitt
 
 
 def breaking(setup, at, change):
-    """The setup, but at step `at` something happens to what the step returns."""
+    """The experiment with `change` applied to what step `at` returns."""
 
     def train_step(state, batch):
         result = setup.train_step(state, batch)
-        # Steps that are done count from one.
+        # The new state counts this step as done.
         return lax.cond(result[0].step == at, lambda: change(*result), lambda: result)
 
     return setup._replace(train_step=train_step)
@@ -625,26 +629,26 @@ def scaled(tree, factor):
 
 def broken_run(folder, job, at, change):
     setup = breaking(set_up(job), at, change)
-    state, tally = trainer.start(folder, job.description, job.parts, setup)
-    return setup, trainer.work(folder, job.description, setup, state, tally)
+    state, tally = session.start(setup, folder)
+    return setup, work(setup, state, tally, folder)
 
 
 def test_a_run_that_diverges_leaves_its_last_good_state(finished, tmp_path):
     run, seen = finished("padded"), []
-    _, work = broken_run(
+    _, coming = broken_run(
         tmp_path,
         run.job,
         15,
         lambda new, info: (new._replace(params=scaled(new.params, np.nan)), info),
     )
     with pytest.raises(FloatingPointError, match="the loss is nan in step 16"):
-        seen.extend(work)
+        seen.extend(coming)
     assert seen[-1].step == runs.load_run(tmp_path, "last").step == 12
     good = next(report for report in run.reports if report.step == 12)
     assert_trees_equal(without_key(last_state(tmp_path, run.job)), without_key(good.state))
-    # What broke it mended, it goes on as if nothing had been.
-    _, work = go_on(tmp_path, run.job)
-    read_on(work, run.job.config)
+    # Without the fault it resumes exactly.
+    _, coming = go_on(tmp_path, run.job)
+    read_on(coming, run.job.config)
     assert_same_run(tmp_path, run.folder)
 
 
@@ -653,23 +657,23 @@ def test_a_validation_loss_that_is_not_finite_is_a_run_that_diverges(finished, t
     setup = set_up(job)
     evaluate = setup.evaluate
     setup = setup._replace(evaluate=lambda params: evaluate(scaled(params, np.inf)))
-    state, tally = trainer.start(tmp_path, job.description, job.parts, setup)
-    work = trainer.work(tmp_path, job.description, setup, state, tally)
+    state, tally = session.start(setup, tmp_path)
+    coming = work(setup, state, tally, tmp_path)
     with pytest.raises(FloatingPointError, match="validation loss is nan after step 12"):
-        list(work)
+        list(coming)
     assert runs.load_run(tmp_path, "last").tally.best_step == -1
     assert lines_of(tmp_path)[-1]["step"] == 8
 
 
 def test_a_gradient_whose_norm_overflows_does_not_end_a_run(finished, tmp_path):
     run = finished("padded")
-    _, work = broken_run(
+    _, coming = broken_run(
         tmp_path,
         run.job,
         8,
         lambda new, info: (new, info._replace(gradients=scaled(info.gradients, 1e30))),
     )
-    read_on(work, run.job.config)
+    read_on(coming, run.job.config)
     lines, expected = lines_of(tmp_path), lines_of(run.folder)
     assert [line["step"] for line in lines if line["gradient_norm"] is None] == [8]
     at = lines.index(next(line for line in lines if line["step"] == 8))
@@ -682,13 +686,13 @@ def test_a_gradient_whose_norm_overflows_does_not_end_a_run(finished, tmp_path):
 
 def test_a_longer_run_goes_on_where_a_shorter_one_ended(finished, tmp_path):
     run = finished("padded")
-    # An end at which a validation is due anyway.
+    # A validation is due at this step anyway.
     short = make_job(replace(run.job.config, steps=24))
-    _, work = begin(tmp_path, short)
-    assert read_on(work, short.config)[-1].step == 24
-    _, work = go_on(tmp_path, run.job)
+    _, coming = begin(tmp_path, short)
+    assert read_on(coming, short.config)[-1].step == 24
+    _, coming = go_on(tmp_path, run.job)
     assert json.loads((tmp_path / "config.json").read_bytes())["steps"] == STEPS
-    read_on(work, run.job.config)
+    read_on(coming, run.job.config)
     assert_same_run(tmp_path, run.folder)
 
 
@@ -698,8 +702,8 @@ def test_a_longer_run_takes_up_its_state_and_falls_along_its_own_cosine(finished
     longer = make_job(replace(run.job.config, steps=STEPS + 6))
     state = last_state(folder, longer)
     assert_trees_equal(without_key(state), without_key(run.reports[-1].state))
-    _, work = go_on(folder, longer)
-    assert read_on(work, longer.config)[-1].step == STEPS + 6
+    _, coming = go_on(folder, longer)
+    assert read_on(coming, longer.config)[-1].step == STEPS + 6
     lines = lines_of(folder)
     num = len(lines_of(run.folder))
     assert lines[:num] == lines_of(run.folder)
@@ -716,8 +720,8 @@ def test_a_longer_run_that_is_killed_at_once_is_still_longer(finished, tmp_path)
     folder = shutil.copytree(run.folder, tmp_path / "run")
     longer = make_job(replace(run.job.config, steps=STEPS + 6))
     before = [path.name for path in runs.find_checkpoints(folder)]
-    # What it returns is never used: the process is gone before its first step.
-    trainer.resume(folder, longer.description, set_up(longer), keep=9)
+    # The result is not used: the process is killed before its first step.
+    session.resume(set_up(longer), *runs.load_checkpoint(folder, "last"), keep=9)
     loaded = runs.load_run(folder, "last")
     assert (loaded.step, loaded.config.steps) == (STEPS, STEPS + 6)
     assert loaded.tally == runs.load_run(run.folder, "last").tally
@@ -725,23 +729,29 @@ def test_a_longer_run_that_is_killed_at_once_is_still_longer(finished, tmp_path)
     assert_trees_equal(without_key(last_state(folder, longer)), without_key(run.reports[-1].state))
 
 
-def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path, monkeypatch):
+def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path):
     job, now = finished("padded").job, [0.0]
 
-    def a_second_a_step(*args, **options):
-        for progress in loop.run(*args, **options):
-            now[0] += len(progress.losses)
-            yield progress
+    def a_second_a_step(experiment, state, tally):
+        def progress():
+            stops = [LOG_EVERY, EVERY]
+            options = {"steps": STEPS, "stops": stops, "summarize": lambda _: {}, "clock": clock()}
+            for done in loop.run(experiment.train_step, state, experiment.dataset, **options):
+                now[0] += len(done.losses)
+                yield done
 
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(trainer, "run", a_second_a_step)
-    _, work = begin(tmp_path, job)
-    assert read_on(work, job.config, 2)[-1].step == 3
+        options = {"folder": tmp_path, "log_every": LOG_EVERY, "clock": lambda: now[0]}
+        return record(progress(), experiment, state, tally, **options)
+
+    experiment = set_up(job)
+    state, tally = session.start(experiment, tmp_path)
+    coming = a_second_a_step(experiment, state, tally)
+    assert read_on(coming, job.config, 2)[-1].step == 3
     now[0] = 1000.0
-    _, work = go_on(tmp_path, job)
-    read_on(work, job.config)
+    state, tally = session.resume(experiment, *runs.load_checkpoint(tmp_path, "last"))
+    read_on(a_second_a_step(experiment, state, tally), job.config)
     lines = [line for line in read_metrics(tmp_path) if "event" not in line]
-    # What was done after the last line, before a run was cut, took time that nobody noted.
+    # The time between the last line and the interruption is not recorded.
     assert [line["seconds"] for line in lines] == [line["step"] - 3 for line in lines]
     counts = [replay("padded").batch(step).weights.sum() for step in range(STEPS)]
     first = 3
@@ -749,3 +759,98 @@ def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path, mon
         speed = np.mean(counts[first : line["step"]])
         assert line["characters_per_second"] == pytest.approx(speed, rel=1e-6)
         first = line["step"]
+
+
+# Training by one call.
+
+OVERFIT = {
+    "loss": "mean",
+    "learning_rate": 2.0,
+    "clip_value": 0.0,
+    "steps": 90,
+    "validation_fraction": 0.4,
+    "patience": 2,
+}
+LITTLE = {"steps": 30, "hidden_size": 8, "evaluate_every": 6, "devices": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "preset", "more"),
+    [
+        (["Rex ", "", "yi", "mei", " \n", "tarbo", "xi"], None, {}),
+        (NAMES + UNSEEN, "names", {"batch_size": 2, "optimizer": "sgd", "window": 14}),
+        (TEXT, None, {"batch_size": 2, "window": 8, "optimizer": "sgd"}),
+        (NAMES + UNSEEN, None, OVERFIT),
+    ],
+)
+@jax.numpy_dtype_promotion("standard")
+def test_one_call_trains_with_or_without_a_folder(data, preset, more, tmp_path):
+    settings = LITTLE | more
+    made = session.train(data, preset, seed=3, **settings)
+    again = session.train(data, preset, seed=3, folder=str(tmp_path / "run"), **settings)
+    assert_trees_equal(made.params, again.params)
+    assert made.vocab == again.vocab
+    loaded, run = session.load(tmp_path / "run"), runs.load_run(tmp_path / "run")
+    assert_trees_equal(loaded.params, again.params)
+    assert loaded.vocab == again.vocab
+    assert run.config.seed == 3
+    assert run.config.is_text == isinstance(data, str)
+    last = session.load(str(tmp_path / "run"), "last")
+    assert_trees_equal(last.params, runs.load_run(tmp_path / "run", "last").params)
+    if "patience" in more:
+        assert run.step < runs.load_run(tmp_path / "run", "last").step < 90
+    assert not jax.tree.all(
+        jax.tree.map(np.array_equal, made.params, session.train(data, preset, **settings).params)
+    )
+    with pytest.raises(ValueError, match="holds a run; choose another folder"):
+        session.train(data, preset, folder=tmp_path / "run", **settings)
+    # The lock is free again.
+    with runs.locked(tmp_path / "run"):
+        pass
+
+
+def test_one_call_reads_names_as_a_file_of_them_is_read():
+    names = ["Rex ", "", "MEI\u0301"]
+    made = session.train(names, **LITTLE)
+    assert made.vocab == build_vocab(["rex", "me\u00ed"])
+    assert session.train(names, lowercase=False, **LITTLE).vocab == build_vocab(["Rex", "ME\u00cd"])
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "says"),
+    [
+        ([], {}, "expected data to learn from, got none"),
+        (["", " "], {}, "expected data to learn from, got none"),
+        ("", {}, "expected data to learn from, got none"),
+        (NAMES, {"preset": "text"}, "expected a text for these settings, got names"),
+        (TEXT, {"preset": "names"}, "expected names for these settings, got a text"),
+        (NAMES, {"stepz": 3}, "unknown setting 'stepz'"),
+        (NAMES, {"hidden_size": 0}, "hidden size: expected a number from"),
+        (NAMES, {"preset": "names", "window": 3, "validation_fraction": 0.0}, "window of 3"),
+        (NAMES, {"batch_size": 999, "devices": 999}, "expected up to 2, as many devices as"),
+    ],
+)
+def test_what_one_call_cannot_train_is_refused_and_no_folder_made(data, settings, says, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        session.train(data, folder=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_one_of_several_processes_writes(finished, tmp_path, monkeypatch):
+    run = finished("padded")
+    folder = shutil.copytree(run.killed, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    _, coming = go_on(folder, run.job)
+    reports = read_on(coming, run.job.config)
+    assert reports[-1].step == STEPS
+    assert_trees_equal(without_key(reports[-1].state), without_key(run.reports[-1].state))
+    _, coming = begin(tmp_path / "other", run.job)
+    read_on(coming, run.job.config)
+    assert list((tmp_path / "other").iterdir()) == []
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_is_described_without_jax():
+    code = "import sys, dinojax.runs.description; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,185 @@
+"""What determines a run: its configuration, its vocabulary and its data in parts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dinojax.config import TrainConfig, config_from, with_steps
+from dinojax.data.batches import Dataset, packed, padded, windows
+from dinojax.data.text import split_names, split_text
+from dinojax.data.vocab import Vocab, build_vocab
+from dinojax.files import digest, write_atomically
+
+if TYPE_CHECKING:
+    from dinojax.models.model import CharModel
+
+PARTS = "train", "validation", "test"
+SOURCES = "data", "data_sha256", "init_from"
+Parts = Mapping[str, Sequence[str] | str]
+"""The names or the text of each part that a run has, as in {"train": ..}."""
+
+
+class Description(NamedTuple):
+    """What stays the same throughout a run."""
+
+    config: TrainConfig
+    vocab: Vocab
+    data: str
+    """Path of the data file as given; empty for the bundled names, or for data from no file."""
+    data_sha256: str
+    """Checksum of the data."""
+    init_from: str
+    """Folder, as given, of the run that provided the initial parameters; empty for none."""
+    parts: Mapping[str, str]
+    """Checksum of the file of each part, as in {"train": ..}."""
+
+
+class Tally(NamedTuple):
+    """What a run must remember besides its state in order to resume exactly."""
+
+    best_step: int = -1
+    """Steps done at the best validation; -1 before the first validation."""
+    best_loss: float = float("inf")
+    """Validation loss at the best validation, in nats per character."""
+    validations_since: int = 0
+    """Number of validations since the best one."""
+    nats: float = 0.0
+    """Sum of the training losses since the last line of metrics, in nats."""
+    characters: float = 0.0
+    """Number of target characters since the last line of metrics."""
+
+
+def describe(
+    config: TrainConfig,
+    data: Sequence[str] | str,
+    vocab: Vocab | None = None,
+    *,
+    keep_window: bool = False,
+    source: str = "",
+    sha256: str = "",
+    init_from: str = "",
+) -> tuple[Description, Parts, Dataset]:
+    """Describe a new run on `data`, names or a text: its description, its parts and its batches.
+
+    The configuration gets its number of steps and, for packed names unless `keep_window`, a window
+    that holds the longest name. A `vocab` is that of an earlier run. `source` is the path of the
+    data and `sha256` its checksum.
+
+    Raises:
+        ValueError: the data are too small to split or to fill a batch, a name does not fit into
+            the window, or `vocab` lacks a character.
+    """
+    fractions = config.validation_fraction, config.test_fraction
+    split: Sequence[Sequence[str] | str]
+    if isinstance(data, str):
+        split, texts = split_text(data, *fractions), [data]
+    else:
+        split, texts = split_names(data, *fractions, config.seed), list(data)
+    parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
+    known = vocab or build_vocab(texts)
+    try:
+        for text in texts if vocab else []:
+            known.encode(text)
+    except ValueError as error:
+        message = f"the earlier run cannot read {source or 'these data'}: {error}"
+        raise ValueError(message) from None
+    if config.batches == "packed" and not keep_window:
+        config = replace(config, window=max(config.window, max(map(len, parts["train"])) + 1))
+    dataset = make_dataset(config, known, parts["train"])
+    config = with_steps(config, dataset.steps_per_epoch)
+    checksums = {name: digest(part_content(part)) for name, part in parts.items()}
+    return Description(config, known, source, sha256, init_from, checksums), parts, dataset
+
+
+def make_dataset(config: TrainConfig, vocab: Vocab, part: Sequence[str] | str) -> Dataset:
+    """The batches of what a run learns from.
+
+    Raises:
+        ValueError: `part` does not fill a batch, or a name does not fit into the window.
+    """
+    if config.batches == "windows":
+        return windows(str(part), vocab, config.batch_size, config.window)
+    if config.batches == "packed":
+        return packed(part, vocab, config.batch_size, config.window)
+    return padded(part, vocab, config.batch_size)
+
+
+def part_content(part: Sequence[str] | str) -> bytes:
+    """The content of the file of a part: names, one per line, or a text."""
+    text = part if isinstance(part, str) else "".join(f"{name}\n" for name in part)
+    return text.encode()
+
+
+def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
+    """A description and a tally as JSON-like metadata of a checkpoint; see `from_metadata`."""
+    return {
+        **{name: getattr(description, name) for name in SOURCES},
+        "config": asdict(description.config),
+        "characters": description.vocab.characters,
+        "parts": dict(description.parts),
+        "tally": tally._asdict() | {"best_loss": repr(tally.best_loss)},
+    }
+
+
+def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
+    """The description and the tally in the metadata of a checkpoint.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: the metadata do not describe a run.
+    """
+    config, vocab = config_from(metadata["config"]), Vocab(metadata["characters"])
+    described = (metadata[name] for name in (*SOURCES, "parts"))
+    tally = metadata["tally"] | {"best_loss": float(metadata["tally"]["best_loss"])}
+    return Description(config, vocab, *described), Tally(**tally)
+
+
+def write_config(file: Path, description: Description) -> None:
+    """Write the sources and the settings of a run as JSON, which `read_config` reads.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    sources = {name: getattr(description, name) for name in SOURCES}
+    content = json.dumps(sources | asdict(description.config), indent=2, ensure_ascii=False)
+    write_atomically(file, f"{content}\n".encode())
+
+
+def read_config(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of a run and its sources, as `write_config` wrote them.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or a setting is unknown or has a bad value.
+    """
+    try:
+        settings = json.loads(file.read_text("utf-8"))
+        sources = {name: settings.pop(name) for name in SOURCES}
+        if not all(isinstance(value, str) for value in sources.values()):
+            raise TypeError
+        config_from(settings)
+    except KeyError as error:
+        raise ValueError(f"{file}: expected the config.json of a run; {error} is missing") from None
+    except (AttributeError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"{file}: expected the config.json of a run, a JSON object") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return settings, sources
+
+
+def build_model(config: TrainConfig, vocab: Vocab) -> "CharModel":
+    """The model that a configuration describes."""
+    # Imported here, so that data can be read and checked before JAX is imported.
+    import jax.numpy as jnp
+
+    from dinojax.models.cells import CELLS
+    from dinojax.models.layers import from_cell
+    from dinojax.models.model import char_model
+
+    sizes = vocab.size, *[config.hidden_size] * config.num_layers
+    dtype = None if config.dtype == "float32" else jnp.bfloat16
+    cells = [CELLS[config.cell](*each, product_dtype=dtype) for each in pairwise(sizes)]
+    layers = [from_cell(cell) for cell in cells]
+    return char_model(layers, vocab, dropout=config.dropout, product_dtype=dtype)

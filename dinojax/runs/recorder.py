@@ -1,0 +1,154 @@
+"""The record of a run: lines of metrics, validations and checkpoints, as training proceeds.
+
+Nothing here changes the run: its parameters depend on its description alone, not on how often it is
+validated, recorded or saved, nor on where it was interrupted.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dinojax.evaluation.losses import summarize
+from dinojax.runs.description import Tally
+from dinojax.runs.experiment import Experiment
+from dinojax.runs.folder import KEPT_CHECKPOINTS, save_checkpoint
+from dinojax.runs.metrics import append_metrics, read_metrics
+from dinojax.training.loop import Progress
+from dinojax.training.step import TrainState
+
+
+class Report(NamedTuple):
+    """How far a run has come."""
+
+    state: TrainState
+    step: int
+    """Number of steps done."""
+    num_steps: int
+    """Number of steps since the previous report."""
+    loss: float
+    """The minimised loss, averaged over some steps, in nats."""
+    validation_loss: float | None
+    """Nats per character, if the model was just validated."""
+    is_best: bool
+    """Whether these are the best parameters so far, by validation loss; without, the last."""
+    is_patient: bool
+    """Whether the recent validations justify training longer."""
+    line: Mapping[str, Any] | None
+    """The line of metrics, if one was just written."""
+
+
+def record(
+    progress: Iterable[Progress],
+    experiment: Experiment,
+    state: TrainState,
+    tally: Tally,
+    *,
+    folder: Path | None,
+    log_every: int,
+    keep: int = KEPT_CHECKPOINTS,
+    save_every: int = 0,
+    seconds_between_saves: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[Report]:
+    """Record the `progress` of a run that starts from `state` and `tally`, and report it.
+
+    A line of metrics is written every `log_every` steps. A checkpoint is saved at each validation,
+    every `save_every` steps (if 0, every `seconds_between_saves`), and when the caller closes the
+    generator or training fails: then it holds the last good state. The newest `keep` and the best
+    stay. Without a folder, nothing is written.
+
+    Raises:
+        FloatingPointError: a validation loss is not finite, or `progress` raises it.
+        OSError: a file cannot be written; the last good checkpoint is still there.
+    """
+    config, saved_step = experiment.config, -1
+    started = saved = since_line = clock()
+    lines = [line for line in read_metrics(folder) if "event" not in line] if folder else []
+    # A user may have edited the lines.
+    characters, seconds = (
+        (lines[-1] if lines else {}).get(name, 0) for name in ("characters", "seconds")
+    )
+    # Characters read before a resume took none of the time that is measured here.
+    untimed = tally.characters
+
+    def save() -> None:
+        nonlocal saved, saved_step
+        if folder:
+            save_checkpoint(folder, state, experiment.description, tally, keep=keep)
+        saved, saved_step = clock(), int(state.step)
+
+    try:
+        for done in progress:
+            state, step = done.state, int(done.state.step)
+            tally, is_last = _count(tally, done, experiment), step == config.steps
+            line: dict[str, Any] | None = None
+            validation_loss = None
+            if experiment.evaluate and (is_last or step % config.evaluate_every == 0):
+                costs = experiment.evaluate(state.params)
+                validation_loss = summarize(costs)["nats_per_character"]
+                tally = _compare(tally, step, validation_loss)
+            if is_last or step % log_every == 0 or validation_loss is not None:
+                characters += round(tally.characters)
+                now = clock()
+                line = {
+                    "step": step,
+                    "epoch": step / experiment.dataset.steps_per_epoch,
+                    "characters": characters,
+                    "seconds": seconds + now - started,
+                    "training_loss": tally.nats / max(tally.characters, 1),
+                    "validation_loss": validation_loss,
+                    "learning_rate": float(experiment.schedule(step - 1)),
+                    # The norm may overflow although the clipped gradients and the state are finite.
+                    **{
+                        name: float(value) if np.isfinite(value) else None
+                        for name, value in done.summary.items()
+                    },
+                    "characters_per_second": (tally.characters - untimed) / (now - since_line),
+                }
+                if folder:
+                    append_metrics(folder, line)
+                tally, since_line, untimed = tally._replace(nats=0.0, characters=0.0), now, 0.0
+            is_due = (
+                step % save_every == 0 if save_every else clock() - saved > seconds_between_saves
+            )
+            if is_due or validation_loss is not None:
+                save()
+            # The exercise's average covers about the last thousand steps: too many for other runs.
+            loss = state.smoothed_loss if config.loss == "summed" else done.losses.mean()
+            yield Report(
+                state,
+                step,
+                len(done.losses),
+                float(loss),
+                validation_loss,
+                tally.best_step in (-1, step),
+                not 0 < config.patience <= tally.validations_since,
+                line,
+            )
+    finally:
+        # However the loop ended, be it because the caller's output is no longer read.
+        if int(state.step) != saved_step:
+            save()
+
+
+def _count(tally: Tally, done: Progress, experiment: Experiment) -> Tally:
+    config = experiment.config
+    num_characters = done.num_characters.astype(float)
+    nats = done.losses.astype(float)
+    nats *= config.batch_size if config.loss == "summed" else num_characters
+    # One after the other, so that the sum does not depend on how the steps were grouped.
+    total = np.add.accumulate([tally.nats, *nats])[-1]
+    return tally._replace(
+        nats=float(total), characters=tally.characters + float(num_characters.sum())
+    )
+
+
+def _compare(tally: Tally, step: int, validation_loss: float) -> Tally:
+    if not np.isfinite(validation_loss):
+        raise FloatingPointError(f"the validation loss is {validation_loss} after step {step}")
+    if validation_loss < tally.best_loss:
+        return tally._replace(best_step=step, best_loss=validation_loss, validations_since=0)
+    return tally._replace(validations_since=tally.validations_since + 1)

@@ -1,0 +1,183 @@
+"""Train in this process: start or resume a run, take its steps, and load what it learned."""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dinojax import parallel
+from dinojax.config import resolve
+from dinojax.data.text import composed
+from dinojax.files import digest
+from dinojax.models.cells import Params
+from dinojax.models.trained import Trained
+from dinojax.runs import folder as runs
+from dinojax.runs.description import Tally, describe, part_content, write_config
+from dinojax.runs.experiment import Experiment, make_experiment
+from dinojax.runs.metrics import append_metrics, rewind_metrics
+from dinojax.runs.recorder import Report, record
+from dinojax.training import loop
+from dinojax.training.optimizers import describe_gradients
+from dinojax.training.step import TrainState
+
+
+def start(
+    experiment: Experiment, folder: Path | None, initial_params: Params | None = None
+) -> tuple[TrainState, Tally]:
+    """Start a new run in a folder, replacing an earlier one; without a folder, in memory.
+
+    It starts from `initial_params`, or from random parameters.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    state = experiment.initial_state(initial_params)
+    if folder and parallel.may_write():
+        runs.start_run(folder, state, experiment.description, experiment.parts)
+        rewind_metrics(folder, -1)
+    return state, Tally()
+
+
+def resume(
+    experiment: Experiment,
+    run: runs.Run,
+    arrays: Mapping[str, Any],
+    keep: int = runs.KEPT_CHECKPOINTS,
+) -> tuple[TrainState, Tally]:
+    """Resume a run from `run` and `arrays`, its last checkpoint as `load_checkpoint` returns it.
+
+    Its description becomes that of `experiment`.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: the checkpoint does not fit the experiment.
+    """
+    state = runs.restore_state(run, arrays, jax.eval_shape(experiment.initial_state, None))
+    if parallel.may_write():
+        folder, description = run.checkpoint.parent, experiment.description
+        rewind_metrics(folder, run.step)
+        if run.description != description:
+            # Otherwise a run that is killed before its next checkpoint would lose the change.
+            runs.save_checkpoint(folder, state, description, run.tally, keep=keep)
+        steps = {"step": run.step, "steps": description.config.steps}
+        append_metrics(folder, {"event": "resumed", **steps})
+        write_config(folder / runs.CONFIG_FILE, description)
+    return state, run.tally
+
+
+def work(
+    experiment: Experiment,
+    state: TrainState,
+    tally: Tally,
+    folder: Path | None = None,
+    *,
+    keep: int = runs.KEPT_CHECKPOINTS,
+    save_every: int = 0,
+    lines_per_validation: int = 20,
+    seconds_between_saves: float = 30.0,
+    chunk_size: int = loop.CHUNK_SIZE,
+    chunk_characters: int = loop.CHUNK_CHARACTERS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Generator[Report]:
+    """Train to the last step, recording in `folder`, and report several times a second.
+
+    See `loop.run` and `recorder.record`, which it connects.
+
+    Raises:
+        FloatingPointError: a loss or a parameter is not finite.
+        OSError: a file cannot be written; the last good checkpoint is still there.
+    """
+    config = experiment.config
+    log_every = max(1, config.evaluate_every // lines_per_validation)
+
+    def summarize_gradients(gradients: Params) -> Mapping[str, Any]:
+        return describe_gradients(gradients, config.clip_value, config.clip_norm)
+
+    progress = loop.run(
+        experiment.train_step,
+        state,
+        experiment.dataset,
+        steps=config.steps,
+        mesh=experiment.mesh,
+        stops=[each for each in (log_every, config.evaluate_every, save_every) if each],
+        summarize=summarize_gradients,
+        chunk_size=chunk_size,
+        chunk_characters=chunk_characters,
+        clock=clock,
+    )
+    return record(
+        progress,
+        experiment,
+        state,
+        tally,
+        folder=folder if parallel.may_write() else None,
+        log_every=log_every,
+        keep=keep,
+        save_every=save_every,
+        seconds_between_saves=seconds_between_saves,
+        clock=clock,
+    )
+
+
+def train(
+    names: Sequence[str] | str,
+    preset: str | None = None,
+    *,
+    seed: int = 0,
+    folder: Path | str | None = None,
+    **settings: Any,
+) -> Trained:
+    """Train a model on a list of names, or on a text given as a string.
+
+    The settings are those of `preset` (by default "dinos" for names and "text" for a text), except
+    for `settings`, fields of `TrainConfig`. Names are stripped, and blank ones skipped. With a
+    `folder`, an ordinary run is recorded there. Returns the model of the best validation, or
+    without validation the last.
+
+    Raises:
+        FloatingPointError: training diverged.
+        OSError: a file cannot be written.
+        ValueError: a setting, the data or the folder is not suitable.
+    """
+    is_text = isinstance(names, str)
+    config = resolve(preset or ("text" if is_text else "dinos"), given=settings | {"seed": seed})
+    if config.is_text != is_text:
+        kinds = ("a text", "names") if config.is_text else ("names", "a text")
+        raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
+    data: list[str] | str
+    if isinstance(names, str):
+        data = composed(composed(names, False), config.lowercase)
+    else:
+        stripped = (composed(name, False).strip() for name in names)
+        data = [composed(name, config.lowercase) for name in stripped if name]
+    if not data:
+        raise ValueError("expected data to learn from, got none")
+    checksum = digest(part_content(data))
+    experiment = make_experiment(
+        *describe(config, data, keep_window="window" in settings, sha256=checksum)
+    )
+    with ExitStack() as stack:
+        folder = Path(folder) if folder is not None else None
+        if folder:
+            runs.take_folder(folder)
+            stack.enter_context(runs.locked(folder))
+        state, tally = start(experiment, folder)
+        best = state.params
+        for report in stack.enter_context(closing(work(experiment, state, tally, folder))):
+            best = report.state.params if report.is_best else best
+            if not report.is_patient:
+                break
+    return Trained(experiment.model, parallel.gather(best), experiment.description.vocab)
+
+
+def load(folder: Path | str, which: str = "best") -> Trained:
+    """The model of a run at one of its checkpoints: "best", "last", or a number of steps.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the folder holds no run, or no such checkpoint.
+    """
+    return runs.load_run(Path(folder), which).trained
