@@ -8,7 +8,7 @@
     mine = dinojax.train(["ada", "bob", "eve"], steps=500, seed=0)
 
 These functions are imported when they are first used, as importing JAX takes a moment. All others
-stand in the packages below, which the README lists in their reading order.
+are in the packages below, which the README lists in reading order.
 """
 
 from importlib import import_module

@@ -12,28 +12,21 @@ OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lion"]
 LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
+_NATS = "nats per unit"
 
 
 def _setting(default: Any, text: str, *bounds: float, unit: str = "", or_zero: bool = False) -> Any:
-    """A field with its help text, its unit and, for a number, the bounds of its range.
-
-    With `or_zero`, zero is allowed as well.
-    """
+    """A field with its help and unit; a number is within `bounds` or, with `or_zero`, zero."""
     metadata = {"help": text, "unit": unit, "range": bounds, "or_zero": or_zero}
     return field(default=default, metadata=metadata)
-
-
-_NATS = "nats per unit"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run except its data. Defaults are the exercise's.
 
-    The metadata of each field hold its `help`, `unit` and `range`.
-
     Raises:
-        ValueError: a value is out of range.
+        ValueError: a value is out of range, or two contradict each other.
     """
 
     batches: BatchKind = _setting(
@@ -81,13 +74,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value, choices = getattr(self, each.name), get_args(each.type)
+            name, value, choices = each.name, getattr(self, each.name), get_args(each.type)
             if choices and value not in choices:
-                raise ValueError(
-                    f"{each.name}: expected one of {', '.join(choices)}, got {value!r}"
-                )
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
             if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
-                check_range(each.name.replace("_", " "), value, *each.metadata["range"])
+                check_range(name.replace("_", " "), value, *each.metadata["range"])
         if (held_out := self.validation_fraction + self.test_fraction) > 0.99:
             raise ValueError(
                 f"validation and test fraction: expected a sum of up to 0.99, got {held_out}"
@@ -118,8 +109,7 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
             raise ValueError(f"unknown setting {name!r}; expected some of {', '.join(types)}")
         expected: Any = str if get_args(types[name]) else types[name]
         # JSON may write the float 5.0 as 5, and bool is a subclass of int.
-        is_number = expected is float and type(value) is int
-        if type(value) is not expected and not is_number:
+        if type(value) is not expected and (type(value), expected) != (int, float):
             raise ValueError(f"{name}: expected {expected.__name__}, got {value!r}")
     return TrainConfig(**settings)
 
@@ -153,10 +143,10 @@ def resolve(
     config = config_from(asdict(base) | given)
     if earlier:
         if config.is_text != earlier.is_text:
-            kinds = ["names", "a text"] if config.is_text else ["a text", "names"]
+            old, new = ("names", "a text") if config.is_text else ("a text", "names")
             raise ValueError(
-                f"the earlier run learned {kinds[0]}, this one is to learn {kinds[1]}; choose a "
-                f"preset for {kinds[0]}"
+                f"the earlier run learned {old}, this one is to learn {new}; choose a "
+                f"preset for {old}"
             )
         inherited = {name: getattr(earlier, name) for name in ("cell", "num_layers", "hidden_size")}
         for name, value in inherited.items():
@@ -203,43 +193,19 @@ def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
     return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
 
 
-_COMMON: dict[str, Any] = {
-    "cell": "lstm",
-    "hidden_size": 256,
-    "validation_fraction": 0.1,
-    "loss": "mean",
-    "optimizer": "adamw",
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "weight_decay": 0.01,
-    "clip_value": 0.0,
-    "clip_norm": 1.0,
-}
+_ADAMW = TrainConfig(
+    loss="mean", optimizer="adamw", warmup=0.05, weight_decay=0.01, clip_value=0.0, clip_norm=1.0
+)
+_COMMON = replace(_ADAMW, cell="lstm", hidden_size=256, schedule="cosine", validation_fraction=0.1)
+_NAMES = replace(_COMMON, batches="packed", batch_size=32, window=16)
+_TEXT = replace(
+    _COMMON, batches="windows", lowercase=False, batch_size=64, window=32, reset_rate=0.05
+)
 PRESETS = {
     "dinos": TrainConfig(),
-    "names": TrainConfig(
-        **_COMMON,
-        batches="packed",
-        num_layers=2,
-        dropout=0.5,
-        batch_size=32,
-        window=16,
-        epochs=11,
-        learning_rate=6e-3,
-    ),
-    "text": TrainConfig(
-        **_COMMON,
-        batches="windows",
-        lowercase=False,
-        batch_size=64,
-        window=32,
-        reset_rate=0.05,
-        steps=900,
-        learning_rate=2e-2,
-    ),
+    "names": replace(_NAMES, num_layers=2, dropout=0.5, epochs=11, learning_rate=6e-3),
+    "text": replace(_TEXT, steps=900, learning_rate=2e-2),
+    "text-best": replace(_TEXT, num_layers=2, hidden_size=384, dropout=0.5, steps=8_000),
 }
-PRESETS["text-best"] = replace(
-    PRESETS["text"], num_layers=2, hidden_size=384, dropout=0.5, steps=8_000, learning_rate=1e-2
-)
 """Configurations by name: `dinos` is the exercise, `names` suits a long list of names, `text`
 learns a text in half a minute, `text-best` in less than half an hour."""

@@ -11,18 +11,18 @@ from filelock import FileLock, Timeout
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that `path` always holds all of the old content or all of the new.
-
-    Raises:
-        OSError: the file cannot be written; nothing is left behind.
-    """
+    """Write `content` to a file, all of it or nothing; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that appears at `path` once it is complete; see `write_atomically`."""
+    """A file to write to. `path` always holds all of the old content or all of the new.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with named_errors(path, temporary):
         try:
@@ -55,22 +55,19 @@ def named_errors(path: Path, written: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, message: str) -> Iterator[None]:
     """Hold the lock file `path`. The lock of a process that has died does not count.
 
     Raises:
-        BlockingIOError: another process holds it.
         OSError: the file cannot be made.
+        ValueError: another process holds it; says `message`.
     """
-    lock = FileLock(path, blocking=False)
     try:
-        lock.acquire()
+        lock = FileLock(path, blocking=False).acquire()
     except Timeout:
-        raise BlockingIOError(f"another process holds {path}") from None
-    try:
+        raise ValueError(message) from None
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def check_writable(path: Path) -> None:

@@ -1,10 +1,10 @@
 """Rows over devices and hosts: meshes, who holds which rows, gathering, and who may write.
 
-No other file makes a mesh or moves data between devices. Everything else is written for one device,
-with these functions at its borders; each of them does the plain thing where there is one device.
+No other file makes a mesh: all are written for one device and call these functions.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,9 +27,7 @@ def make_mesh(num_devices: int) -> Mesh | None:
         raise ValueError(
             f"expected up to {jax.device_count()}, as many devices as there are, got {num_devices}"
         )
-    if num_devices == 1:
-        return None
-    return Mesh(np.array(jax.devices()[:num_devices]), (ROWS,))
+    return None if num_devices == 1 else Mesh(np.array(jax.devices()[:num_devices]), (ROWS,))
 
 
 def num_devices(mesh: Mesh | None) -> int:
@@ -43,7 +41,7 @@ def axis_of(mesh: Mesh | None) -> str | None:
 
 
 def spread(
-    function: Callable[..., Any], mesh: Mesh | None, in_axes: Any, out_axes: Any
+    function: Callable[..., Any], mesh: Mesh | None, in_axes: tuple[Any, ...], out_axes: Any
 ) -> Callable[..., Any]:
     """`function` on every device at once, each with its share of the rows.
 
@@ -53,11 +51,7 @@ def spread(
     if mesh is None:
         return function
     return jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=tuple(map(_specs, in_axes)),
-        out_specs=_specs(out_axes),
-        check_vma=False,
+        function, mesh=mesh, in_specs=_specs(in_axes), out_specs=_specs(out_axes), check_vma=False
     )
 
 
@@ -68,8 +62,7 @@ def place(tree: Any, mesh: Mesh | None, axes: Any) -> Any:
     """
     if mesh is None:
         return jax.device_put(tree)
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), _specs(axes), is_leaf=_is_spec)
-    return jax.device_put(tree, shardings)
+    return jax.device_put(tree, jax.tree.map(partial(NamedSharding, mesh), _specs(axes)))
 
 
 def gather(tree: Any) -> Any:
@@ -105,7 +98,3 @@ def _specs(axes: Any) -> Any:
         return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, ROWS)
 
     return jax.tree.map(spec, axes, is_leaf=lambda axis: axis is None)
-
-
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, PartitionSpec)

@@ -6,18 +6,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 NEWEST_JAXLIB = 0, 12
-"""Newest version tested: XLA aborts the program if a flag is set that it no longer knows."""
-CACHE_SIZE = 2**28
-"""Most bytes of compiled programs to keep; the least recently used are removed."""
+"""Newest version tested. XLA aborts the program if a flag is set that it no longer knows."""
 
 
 def set_cpu_flags() -> None:
     """Set XLA's flags for small work on the CPU, except those that the user has set.
 
-    The threshold has loops that carry less than this many bytes compiled into one kernel each. It
-    covers the loop over the characters of a name, but not the loop over training steps, whose
-    larger matrix products are faster outside a single kernel. The other flag makes operations run
-    one after the other: most take under a microsecond, too little to hand to a second core.
+    Loops that carry fewer bytes than the threshold are compiled into one kernel each: the loop over
+    the characters of a name, but not that over training steps, whose larger matrix products are
+    faster outside a single kernel. The other flag makes operations run one after the other, as most
+    are too short to hand to a second core.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     options = ["--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"]
@@ -45,7 +43,8 @@ def keep_compiled_programs() -> None:
     if os.access(folder, os.W_OK | os.X_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_compilation_cache_max_size", CACHE_SIZE)
+        # In bytes; the least recently used programs are removed.
+        jax.config.update("jax_compilation_cache_max_size", 2**28)
         # After a damaged file or on a full disk, JAX compiles again.
         warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 

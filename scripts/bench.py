@@ -44,8 +44,10 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         "installed, on this machine.",
     )
     add = parser.add_argument
-    add("--data", type=path, default=bundled_names(), help="UTF-8 file of names, one a line")
-    add("--rounds", type=whole_number, default=5, help="how often each side does its work")
+    data = "UTF-8 file of names, one a line (default: %(default)s)"
+    add("--data", type=path, default=bundled_names(), help=data)
+    rounds = "how often each side does its work (default: %(default)s)"
+    add("--rounds", type=whole_number, default=5, help=rounds)
     add("--json", type=path, metavar="FILE", help="also write all figures to this file")
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
     arguments = parser.parse_args(sys.argv[1:])

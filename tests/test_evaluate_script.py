@@ -562,7 +562,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_note(place, tmp_path)
     )
     assert last.code == 0
     path = newest.relative_to(tmp_path)
-    assert last.err == f"evaluate.py: note: {path} cannot be used; using {older.name}\n"
+    assert last.err == f"evaluate.py: note: {path} could not be read; using {older.name}\n"
     assert json.loads(last.out)["step"] == int(older.stem.split("-")[1])
     # But who asks for it by its number gets no other.
     assert_one_line(chosen, "evaluate.py", code=2)

@@ -11,7 +11,6 @@ import pytest
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
 from dinojax.evaluation.quality import (
-    ORDERS,
     describe_names,
     describe_samples,
     divergences,
@@ -163,7 +162,7 @@ def slow_distribution(names, order):
     return {ngram: count / counts.total() for ngram, count in counts.items()}
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", range(1, 5))
 def test_ngrams_of_names_equal_tuples(order):
     generator = np.random.default_rng(order)
     first, second = (
@@ -218,7 +217,7 @@ def test_divergence_of_finite_samples_is_biased_upwards():
     generator = np.random.default_rng(0)
     names = lines("".join(x) for x in generator.choice(list("abcdefgh"), (4_000, 5)).tolist())
     small, large = (divergences(*halves(generator, names, size)) for size in (100, 2_000))
-    for order in ORDERS:
+    for order in range(1, 5):
         assert 0 < 2 * large[f"divergence_{order}"] < small[f"divergence_{order}"]
 
 

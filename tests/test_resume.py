@@ -191,7 +191,7 @@ def test_a_run_that_stops_early_keeps_the_best(place):
     best.checkpoint.write_bytes(b"")
     result = run("train.py", "--resume=early", "--patience=4", cwd=place)
     assert_one_line(result, "train.py", code=0)
-    assert f"note: early/{best.checkpoint.name} cannot be used; using" in result.err
+    assert f"note: early/{best.checkpoint.name} could not be read; using" in result.err
 
 
 READS = """

@@ -83,7 +83,7 @@ def make_state(step, seed=0):
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 
-def save(folder, step, seed=0, best=-1, keep=runs.KEPT_CHECKPOINTS):
+def save(folder, step, seed=0, best=-1, keep=runs.NUM_KEPT):
     tally = Tally(best_step=best, best_loss=0.1 if best >= 0 else float("inf"))
     return runs.save_checkpoint(folder, make_state(step, seed), DESCRIPTION, tally, keep=keep)
 

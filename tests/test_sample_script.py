@@ -41,13 +41,8 @@ from dinojax.sampling.accept import Constraints, accept, continue_text
 from dinojax.sampling.accept import sample as sample_by_call
 from dinojax.sampling.controls import Controls
 from dinojax.sampling.patterns import compile_pattern
-from dinojax.sampling.strings import (
-    BLOCK,
-    FIRST_BLOCK,
-    decode_names,
-    draw_names,
-    most_probable_names,
-)
+from dinojax.sampling.search import most_probable_names
+from dinojax.sampling.strings import BLOCK, FIRST_BLOCK, decode_names, draw_names
 
 __all__ = ["compile_once", "model", "params", "place", "trained"]
 

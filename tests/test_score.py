@@ -625,7 +625,7 @@ def test_best_last_or_any_checkpoint(place, tmp_path):
     flip_byte(newest)
     result = score(tmp_path, *command, "--which=last")
     path = newest.relative_to(tmp_path)
-    assert result.err == f"score.py: note: {path} cannot be used; using {older.name}\n"
+    assert result.err == f"score.py: note: {path} could not be read; using {older.name}\n"
     assert json.loads(result.out)["nats"] == pytest.approx(totals[0], rel=2e-5)
 
 

@@ -1101,7 +1101,7 @@ def test_damaged_checkpoints(damage, place):
     result = run("sample.py", "run", cwd=place)
     assert (result.code, len(lines(result.out))) == (0, 10)
     name = newest.relative_to(place)
-    assert result.err == f"sample.py: note: {name} cannot be used; using {older.name}\n"
+    assert result.err == f"sample.py: note: {name} could not be read; using {older.name}\n"
     older.unlink()
     refuse(place, "sample.py", "run", says=[str(name), says])
 

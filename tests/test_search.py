@@ -11,15 +11,16 @@ from dinojax.data.vocab import Vocab
 from dinojax.models.cells import CELLS
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
-from dinojax.sampling.draw import read_prompt
-from dinojax.sampling.search import most_probable
+from dinojax.models.trained import Trained
+from dinojax.sampling.search import most_probable_names
 
+VOCAB = Vocab("\nabc")
 VOCAB_SIZE, NEWLINE, MAX_LENGTH = 4, 0, 5
 
 
 @pytest.fixture(scope="module", params=["vanilla", "lstm"])
 def model(request):
-    return char_model([from_cell(CELLS[request.param](VOCAB_SIZE, 5))], Vocab("\nabc"))
+    return char_model([from_cell(CELLS[request.param](VOCAB_SIZE, 5))], VOCAB)
 
 
 @pytest.fixture(scope="module")
@@ -43,41 +44,45 @@ def all_names(params, model, beginning=(), max_length=MAX_LENGTH):
             np.asarray(jax.nn.log_softmax(logits)), whole[..., None], axis=-1
         )
         totals = chosen.astype(float).sum(axis=(0, 2))
-        found += zip(totals.tolist(), map(tuple, names.tolist()), strict=True)
+        found += zip(totals.tolist(), map(VOCAB.decode, whole[:-1].T), strict=True)
     return sorted(found, reverse=True)
+
+
+def search(params, model, num, max_length, **options):
+    trained = Trained(model, params, VOCAB)
+    return most_probable_names(trained, num, max_length=max_length, **options)
 
 
 @pytest.mark.parametrize("num", [1, 7, 60])
 def test_it_finds_what_brute_force_finds(num, params, model):
     expected = all_names(params, model)[:num]
-    found = most_probable(params, model, num, MAX_LENGTH)
-    assert found.names == [name for _, name in expected]
-    np.testing.assert_allclose(found.log_probabilities, [p for p, _ in expected], rtol=1e-5)
+    found = search(params, model, num, MAX_LENGTH)
+    assert found.names.names == [name for _, name in expected]
+    np.testing.assert_allclose(found.names.log_probabilities, [p for p, _ in expected], rtol=1e-5)
 
 
 def test_more_than_there_are_are_all_there_are(params, model):
-    found = most_probable(params, model, 1000, 3)
+    found = search(params, model, 1000, 3)
     expected = all_names(params, model, max_length=3)
-    assert found.names == [name for _, name in expected]
+    assert found.names.names == [name for _, name in expected]
     assert found.num_prefixes == len(expected) == 1 + 3 + 9 + 27
 
 
 def test_names_with_a_beginning(params, model):
-    beginning = read_prompt(params, model, jnp.array([2, 1]))
-    found = most_probable(params, model, 9, 3, beginning=beginning)
+    found = search(params, model, 9, 3, prompt="ba")
     expected = all_names(params, model, (2, 1), 3)[:9]
-    assert found.names == [name for _, name in expected]
-    np.testing.assert_allclose(found.log_probabilities, [p for p, _ in expected], rtol=1e-5)
+    assert found.names.names == [name for _, name in expected]
+    np.testing.assert_allclose(found.names.log_probabilities, [p for p, _ in expected], rtol=1e-5)
 
 
 def test_giving_up_returns_what_is_certain(params, model):
     expected = [name for _, name in all_names(params, model)]
-    found = most_probable(params, model, 60, MAX_LENGTH, max_prefixes=20, batch_size=2)
+    found = search(params, model, 60, MAX_LENGTH, max_prefixes=20, batch_size=2)
     assert found.num_prefixes == 20
-    assert 0 < len(found.names) < 60
-    assert found.names == expected[: len(found.names)]
+    assert 0 < len(found.names.names) < 60
+    assert found.names.names == expected[: len(found.names.names)]
 
 
 def test_it_reads_few_of_all_beginnings(params, model):
-    found = most_probable(params, model, 1, 12, batch_size=1)
+    found = search(params, model, 1, 12, batch_size=1)
     assert found.num_prefixes < 3**12 / 100

@@ -1,36 +1,26 @@
-"""How commands read their arguments."""
+"""How commands read their arguments, and the run that they work on."""
 
 import argparse
 import difflib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dinojax.cli.terminal import BAD_INPUT, Program, describe_error
 
+if TYPE_CHECKING:
+    from dinojax.runs.folder import Run
+
 MAX_DIGITS = 20
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that shows defaults, except None and False."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that reports errors in one line and suggests a flag for an unknown one."""
 
     def __init__(self, program: Program, description: str) -> None:
-        super().__init__(
-            prog=program.name,
-            description=description,
-            allow_abbrev=False,
-            formatter_class=HelpFormatter,
-        )
+        super().__init__(program.name, description=description, allow_abbrev=False)
         self.program = program
 
     def error(self, message: str) -> NoReturn:
@@ -42,22 +32,16 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Parse all arguments, or report the first unknown one."""
         args = join_negative_numbers(args)
+        flags = [name for action in self._actions for name in action.option_strings]
         # Before argparse complains about what follows the unknown flag.
-        for argument in args:
-            self._check_flag(argument)
+        for flag in (argument.split("=")[0] for argument in args):
+            if flag.startswith("--") and flag not in [*flags, "--"]:
+                self.error(f"unknown argument {flag}; {hint(flag, flags)}")
         parsed: argparse.Namespace
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown argument {unknown[0]}; see --help")
         return parsed
-
-    def _check_flag(self, argument: str) -> None:
-        flag = argument.split("=")[0]
-        flags = [name for action in self._actions for name in action.option_strings]
-        if flag.startswith("--") and flag not in [*flags, "--"]:
-            close = difflib.get_close_matches(flag, flags, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see --help"
-            self.error(f"unknown argument {flag}; {hint}")
 
     @contextmanager
     def reported_errors(self) -> Iterator[None]:
@@ -77,15 +61,33 @@ def about(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from None
 
 
+def hint(word: str, known: Iterable[str]) -> str:
+    """What to try in place of an unknown word: the closest of those `known`, or --help."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else "see --help"
+
+
 def add_which(parser: argparse.ArgumentParser) -> None:
     """Add the argument that chooses a checkpoint of a run."""
-    parser.add_argument(
-        "--which",
-        metavar="STEP",
-        type=which_checkpoint,
-        default="best",
-        help="checkpoint: best (by validation loss), last, or a number of steps",
-    )
+    text = "checkpoint: best (by validation loss), last, or a number of steps (default: best)"
+    add = parser.add_argument
+    add("--which", metavar="STEP", type=which_checkpoint, default="best", help=text)
+
+
+def load(parser: Parser, arguments: argparse.Namespace) -> "Run":
+    """The run in the folder `arguments.run`, at its checkpoint `arguments.which`."""
+    from dinojax.runs.folder import load_run
+
+    run = load_run(arguments.run, arguments.which)
+    note_damaged(parser, run)
+    return run
+
+
+def note_damaged(parser: Parser, run: "Run") -> None:
+    """Print a note on each damaged checkpoint that was passed over."""
+    for file in run.damaged:
+        note = f"{file} could not be read; using {run.checkpoint.name}"
+        print(f"{parser.prog}: note: {note}", file=sys.stderr)
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
@@ -122,9 +124,8 @@ def which_checkpoint(text: str) -> str:
     """Argument type: a checkpoint, as "best", "last" or a number of steps."""
     if text in ("best", "last") or (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS):
         return text
-    raise argparse.ArgumentTypeError(
-        f"expected best, last or a number of steps, got {text[:MAX_DIGITS]!r}"
-    )
+    expected = "best, last or a number of steps"
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text[:MAX_DIGITS]!r}")
 
 
 def path(text: str) -> Path:

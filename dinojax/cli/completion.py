@@ -5,12 +5,11 @@ from argparse import ArgumentParser, Namespace
 
 from dinojax.cli.arguments import Parser, path
 
-SHELLS = "bash", "zsh", "fish"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax completion`."""
-    parser.add_argument("shell", choices=SHELLS, help="shell that reads the script")
+    shells = ["bash", "zsh", "fish"]
+    parser.add_argument("shell", choices=shells, help="shell that reads the script")
 
 
 def main(parser: Parser, arguments: Namespace) -> int:

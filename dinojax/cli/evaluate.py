@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, add_which, path, whole_number
-from dinojax.cli.loaded import load
+from dinojax.cli.arguments import Parser, add_which, load, path, whole_number
 from dinojax.cli.terminal import count, in_json
 from dinojax.config import check_range
 from dinojax.startup import start_jax
@@ -87,8 +86,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             part = read_part(arguments.run, run.description, split)
     contexts = [arguments.context] if arguments.context else CONTEXTS
     answer: dict[str, Any] = {"run": str(arguments.run), "step": run.step, "split": split}
-    found = compare(trained, train, part, contexts=contexts)
-    answer["models"] = [row_of(each) for each in found]
+    answer["models"] = [row_of(each) for each in compare(trained, train, part, contexts=contexts)]
     if arguments.samples:
         held_out, seed = [] if split == "train" else part, arguments.seed or 0
         drawn = compare_samples(trained, train, held_out, arguments.samples, seed=seed)
@@ -127,54 +125,43 @@ def read_data(file: Path, run: "Run") -> list[str] | str:
 def table(rows: Sequence[Mapping[str, Any]], is_text: bool) -> str:
     """The figures as lines of a table."""
 
-    def name(row: Mapping[str, Any]) -> str:
-        if row["model"] == "ngram":
-            return f"{row['order']}-gram model (Kneser-Ney)"
-        if "context" not in row:
-            return "network"
-        way = "state carried" if row["context"] == "carry" else f"windows of {row['context']}"
-        return f"network, {way}"
-
     def with_error(value: float, error: float, digits: int) -> str:
         # The error of a single piece is NaN.
         return f" {value:7.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")
 
     lines = [f"{'':26}nats a character   bits  perplexity{'' if is_text else '    nats a name'}"]
+    networks = {None: "network", "carry": "network, state carried"}
     for row in rows:
+        way = row.get("context")
+        name = networks.get(way, f"network, windows of {way}")
+        if "order" in row:
+            name = f"{row['order']}-gram model (Kneser-Ney)"
         cost = with_error(row["nats_per_character"], row["standard_error"], 4)
-        line = f"{name(row):25}{cost:17} {row['bits_per_character']:8.4f} {row['perplexity']:10.3f}"
+        line = f"{name:25}{cost:17} {row['bits_per_character']:8.4f} {row['perplexity']:10.3f}"
         if not is_text:
             line += with_error(row["nats_per_piece"], row["standard_error_per_piece"], 3)
         lines.append(line)
-    amount = f"{rows[0]['num_characters']:,.0f} characters"
+    amount, pieces = f"{rows[0]['num_characters']:,.0f} characters", "blocks or windows"
     if not is_text:
-        amount = f"{count(int(rows[0]['num_pieces']), 'name')}, {amount}, newlines included"
-    pieces = "blocks or windows" if is_text else "names"
+        num = count(int(rows[0]["num_pieces"]), "name")
+        amount, pieces = f"{num}, {amount}, newlines included", "names"
     return "\n".join([*lines, f"\n{amount}; ± one standard error over {pieces}"])
 
 
 def table_of_samples(samples: Mapping[str, Any]) -> str:
     """The figures of samples as lines of a table, with a column for each model."""
-    rows, num_held_out = samples["models"], samples["num_held_out"]
+    rows, num, num_floor = samples["models"], samples["num_held_out"], samples.get("num_floor")
     names = [f"{row['order']}-gram" if "order" in row else row["model"] for row in rows]
-    lines = [
-        f"{count(samples['num'], 'sample')} of each model, seed {samples['seed']}\n",
-        f"{'':36}" + "".join(f"{name:>10}" for name in names),
-    ]
+    lines = [f"{count(samples['num'], 'sample')} of each model, seed {samples['seed']}\n"]
+    lines.append(f"{'':36}" + "".join(f"{name:>10}" for name in names))
     for figure, label in FIGURES.items():
         if figure in rows[0]:
-            values = (f"{row[figure]:.4f}" if figure in row else "" for row in rows)
-            cells = "".join(f"{value:>10}" for value in values)
+            cells = "".join(f"{row[figure]:10.4f}" if figure in row else " " * 10 for row in rows)
             lines.append(f"{label.format(**samples):36}{cells}".rstrip())
-    if num_held_out:
-        lines.append(
-            f"\ndivergence of {num_held_out:,} samples from {num_held_out:,} held-out names; under "
-            f"held-out, the floor: of two\nrandom sets of {samples['num_floor']:,} real names. The "
-            "more names, the fewer are distinct; edits are of the distinct"
-        )
+    if num:
+        note = f"divergence of {num:,} samples from {num:,} held-out names; under held-out, "
+        note += f"the floor: of two\nrandom sets of {num_floor:,} real names. The more names, "
     else:
-        lines.append(
-            "\nno held-out names, as this is what it learned from: no hits and no divergences. The "
-            "more names,\nthe fewer are distinct; edits are of the distinct"
-        )
-    return "\n".join(lines)
+        note = "no held-out names, as this is what it learned from: no hits and no divergences. "
+        note += "The more names,\n"
+    return "\n".join([*lines, f"\n{note}the fewer are distinct; edits are of the distinct"])

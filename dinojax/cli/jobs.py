@@ -10,8 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser
-from dinojax.cli.loaded import note_damaged
+from dinojax.cli.arguments import Parser, note_damaged
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
@@ -36,19 +35,18 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     if arguments.config:
         recorded, sources = read_config(arguments.config)
         if not data:
-            data = Path(sources["data"]) if sources["data"] else None
-            expected = sources["data_sha256"]
-        init_from = init_from or (Path(sources["init_from"]) if sources["init_from"] else None)
+            data, expected = sources["data"], sources["data_sha256"]
+        init_from = init_from or sources["init_from"]
     if init_from:
         from dinojax.runs.folder import load_run
 
-        earlier = load_run(init_from)
+        earlier = load_run(Path(init_from))
         note_damaged(parser, earlier)
     preset, known = arguments.preset or "dinos", earlier.config if earlier else None
     config = resolve(preset, recorded=recorded, earlier=known, given=given)
-    if config.is_text and data is None:
+    if config.is_text and not data:
         raise ValueError("these settings are for a running text; give its file with --data")
-    file = data or bundled_names()
+    file = Path(data) if data else bundled_names()
     if expected is not None and not file.exists():
         hint = "its path may be relative to another folder; give --data"
         raise ValueError(f"{file} is not there, which {arguments.config} names; {hint}")
@@ -63,15 +61,9 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
             f"{file} has changed since {arguments.config} was written: its checksum is "
             f"{checksum[:12]}.., not {expected[:12]}..; give --data to use it"
         )
-    described = describe(
-        config,
-        read,
-        earlier.vocab if earlier else None,
-        keep_window="window" in given,
-        source=str(data or ""),
-        sha256=checksum,
-        init_from=str(init_from or ""),
-    )
+    sources = {"source": str(data or ""), "sha256": checksum, "init_from": str(init_from or "")}
+    vocab = earlier.vocab if earlier else None
+    described = describe(config, read, vocab, keep_window="window" in given, **sources)
     experiment = start_experiment(*described, stack)
 
     from dinojax.cli.reports import describe_experiment

@@ -1,6 +1,5 @@
 """The command `dinojax`: finds the sub-command, imports it alone, and runs it."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import dinojax
-from dinojax.cli.arguments import Parser
+from dinojax.cli.arguments import Parser, hint
 from dinojax.cli.terminal import BAD_INPUT, Program, run
 
 COMMANDS = {
@@ -23,15 +22,28 @@ COMMANDS = {
     "completion": "Print the completion script for a shell. Needs shtab.",
 }
 """The sub-commands; each is the module of this package with its name."""
+HELP = """\
+usage: dinojax COMMAND ...
+
+Train a character-level language model on a list of names or a text, and have it
+write new ones.
+
+{}
+
+Begin with:
+  dinojax train                    learns dinosaur names, in a few seconds
+  dinojax sample runs/dinos        writes new ones
+  dinojax train --data FILE        learns your own names, one a line
+
+dinojax COMMAND --help shows the arguments of a command."""
 
 
 def main() -> NoReturn:
     """Run the sub-command that the command line names, and exit with its code."""
-    words = sys.argv[1:]
-    command = words[0] if words else "--help"
+    command, *words = sys.argv[1:] or ["--help"]
     if command in COMMANDS:
         program = Program(command, sys.argv[0])
-        run(program, partial(call, program, words[1:]))
+        run(program, partial(call, program, words))
     program = Program("", sys.argv[0])
     run(program, partial(answer, program, command))
 
@@ -53,35 +65,13 @@ def call(program: Program, arguments: Sequence[str]) -> int:
 def answer(program: Program, argument: str) -> int:
     """Print the help or the version, or say that there is no such command; returns the code."""
     if argument in ("--help", "-h"):
-        print(describe_commands())
+        width = max(map(len, COMMANDS)) + 2
+        lines = [f"  {name:{width}}{text.split('.')[0]}" for name, text in COMMANDS.items()]
+        print(HELP.format("\n".join(lines)))
         return 0
     if argument == "--version":
         print(f"dinojax {dinojax.__version__}")
         return 0
-    close = difflib.get_close_matches(argument, COMMANDS, n=1)
-    hint = f"did you mean {close[0]}?" if close else "see --help"
-    print(f"{program.name}: error: unknown command {argument}; {hint}", file=sys.stderr)
+    message = f"unknown command {argument}; {hint(argument, COMMANDS)}"
+    print(f"{program.name}: error: {message}", file=sys.stderr)
     return BAD_INPUT
-
-
-def describe_commands() -> str:
-    """What `dinojax --help` prints."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:{width}}{text.split('.')[0]}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: dinojax COMMAND ...",
-            "",
-            "Train a character-level language model on a list of names or a text, and have it",
-            "write new ones.",
-            "",
-            *lines,
-            "",
-            "Begin with:",
-            "  dinojax train                    learns dinosaur names, in a few seconds",
-            "  dinojax sample runs/dinos        writes new ones",
-            "  dinojax train --data FILE        learns your own names, one a line",
-            "",
-            "dinojax COMMAND --help shows the arguments of a command.",
-        ]
-    )

@@ -9,27 +9,17 @@ from dinojax.config import check_range
 from dinojax.startup import start_jax
 
 MAX_CHARACTERS = 2_000
-"""Most characters of the texts in one picture."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax plot`."""
     add = parser.add_argument
-    add(
-        "runs",
-        metavar="RUN",
-        nargs="+",
-        type=path,
-        help="folder of a run, such as runs/dinos; several are compared",
-    )
-    number = partial(add, metavar="N", type=whole_number)
-    add(
-        "--strings",
-        metavar="TEXT",
-        nargs="+",
-        help="draw how surprising each character of these is",
-    )
+    help_runs = "folder of a run, such as runs/dinos; several are compared"
+    add("runs", metavar="RUN", nargs="+", type=path, help=help_runs)
+    help_strings = "draw how surprising each character of these is"
+    add("--strings", metavar="TEXT", nargs="+", help=help_strings)
     add("--text", metavar="TEXT", help="draw the outputs of units of a layer along this text")
+    number = partial(add, metavar="N", type=whole_number)
     number("--units", nargs="+", help="units to draw, from 0 (default: those that vary most)")
     number("--layer", help="layer of the units; 0 reads the characters (default: the last)")
 
@@ -46,11 +36,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
         for flag, texts in ("strings", arguments.strings or []), ("text", [arguments.text]):
             num_characters = sum(len(text or "") for text in texts)
             check_range(f"characters of --{flag}", num_characters, 0, MAX_CHARACTERS)
-    # Matplotlib logs a message while it builds its font cache.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    # A setting of the user's, such as MPLBACKEND, may raise a ValueError.
-    with parser.reported_errors():
+        # Matplotlib logs a message while it builds its font cache.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
+            # A setting of the user's, such as MPLBACKEND, may raise a ValueError.
             from dinojax.plots.losses import plot_runs
             from dinojax.plots.style import save
         except ImportError:

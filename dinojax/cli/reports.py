@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from dinojax import parallel
 from dinojax.cli.terminal import Program, count, describe_error, visible
 from dinojax.config import TrainConfig
 from dinojax.data.text import capitalized
+from dinojax.evaluation.losses import summarize
 from dinojax.models.cells import Params
-from dinojax.runs.experiment import WINDOW, Experiment
+from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
+from dinojax.runs.folder import Run
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.recorder import Report
 from dinojax.sampling.draw import read_prompt, sample_names, sample_text
@@ -23,6 +25,8 @@ NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
 MAX_LENGTH = 50
 TEXT_LENGTH = 200
+Writer = Callable[[Params, int], list[str]]
+"""From parameters and a step, which seeds the draws, to new names or a list with one new text."""
 
 
 def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
@@ -39,29 +43,28 @@ def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
     )
 
 
-def make_writer(experiment: Experiment) -> Callable[[Params, int], list[str]]:
-    """A function from parameters and a step to new names, or to a list with one new text."""
+def make_writer(experiment: Experiment) -> Writer:
+    """A function that draws names or a text as a terminal shows them."""
     model, vocab = experiment.model, experiment.description.vocab
+    is_text = experiment.config.is_text
 
     @jax.jit
-    def names(params: Any, step: Any) -> Any:
-        key_step = jax.random.fold_in(experiment.key_sample, step)
-        samples = sample_names(key_step, params, model, NAMES_AT_END, MAX_LENGTH)
+    def draw(params: Any, step: Any) -> Any:
+        key = jax.random.fold_in(experiment.key_sample, step)
+        if is_text:
+            start = read_prompt(params, model, jnp.zeros(0, int))
+            ids = sample_text(key, params, model, start, TEXT_LENGTH)[1]
+            return ids[None], jnp.full(1, TEXT_LENGTH)
+        samples = sample_names(key, params, model, NAMES_AT_END, MAX_LENGTH)
         return samples.ids, samples.lengths
-
-    @jax.jit
-    def text(params: Any, step: Any) -> Any:
-        key_step = jax.random.fold_in(experiment.key_sample, step)
-        start = read_prompt(params, model, jnp.zeros(0, int))
-        ids = sample_text(key_step, params, model, start, TEXT_LENGTH)[1]
-        return ids[None], jnp.full(1, TEXT_LENGTH)
-
-    sampler = text if experiment.config.is_text else names
 
     def write(params: Params, step: int) -> list[str]:
         # The parameters may lie on several devices, but samples are drawn on one.
-        ids, lengths = parallel.gather(sampler(parallel.gather(params), step))
-        return [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+        ids, lengths = parallel.gather(draw(parallel.gather(params), step))
+        texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+        if is_text:
+            return ["\n".join(map(visible, text.split("\n"))) for text in texts]
+        return [visible(capitalized(name)) for name in texts]
 
     return write
 
@@ -77,44 +80,30 @@ def describe_report(report: Report, config: TrainConfig, texts: Sequence[str]) -
     said = f"step {report.step:>{width},}  {describe_loss(report.loss, config)}"
     if report.validation_loss is not None:
         said += f", {report.validation_loss:.4f} a character in validation"
-    if config.is_text:
-        return f"{said}\n{visible_lines(texts[0])}\n"
-    names = map(visible, map(capitalized, texts[:NAMES_PER_REPORT]))
-    return f"{said}  {' '.join(names)}"
+    shown = f"\n{texts[0]}\n" if config.is_text else f"  {' '.join(texts[:NAMES_PER_REPORT])}"
+    return f"{said}{shown}"
 
 
-def describe_result(
-    experiment: Experiment,
-    step: int,
-    best_step: int,
-    *,
-    texts: Sequence[str],
-    figures: Mapping[str, float],
-) -> str:
-    """The result of a run of `step` steps.
-
-    `texts` and `figures` (see `losses.summarize`) belong to the parameters after `best_step`.
-    """
+def describe_result(experiment: Experiment, best: Run, step: int, texts: Sequence[str]) -> str:
+    """The loss of the best parameters of a run of `step` steps, and `texts` drawn from them."""
+    parts = experiment.parts
+    evaluate = experiment.evaluate or make_evaluation(experiment.model, best.vocab, parts["train"])
+    figures = summarize(evaluate(best.params))
     if experiment.config.is_text:
         thing, figure = "character", f"in windows of {WINDOW}"
-        said = f"\nNew text:\n{visible_lines(texts[0])}\n\n"
+        said = f"\nNew text:\n{texts[0]}\n\n"
     else:
         thing, figure = "name", "newline included"
-        said = "\n  ".join(["\nNew names:", *map(visible, map(capitalized, texts))])
+        said = "\n  ".join(["\nNew names:", *texts])
         said += f"\n\n{figures['nats_per_piece']:.3f} nats a name, "
     over = f"all the {thing}s it learned from"
-    if "validation" in experiment.parts:
-        over = f"{count(len(experiment.parts['validation']), thing)} held out for validation"
-        if best_step < step:
-            over += f", after {count(best_step, 'step')}, when it was lowest"
+    if "validation" in parts:
+        over = f"{count(len(parts['validation']), thing)} held out for validation"
+        if best.step < step:
+            over += f", after {count(best.step, 'step')}, when it was lowest"
     spread = f" ± {figures['standard_error']:.4f}" if figures["num_pieces"] > 1 else ""
     mean = f"{figures['nats_per_character']:.4f}{spread} nats a character"
     return f"{said}{mean} ({figure}), over {over}"
-
-
-def visible_lines(text: str) -> str:
-    """A text of several lines, with control characters as escapes."""
-    return "\n".join(map(visible, text.split("\n")))
 
 
 def draw_losses(program: Program, folder: Path) -> None:

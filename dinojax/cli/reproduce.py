@@ -13,8 +13,9 @@ from dinojax.startup import start_jax
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax reproduce`."""
     add, names = parser.add_argument, bundled_names()
-    add("--data", metavar="FILE", type=path, default=names, help="file of names, one a line")
-    steps = "training steps, one name each"
+    data = "file of names, one a line (default: %(default)s)"
+    add("--data", metavar="FILE", type=path, default=names, help=data)
+    steps = "training steps, one name each (default: %(default)s)"
     add("--steps", metavar="N", type=whole_number, default=12_001, help=steps)
     add("--json", metavar="FILE", type=path, help="also write the losses and names to this file")
 
@@ -32,13 +33,12 @@ def main(parser: Parser, arguments: Namespace) -> int:
     from dinojax.evaluation.exercise import replay
 
     losses, written = {}, {}
-    for progress in replay(names, arguments.steps):
-        step, loss = progress.step, progress.smoothed_loss
-        texts = list(map(capitalized, progress.names))
+    for step, loss, sampled in replay(names, arguments.steps):
+        texts = list(map(capitalized, sampled))
         print(f"Iteration: {step}, Loss: {loss:f}\n", *texts, "", sep="\n", flush=True)
         losses[str(step)], written[str(step)] = loss, texts
     if arguments.json:
         log = {"smooth_loss": losses, "names": written}
-        content = json.dumps(log, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(arguments.json, content.encode())
+        content = json.dumps(log, indent=1, ensure_ascii=False)
+        write_atomically(arguments.json, f"{content}\n".encode())
     return 0

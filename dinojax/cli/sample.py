@@ -1,6 +1,5 @@
 """Write new names, or a text, with a trained model; see --help."""
 
-import io
 import json
 import os
 import shutil
@@ -14,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dinojax.cli.arguments import Parser, about, add_which, number, path, whole_number
-from dinojax.cli.loaded import load
+from dinojax.cli.arguments import Parser, about, add_which, load, number, path, whole_number
+from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import visible
 from dinojax.config import check_range
 from dinojax.files import atomic_file, check_writable
@@ -38,54 +37,51 @@ OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws
 CONSTRAINTS = "min_length", "match", "novel", "unique", "distance"
 FOR_NAMES = "num", "max_length", *CONSTRAINTS, "max_draws", "best", "devices", "json", "out"
 FOR_TEXT = "length", "stop"
-FEWER = 1
-"""Exit code if there are fewer names than were asked for."""
+KINDS = {"TEXT": str, "REGEX": str, "FILE": path, "P": number, "T": number}
+"""Types of the values of flags, by their names in the help; others are whole numbers."""
+KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training_data"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax sample`."""
     parser.add_argument("run", metavar="RUN", type=path, help="folder of a run, such as runs/dinos")
     add_which(parser)
-    add(parser, "--seed", "of the random draws; the same seed gives the same names (default: 0)")
-    prompt = "how every name, or the text, begins; for a text, the command asks in a terminal"
-    add(parser, "--prompt", prompt, "TEXT", str)
-    controls = parser.add_argument_group("what may be drawn, in this order")
-    temperature = "divides the logits: above 1, unlikely characters come more often, below 1, less "
-    temperature += "often; at 0, only the likeliest is drawn (default: 1)"
-    add(controls, "--temperature", temperature, "T", number)
-    add(controls, "--top-k", "only the K likeliest characters, with ties (default: all)", "K")
-    top_p = "only the fewest likeliest characters whose probabilities sum to P (default: 1)"
-    add(controls, "--top-p", top_p, "P", number)
-    min_p = "only characters at least P times as likely as the likeliest (default: 0)"
-    add(controls, "--min-p", min_p, "P", number)
+    add = partial(add_value, parser)
+    add("--seed", "N", "seed of the random draws; equal seeds give equal names (default: 0)")
+    help_prompt = "how every name, or the text, begins; for a text, the command asks in a terminal"
+    add("--prompt", "TEXT", help_prompt)
+    add = partial(add_value, parser.add_argument_group("what may be drawn, in this order"))
+    help_temperature = "divides the logits: above 1, unlikely characters come more often, below 1, "
+    add("--temperature", "T", f"{help_temperature}less; at 0, only the likeliest (default: 1)")
+    add("--top-k", "K", "only the K likeliest characters, with ties (default: all)")
+    add("--top-p", "P", "only the fewest likeliest whose probabilities sum to P (default: 1)")
+    add("--min-p", "P", "only those at least P times as likely as the likeliest (default: 0)")
     names = parser.add_argument_group("for a run of names")
+    add = partial(add_value, names)
     switch = partial(names.add_argument, action="store_true", default=None)
-    add(names, "--num", f"how many names (default: {NUM})")
-    max_length = "most characters after the prompt: only names that end by then (default: all "
-    add(names, "--max-length", max_length + f"names, cut after {MAX_LENGTH})")
-    add(names, "--min-length", "fewest characters of the whole name (default: any)")
-    match = "only names in which this regular expression of Python is found (default: any)"
-    add(names, "--match", match, "REGEX", str)
+    add("--num", "N", f"how many names (default: {NUM})")
+    help_length = "most characters after the prompt: only names that end by then (default: all "
+    add("--max-length", "N", f"{help_length}names, cut after {MAX_LENGTH})")
+    add("--min-length", "N", "fewest characters of the whole name (default: any)")
+    add("--match", "REGEX", "only names in which this Python regex is found (default: any)")
     switch("--novel", help="only names that the model has not learned from")
     switch("--unique", help="no name twice")
-    distance = "only names at least D edits away from every name learned from (default: any)"
-    add(names, "--distance", distance, "D")
-    add(names, "--max-draws", f"give up after N draws (default: {MAX_DRAWS})")
-    add(names, "--best", "the N most probable names of all, in order, instead of random ones")
-    devices = "how many share the work for very many names; a core counts as one (default: all)"
-    add(names, "--devices", devices)
-    keys = "name, log_probability of the model and drawn_log_probability, under what may be drawn, "
-    keys += "in nats, ended (by itself, not cut), in_training_data"
-    switch("--json", help=f"one object a line: {keys}")
-    add(names, "--out", "write the names to this file, all or nothing", "FILE", path)
-    text = parser.add_argument_group("for a run of a text")
-    add(text, "--length", f"how many characters after the prompt (default: {LENGTH})")
-    add(text, "--stop", "stop after this text, if it comes sooner", "TEXT", str)
+    add("--distance", "D", "only names at least D edits from all those learned from (default: any)")
+    add("--max-draws", "N", f"give up after N draws (default: {MAX_DRAWS})")
+    add("--best", "N", "the N most probable names of all, in order, instead of random ones")
+    add("--devices", "N", "how many GPUs or cores share the work for many names (default: all)")
+    help_json = "one object a line: name, log_probability of the model and drawn_log_probability, "
+    help_json += "under what may be drawn, in nats, ended (by itself, not cut), in_training_data"
+    switch("--json", help=help_json)
+    add("--out", "FILE", "write the names to this file, all or nothing")
+    add = partial(add_value, parser.add_argument_group("for a run of a text"))
+    add("--length", "N", f"how many characters after the prompt (default: {LENGTH})")
+    add("--stop", "TEXT", "stop after this text, if it comes sooner")
 
 
-def add(group: Any, flag: str, text: str, metavar: str = "N", kind: Any = whole_number) -> None:
+def add_value(group: Any, flag: str, metavar: str, text: str) -> None:
     """Add a flag with a value to a group of arguments."""
-    group.add_argument(flag, metavar=metavar, type=kind, help=text)
+    group.add_argument(flag, metavar=metavar, type=KINDS.get(metavar, whole_number), help=text)
 
 
 def given(arguments: Namespace, names: Iterable[str]) -> dict[str, Any]:
@@ -93,30 +89,23 @@ def given(arguments: Namespace, names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
-def flag(name: str) -> str:
-    """The flag of an argument: "--top-k" for "top_k"."""
-    return f"--{name.replace('_', '-')}"
-
-
 def check_arguments(arguments: Namespace) -> None:
     """Raise a ValueError or an OSError for arguments that no run allows."""
     for name, value in given(arguments, RANGES).items():
-        check_range(flag(name), value, *RANGES[name])
+        check_range(flag_of(name), value, *RANGES[name])
     for name, text in given(arguments, ["prompt", "stop", "match"]).items():
         if not text:
-            raise ValueError(f"{flag(name)}: expected a text, got an empty one; leave it out")
+            raise ValueError(f"{flag_of(name)}: expected a text, got an empty one; leave it out")
     if arguments.best is not None:
         for name in given(arguments, [*OF_DRAWING, *CONSTRAINTS]):
-            raise ValueError(f"--best and {flag(name)} exclude each other")
+            raise ValueError(f"--best and {flag_of(name)} exclude each other")
     if arguments.max_draws is not None and not given(arguments, ["max_length", *CONSTRAINTS]):
         raise ValueError("--max-draws is for names under a constraint such as --match")
     longest = arguments.max_length or MAX_LENGTH
     if (arguments.min_length or 0) > longest + len(arguments.prompt or ""):
-        raise ValueError(
-            f"--min-length {arguments.min_length} and --max-length {longest}"
-            f"{'' if arguments.max_length else ', its default'}: "
-            "expected a minimum that is not above the maximum"
-        )
+        default = "" if arguments.max_length else ", its default"
+        lengths = f"--min-length {arguments.min_length} and --max-length {longest}{default}"
+        raise ValueError(f"{lengths}: expected a minimum that is not above the maximum")
     with about("--match"):
         compile_pattern(arguments.match or "")
     if arguments.out is not None:
@@ -128,7 +117,7 @@ def check_arguments(arguments: Namespace) -> None:
 
 
 def main(parser: Parser, arguments: Namespace) -> int:
-    """Print names or a text; returns the exit code."""
+    """Print names or a text; returns the exit code, 1 if there are fewer names than asked for."""
     with parser.reported_errors():
         # Errors in the arguments are reported before JAX takes half a second to start.
         check_arguments(arguments)
@@ -137,22 +126,21 @@ def main(parser: Parser, arguments: Namespace) -> int:
 
         with about("--devices"):
             make_mesh(arguments.devices or 1)
-    import jax
+        import jax
 
-    from dinojax.data.text import composed
-    from dinojax.runs.folder import read_part
-    from dinojax.sampling.accept import Constraints, accept
-    from dinojax.sampling.controls import Controls
-    from dinojax.sampling.strings import begin, draw_names, most_probable_names, stream_text
+        from dinojax.data.text import composed
+        from dinojax.runs.folder import read_part
+        from dinojax.sampling.accept import Constraints, accept
+        from dinojax.sampling.controls import Controls
+        from dinojax.sampling.search import most_probable_names
+        from dinojax.sampling.strings import begin, draw_names, stream_text
 
-    with parser.reported_errors():
         run = load(parser, arguments)
         is_text, lowercase = run.config.is_text, run.config.lowercase
+        kind, learned_kind = ("names", "a text") if is_text else ("a text", "names")
         for name in given(arguments, FOR_NAMES if is_text else FOR_TEXT):
-            kind, learned_kind = ("names", "a text") if is_text else ("a text", "names")
-            raise ValueError(
-                f"{flag(name)} is for runs of {kind}; {arguments.run} learned {learned_kind}"
-            )
+            is_for = f"{flag_of(name)} is for runs of {kind}"
+            raise ValueError(f"{is_for}; {arguments.run} learned {learned_kind}")
         if is_text and arguments.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
             try:
                 arguments.prompt = input("How does it begin? ")
@@ -162,9 +150,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         prompt = composed(arguments.prompt or "", lowercase)
         trained = run.trained
         beginning = begin(trained, prompt, is_name=not is_text)
-        learned: list[str] = []
-        if arguments.json or arguments.novel or arguments.distance:
-            learned = list(read_part(arguments.run, run.description, "train"))
+        is_compared = arguments.json or arguments.novel or arguments.distance
+        learned = read_part(arguments.run, run.description, "train") if is_compared else []
     key = jax.random.key(arguments.seed or 0)
     controls = Controls(**given(arguments, Controls._fields))
     if is_text:
@@ -177,10 +164,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
     if arguments.best:
         found = most_probable_names(trained, num, **options)
         blocks = iter([found.names])
-        note = (
-            f"the {len(found.names.names):,} most probable names have {found.share:.3%} of all "
-            f"probability; {found.num_prefixes:,} beginnings were read to find them"
-        )
+        note = f"the {len(found.names.names):,} most probable names have {found.share:.3%} of all "
+        note += f"probability; {found.num_prefixes:,} beginnings were read to find them"
         print(f"{parser.prog}: {note}", file=sys.stderr)
     else:
         is_constrained = given(arguments, ["max_length", *CONSTRAINTS])
@@ -191,7 +176,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             constraints = Constraints(**given(arguments, CONSTRAINTS), ignore_case=lowercase)
             blocks = noted(parser, accept(blocks, num, constraints, learned))
     with output(arguments.out) as file:
-        return 0 if write_names(blocks, file, set(learned), arguments.json) == num else FEWER
+        return int(write_names(blocks, file, set(learned), arguments.json) < num)
 
 
 def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
@@ -199,8 +184,8 @@ def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
     drawn = accepted = 0
     try:
         for block in blocks:
-            _, drawn, accepted = block
-            yield block.names
+            names, drawn, accepted = block
+            yield names
     finally:
         note = f"{accepted:,} of {drawn:,} draws were accepted ({accepted / max(drawn, 1):.3g})"
         print(f"{parser.prog}: {note}", file=sys.stderr)
@@ -213,13 +198,11 @@ def output(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     # The draft has no name: an interrupt, which ends the program at once, leaves no file behind.
-    with tempfile.TemporaryFile(dir=path.parent) as draft:
-        file = io.TextIOWrapper(draft, "utf-8", newline="\n")
-        yield file
-        file.detach()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent) as draft:
+        yield draft
         draft.seek(0)
         with atomic_file(path) as whole:
-            shutil.copyfileobj(draft, whole)
+            shutil.copyfileobj(draft.buffer, whole)  # type: ignore[type-var]  # narrow in typeshed
 
 
 def write_names(
@@ -229,24 +212,16 @@ def write_names(
     from dinojax.data.text import capitalized
 
     shown: Callable[[str], str] = visible if file.isatty() else str
-    is_ascii = (file.encoding or "").lower() != "utf-8"
+    encode = json.JSONEncoder(ensure_ascii=(file.encoding or "").lower() != "utf-8").encode
     written = 0
-    for names, *arrays in blocks:
+    for names, whole, drawn, ended in blocks:
         lines = list(map(capitalized, names))
         if as_json:
-            values = zip(names, lines, *(x.tolist() for x in arrays), strict=True)
-            records = [
-                {
-                    "name": line,
-                    "log_probability": whole,
-                    # It is NaN for names that were not drawn.
-                    "drawn_log_probability": None if drawn != drawn else drawn,
-                    "ended": ended,
-                    "in_training_data": name in learned,
-                }
-                for name, line, whole, drawn, ended in values
-            ]
-            lines = [json.dumps(record, ensure_ascii=is_ascii) for record in records]
+            # Names that were not drawn have NaN, which JSON does not have.
+            drawn_or_none = [None if x != x else x for x in drawn.tolist()]
+            known = [name in learned for name in names]
+            rows = zip(lines, whole.tolist(), drawn_or_none, ended.tolist(), known, strict=True)
+            lines = [encode(dict(zip(KEYS, row, strict=True))) for row in rows]
         # One write for the block: one for each name would take as long as drawing it.
         file.write("".join(f"{shown(line)}\n" for line in lines))
         written += len(names)

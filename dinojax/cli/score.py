@@ -9,8 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, add_which, path, whole_number
-from dinojax.cli.loaded import load
+from dinojax.cli.arguments import Parser, about, add_which, load, path, whole_number
 from dinojax.cli.terminal import in_json, visible
 from dinojax.config import check_range
 from dinojax.startup import start_jax
@@ -21,12 +20,8 @@ if TYPE_CHECKING:
 Scored = tuple[list[dict[str, Any]], list[str], list[Any]]
 """The figures of each string, its characters, and what each of them costs in nats."""
 NUM_SAMPLES = 10_000
-"""Number of new names that a name is ranked among; the standard error is up to half a percent."""
 COLOURS = 17, 19, 60, 102, 144, 186, 228
-"""Terminal colours behind characters of 0, 1, 2, .. bits, from dark to light."""
-FIRST_LIGHT = 3
-"""First of the colours on which black is easier to read than white."""
-BLACK, WHITE = 16, 231
+"""Terminal colours behind characters of 0, 1, 2, .. bits: dark (the first three) to light."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,8 +48,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             raise ValueError("--names and --file exclude each other")
         if not arguments.names and not arguments.file:
             raise ValueError("nothing to score: give --names NAME.. or --file FILE")
-        if arguments.seed is not None:
-            check_range("--seed", arguments.seed, 0, 2**32 - 1)
+        check_range("--seed", arguments.seed or 0, 0, 2**32 - 1)
         start_jax()
         run = load(parser, arguments)
         score = score_text if run.config.is_text else score_names
@@ -89,8 +83,7 @@ def score_names(arguments: Namespace, run: "Run") -> Scored:
         if len(name) > data.MAX_NAME_LENGTH:
             most = f"names may have up to {data.MAX_NAME_LENGTH:,}"
             raise ValueError(f"--names: number {number} has {len(name):,} characters; {most}")
-    learned = read_part(arguments.run, run.description, "train")
-    seed = arguments.seed or 0
+    learned, seed = read_part(arguments.run, run.description, "train"), arguments.seed or 0
     scores = score(run.trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
     columns = {
         "name": names,
@@ -114,10 +107,8 @@ def score_text(arguments: Namespace, run: "Run") -> Scored:
         if getattr(arguments, flag) is not None:
             raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
     text = read_running_text(arguments.file, run.config.lowercase)
-    try:
+    with about(str(arguments.file)):
         row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
-    except ValueError as error:
-        raise ValueError(f"{arguments.file}: {error}") from None
     return [row], [text], [row.pop("character_nats")]
 
 
@@ -151,39 +142,29 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def width(text: str) -> int:
     """How many columns of a terminal a text takes."""
-    joins = "Mn", "Me", "Cf"
-    return sum(
-        0 if unicodedata.category(c) in joins else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )
+    spacing = [c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf")]
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in spacing)
 
 
 def show_characters(strings: Sequence[str], bits: Sequence[Any]) -> None:
     """Print the surprisal of each character, line by line: as colours in a terminal, or numbers."""
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    if in_colour:
-        *levels, last = range(len(COLOURS))
-        scale = [*(painted(f" {level} ", level) for level in levels), painted(f" {last}+ ", last)]
-        print(f"\nbits  {''.join(scale)}\n")
-    else:
-        print("\nbits of each character\n")
+    *levels, last = range(len(COLOURS))
+    scale = "".join(painted(f" {level} ", level) for level in levels) + painted(f" {last}+ ", last)
+    print(f"\nbits  {scale}\n" if in_colour else "\nbits of each character\n")
     for string, values in zip(strings, bits, strict=True):
         rest = iter(values.tolist())
         # Unlike splitlines, this splits only at newlines.
         for line in re.findall(r"[^\n]*\n|[^\n]+", string):
-            cells = [(mark(c), next(rest)) for c in line]
+            # A combining character gets a circle to combine with.
+            marks = (f"◌{c}" if unicodedata.category(c)[0] == "M" else visible(c) for c in line)
+            cells = [(shown, next(rest)) for shown in marks]
             numbers = "  ".join(f"{shown} {value:.2f}" for shown, value in cells)
             print("".join(painted(*cell) for cell in cells) if in_colour else numbers)
-
-
-def mark(character: str) -> str:
-    """A character as it is shown: a combining one gets a circle to combine with."""
-    is_joining = unicodedata.category(character)[0] == "M"
-    return f"◌{character}" if is_joining else visible(character)
 
 
 def painted(text: str, bits: float) -> str:
     """A text for a terminal on the colour of a number of bits, rounded down."""
     level = min(int(bits), len(COLOURS) - 1)
-    ink = BLACK if level >= FIRST_LIGHT else WHITE
-    return f"\x1b[48;5;{COLOURS[level]};38;5;{ink}m{text}\x1b[0m"
+    white, black = 231, 16
+    return f"\x1b[48;5;{COLOURS[level]};38;5;{white if level < 3 else black}m{text}\x1b[0m"

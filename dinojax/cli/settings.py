@@ -29,21 +29,19 @@ def add_settings(parser: ArgumentParser) -> None:
         values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
         if field.name == "steps":
             values |= {name: "by its epochs" for name, preset in PRESETS.items() if preset.epochs}
-        if len(set(values.values())) == 1:
-            default = f"default: {values['dinos']}"
-        else:
-            default = "default: " + ", ".join(f"{name} {value}" for name, value in values.items())
+        default = values["dinos"]
+        if len(set(values.values())) > 1:
+            default = ", ".join(f"{name} {value}" for name, value in values.items())
         unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
-        options: dict[str, Any] = {"help": f"{field.metadata['help']}{unit} ({default})"}
+        text = f"{field.metadata['help']}{unit} (default: {default})"
+        options: dict[str, Any] = {"choices": choices}
         if field.type is bool:
-            options |= {"action": BooleanOptionalAction}
-        elif choices:
-            options |= {"choices": choices}
+            options = {"action": BooleanOptionalAction}
         elif field.type is int:
-            options |= {"type": whole_number, "metavar": "N"}
-        else:
-            options |= {"type": number, "metavar": "X"}
-        parser.add_argument(flag_of(field.name), default=None, **options)
+            options = {"type": whole_number, "metavar": "N"}
+        elif field.type is float:
+            options = {"type": number, "metavar": "X"}
+        parser.add_argument(flag_of(field.name), help=text, **options)
 
 
 def flag_of(name: str) -> str:

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     inputs: Any
     """Ids of the characters to read. `Vocab.no_character` marks the start of a name or a text."""
     targets: Any
-    """Ids of the characters to predict: each is the one that follows the input."""
+    """Ids of the characters that follow the inputs, to be predicted."""
     weights: Any
     """Weights of the targets in the loss: 1, or 0 for padding."""
 
@@ -59,33 +59,26 @@ def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
         raise
     lengths = np.array([len(name) for name in names])
     time = np.arange(lengths.max() + 1)[:, None]
-    shape = len(time), len(names)
+    targets = np.full((len(time), len(names)), vocab.newline, vocab.dtype)
     # The transposed arrays are in the order of `ids`: name by name.
-    targets = np.full(shape, vocab.newline, vocab.dtype)
     targets.T[(time < lengths).T] = ids
-    inputs = np.full(shape, vocab.no_character, vocab.dtype)
-    inputs[1:] = np.where(time[1:] <= lengths, targets[:-1], vocab.no_character)
+    inputs = np.roll(targets, 1, axis=0)
+    inputs[(time == 0) | (time > lengths)] = vocab.no_character
     return Batch(inputs, targets, (time <= lengths).astype(np.float32))
 
 
 def padded(names: Sequence[str], vocab: Vocab, batch_size: int = 1) -> Dataset:
-    """Names, one in each column (see `pad_names`), in a new order in each epoch.
+    """Names, one in each column (see `pad_names`, also for errors), in a new order in each epoch.
 
     Padding completes the last batch of an epoch.
-
-    Raises:
-        ValueError: there is no name, or a name holds a newline or an unknown character.
     """
-    examples = _with_padding(pad_names(names, vocab), vocab)
-    num = len(names)
-    steps = -(-num // batch_size)
+    num, steps = len(names), -(-len(names) // batch_size)
 
     def arrange(permutation: np.ndarray) -> np.ndarray:
-        indices = np.full(steps * batch_size, num, np.int32)
-        indices[:num] = permutation
-        return indices.reshape(steps, batch_size)
+        indices = np.pad(permutation, (0, steps * batch_size - num), constant_values=num)
+        return indices.astype(np.int32).reshape(steps, batch_size)
 
-    return Dataset(examples, num, steps, arrange)
+    return Dataset(_with_padding(pad_names(names, vocab), vocab), num, steps, arrange)
 
 
 def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> Dataset:
@@ -95,8 +88,7 @@ def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> 
     Rows are filled by the lengths of names alone, so all epochs have the same number of steps.
 
     Raises:
-        ValueError: there is no name, a name holds a newline or an unknown character, or the
-            longest does not fit into `window`.
+        ValueError: see `pad_names`; or the longest name does not fit into `window`.
     """
     columns = pad_names(names, vocab)
     counts = columns.weights.astype(bool)
@@ -153,15 +145,9 @@ def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
     flat = _with_padding(Batch(inputs, targets, np.ones(len(text), np.float32)), vocab)
     steps = -(-length // window)
     place = np.arange(steps * window).reshape(steps, window, 1)
-    indices = place + length * np.arange(batch_size)
-    indices = np.where((place < length) & (indices < len(text)), indices, len(text))
-    indices = indices.astype(np.int32)
-
-    def arrange(permutation: np.ndarray) -> np.ndarray:
-        del permutation
-        return indices
-
-    return Dataset(flat, 1, steps, arrange)
+    indices = (place + length * np.arange(batch_size)).astype(np.int32)
+    indices[(place >= length) | (indices >= len(text))] = len(text)
+    return Dataset(flat, 1, steps, lambda _: indices)
 
 
 def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
@@ -175,13 +161,12 @@ def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
     """
     if not text:
         raise ValueError("expected a text, got an empty one")
-    ids = vocab.encode(text)
-    num = -(-len(ids) // window)
-    targets = np.full(num * window, vocab.newline, vocab.dtype)
-    targets[: len(ids)] = ids
-    inputs = np.concatenate([np.full(1, vocab.no_character, vocab.dtype), targets[:-1]])
-    weights = (np.arange(num * window) < len(ids)).astype(np.float32)
-    return Batch(*(field.reshape(num, window).T for field in (inputs, targets, weights)))
+    padding = 0, -len(text) % window
+    targets = np.pad(vocab.encode(text), padding, constant_values=vocab.newline)
+    inputs = np.roll(targets, 1)
+    inputs[0] = vocab.no_character
+    weights = np.pad(np.ones(len(text), np.float32), padding)
+    return Batch(*(field.reshape(-1, window).T for field in (inputs, targets, weights)))
 
 
 def _with_padding(batch: Batch, vocab: Vocab) -> Batch:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import process
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance.Levenshtein import distance as levenshtein
 
 PAIRS_AT_ONCE = 2**22
 """Approximate number of distances in memory at a time, however many names there are."""
@@ -25,20 +25,13 @@ def nearest(
     Raises:
         ValueError: there are no names or no references.
     """
-    indices, distances = [], []
-    for chunk in _in_chunks(names, references):
-        first = chunk.argmin(axis=1)
-        indices.append(first)
-        distances.append(chunk[np.arange(len(chunk)), first])
-    return np.concatenate(indices), np.concatenate(distances)
+    found = [(chunk.argmin(axis=1), chunk.min(axis=1)) for chunk in _in_chunks(names, references)]
+    indices, distances = map(np.concatenate, zip(*found, strict=True))
+    return indices, distances
 
 
 def far_from(names: Sequence[str], references: Sequence[str], distance: int) -> NDArray[np.bool_]:
-    """Whether each name is at least `distance` edits away from every reference, [num].
-
-    Raises:
-        ValueError: there are no names or no references.
-    """
+    """Whether each name is at least `distance` edits from all references, [num]; see `nearest`."""
     # Distances above the cutoff are given as cutoff + 1, which is quicker to compute.
     chunks = _in_chunks(names, references, cutoff=max(0, distance - 1))
     return np.concatenate([(chunk >= distance).all(axis=1) for chunk in chunks])
@@ -55,11 +48,7 @@ def _in_chunks(
         )
     size = max(1, PAIRS_AT_ONCE // len(references))
     for start in range(0, len(names), size):
+        chunk = names[start : start + size]
         yield process.cdist(
-            names[start : start + size],
-            references,
-            scorer=Levenshtein.distance,
-            score_cutoff=cutoff,
-            dtype=np.int32,
-            workers=-1,
+            chunk, references, scorer=levenshtein, score_cutoff=cutoff, dtype=np.int32, workers=-1
         )

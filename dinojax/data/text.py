@@ -44,26 +44,21 @@ def read_names(path: Path, lowercase: bool = True) -> tuple[list[str], int]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not UTF-8, holds no name, or has a line of more than
-            `MAX_NAME_LENGTH` characters.
+        ValueError: the file is not UTF-8, has no name, or has one longer than `MAX_NAME_LENGTH`.
     """
-    names, num_blank = [], 0
     # str.splitlines would also split at U+2028 and other characters that may occur in a name.
     lines = read_text(path).removesuffix("\n").split("\n")
-    for number, line in enumerate(lines, start=1):
-        name = composed(line.strip(), lowercase)
+    stripped = [composed(line.strip(), lowercase) for line in lines]
+    for number, name in enumerate(stripped, start=1):
         if len(name) > MAX_NAME_LENGTH:
             raise ValueError(
                 f"{path}, line {number}: a name of {len(name):,} characters; names may have up to "
                 f"{MAX_NAME_LENGTH:,}; is there one name a line?"
             )
-        if name:
-            names.append(name)
-        else:
-            num_blank += 1
+    names = [name for name in stripped if name]
     if not names:
         raise ValueError(f"{path} holds no names; expected one name a line")
-    return names, num_blank
+    return names, len(lines) - len(names)
 
 
 def read_running_text(path: Path, lowercase: bool = False) -> str:
@@ -91,14 +86,11 @@ def split_names(
         ValueError: no name would be left for training.
     """
     distinct = sorted(set(names))
-    _, num_validation, num_test = _sizes(
-        len(distinct), "distinct names", validation_fraction, test_fraction
-    )
+    sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
     order = np.random.default_rng(seed).permutation(len(distinct))
-    part_of = dict.fromkeys(distinct, 0)
     # The test part is drawn first, so that it does not depend on the validation fraction.
-    for i, place in enumerate(order[: num_test + num_validation].tolist()):
-        part_of[distinct[place]] = 2 if i < num_test else 1
+    parts = np.repeat([2, 1, 0], sizes[::-1])
+    part_of = {distinct[i]: part for i, part in zip(order.tolist(), parts.tolist(), strict=True)}
     train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
     return train, validation, test
 

@@ -22,27 +22,25 @@ CONTEXTS: tuple[int | str, ...] = ("carry", 256)
 
 
 class ModelFigures(NamedTuple):
-    """Figures of a model."""
+    """Figures of a model; `order` is that of an n-gram model."""
 
     model: str
-    """"network", "ngram", or "held-out" for real names in the place of samples."""
+    """"network", "ngram", or "held-out" for real names in place of samples."""
     figures: Mapping[str, float]
     context: int | str | None = None
     """How a network reads a text; see `compare`."""
     order: int | None = None
-    """Order of an n-gram model."""
 
 
 class SampleComparison(NamedTuple):
-    """How good the samples of several models are; see `compare_samples`."""
+    """How good `num` samples of each of several models are; see `compare_samples`."""
 
     num: int
-    """Number of samples of each model."""
     seed: int
     max_length: int
     num_held_out: int
     num_floor: int | None
-    """Number of real names in each of two sets whose divergences are those of "held-out"."""
+    """Number of names in each of the two sets whose divergences are those of "held-out"."""
     models: list[ModelFigures]
 
 
@@ -54,12 +52,12 @@ def compare(
     contexts: Sequence[int | str] = CONTEXTS,
     max_order: int = 5,
 ) -> list[ModelFigures]:
-    """What a network, and n-gram models of all orders up to `max_order`, pay for `part`.
+    """The costs of `part` under a network and under n-gram models of orders 1 to `max_order`.
 
-    The n-gram models are fitted to `train`, the names or the text that the network has learned
-    from. The network reads a text in each of `contexts`: "carry" carries its state from beginning
-    to end; a number cuts the text into windows of so many characters, each read from a fresh state.
-    See `summarize` for the figures.
+    The n-gram models are fitted to `train`, the names or the text that the network learned from.
+    The network reads a text in each of `contexts`: "carry" carries its state from beginning to end;
+    a number cuts the text into windows of that length, each read from a fresh state. See
+    `summarize` for the figures.
 
     Raises:
         ValueError: `train` or `part` is empty or holds an unknown character, only one of them is a
@@ -67,11 +65,12 @@ def compare(
     """
     if isinstance(train, str) != isinstance(part, str):
         raise ValueError("expected names twice or a text twice, got names and a text")
-    ngrams = fit_ngrams(*_end_to_end(trained.vocab, train), trained.vocab.size, max_order)
-    ids, starts = _end_to_end(trained.vocab, part)
+    model, params, vocab = trained
+    ngrams = fit_ngrams(*_joined(vocab, train), vocab.size, max_order)
+    ids, starts = _joined(vocab, part)
     first, found = np.flatnonzero(starts), []
     if not isinstance(part, str):
-        costs = column_evaluation(trained.model, pad_names(part, trained.vocab))(trained.params)
+        costs = column_evaluation(model, pad_names(part, vocab))(params)
         found.append(ModelFigures("network", summarize(costs)))
     else:
         for context in contexts:
@@ -79,8 +78,8 @@ def compare(
                 costs = in_blocks(text_nats(trained, part))
             else:
                 check_range("context", int(context), 1, 10**9)
-                columns = cut_text(part, trained.vocab, min(int(context), len(part)))
-                costs = column_evaluation(trained.model, columns)(trained.params)
+                columns = cut_text(part, vocab, min(int(context), len(part)))
+                costs = column_evaluation(model, columns)(params)
             found.append(ModelFigures("network", summarize(costs), context=context))
     for order in range(1, max_order + 1):
         each = nats(ngrams, ids, starts, order)
@@ -101,33 +100,31 @@ def compare_samples(
 ) -> SampleComparison:
     """How good samples of a network and of n-gram models of some `orders` are, beside real names.
 
-    The n-gram models are fitted to `train`, the names that the network has learned from. Samples
-    are cut after `max_length` characters. See `describe_samples` and `divergences` for the figures.
-    Divergences compare as many samples as there are `held_out` names, drawing more than `num` if
-    necessary; all other figures describe the first `num` samples. Without held-out names, there are
-    no hits, no divergences and no figures of real names.
+    The n-gram models are fitted to `train`, the names that the network learned from. Samples are
+    cut after `max_length` characters. See `describe_samples` and `divergences` for the figures. As
+    many samples as there are `held_out` names, drawn beyond `num` if necessary, enter divergences;
+    other figures describe the first `num`. Without held-out names, there are no hits, no
+    divergences and no figures of real names.
 
     Raises:
         ValueError: `train` is empty or holds an unknown character, or `num` or an order is below 1.
     """
     check_range("num", num, 1, 10**9)
-    vocab, num_held_out = trained.vocab, len(held_out)
-    held_out_lines = [f"{name}\n" for name in held_out]
+    model, params, vocab = trained
+    num_held_out, held_out_lines = len(held_out), [f"{name}\n" for name in held_out]
 
     def figures(ids: NDArray[np.integer], ended: NDArray[np.bool]) -> Mapping[str, float]:
         lengths = np.sum(ids != vocab.newline, axis=1)
         names = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
-        found = describe_samples(names[:num], ended[:num], train, held_out)
-        if not held_out:
-            return found
         lines = [name + "\n" * whole for name, whole in zip(names, ended.tolist(), strict=True)]
-        return {**found, **divergences(lines[:num_held_out], held_out_lines)}
+        apart = divergences(lines[:num_held_out], held_out_lines) if held_out else {}
+        return {**describe_samples(names[:num], ended[:num], train, held_out), **apart}
 
     sizes: dict[str, Any] = {"num": max(num, num_held_out), "max_length": max_length}
-    write = jax.jit(partial(stream_names, model=trained.model, **sizes))
-    samples = jax.device_get(write(jax.random.key(seed), trained.params))
+    write = jax.jit(partial(stream_names, model=model, **sizes))
+    samples = jax.device_get(write(jax.random.key(seed), params))
     models = [ModelFigures("network", figures(samples.ids, samples.ended))]
-    ngrams = fit_ngrams(*_end_to_end(vocab, train), vocab.size, max(orders))
+    ngrams = fit_ngrams(*_joined(vocab, train), vocab.size, max(orders))
     for order in orders:
         generator = np.random.default_rng([seed, order])
         drawn = draw_names(generator, ngrams, vocab.newline, order=order, **sizes)
@@ -141,11 +138,10 @@ def compare_samples(
     return SampleComparison(num, seed, max_length, num_held_out, len(floor[0]), models)
 
 
-def _end_to_end(
-    vocab: Vocab, part: Sequence[str] | str
-) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool]]:
-    """The characters of a part, [num], and whether a name or the text begins at each of them."""
-    ids = vocab.encode(part if isinstance(part, str) else "".join(f"{name}\n" for name in part))
+def _joined(vocab: Vocab, part: Sequence[str] | str) -> tuple[NDArray[Any], NDArray[np.bool]]:
+    """The ids of a part end to end, [num], and whether a name or the text begins at each."""
+    if isinstance(part, str):
+        return vocab.encode(part), np.arange(len(part)) == 0
+    ids = vocab.encode("".join(f"{name}\n" for name in part))
     # A name begins after each newline, and the first, as the array is rolled, after the last.
-    starts = np.roll(ids == vocab.newline, 1)
-    return ids, np.arange(len(ids)) == 0 if isinstance(part, str) else starts
+    return ids, np.roll(ids == vocab.newline, 1)

@@ -1,11 +1,12 @@
 """The dinosaur-name exercise, replayed in float64.
 
-The exercise fixes all random numbers: NumPy's legacy generator draws the initial parameters, the
-order of the names, and the uniform numbers that sample each character. Given these, this library's
-model, loss, optimizer, training loop and sampling step must give the same losses and names.
+NumPy's legacy generator, with fixed seeds, draws the initial parameters, the order of the names and
+the uniform numbers that sample each character. Given these, this library must give the same losses
+and names.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,6 @@ from dinojax.training.optimizers import clipped_sgd
 from dinojax.training.step import init_train_state, make_train_step, train_steps
 
 HIDDEN_SIZE = 50
-LEARNING_RATE = 0.01
-CLIP_VALUE = 5.0
 REPORT_EVERY = 2_000
 NAMES_PER_REPORT = 7
 MAX_LENGTH = 50
@@ -34,11 +33,10 @@ class Progress(NamedTuple):
     """What the exercise reports every `REPORT_EVERY` steps."""
 
     step: int
-    """Number of the last training step, from 0."""
+    """Index of the last training step."""
     smoothed_loss: float
     """Running average of the summed loss, nats per name."""
     names: list[str]
-    """Names sampled after this step."""
 
 
 def replay(names: Sequence[str], num_steps: int) -> Iterator[Progress]:
@@ -50,20 +48,17 @@ def replay(names: Sequence[str], num_steps: int) -> Iterator[Progress]:
     names, vocab = list(names), build_vocab(names)
     np.random.RandomState(0).shuffle(names)
     examples = pad_names(names, vocab)
-    optimizer = clipped_sgd(LEARNING_RATE, CLIP_VALUE)
+    optimizer = clipped_sgd(learning_rate=0.01, clip_value=5.0)
     with jax.enable_x64(True):
         cell = vanilla(vocab.size, HIDDEN_SIZE, jnp.float64)
         model = char_model([from_cell(cell)], vocab, dtype=jnp.float64)
         params = jax.tree.map(jnp.asarray, _initial_params(vocab.size))
-        first_loss = -np.log(1 / vocab.size) * NAMES_PER_REPORT
-        key = jax.random.key(0)
-        state = init_train_state(key, params, model, optimizer, smoothed_loss=first_loss)
-    train_step = make_train_step(model, optimizer, carry_state=True)
-    uniforms = _uniforms()
-
-    @jax.jit
-    def train(state: Any, order: jax.Array, num_steps: int) -> Any:
-        return train_steps(train_step, state, examples, order, num_steps)[0]
+        loss, key = -np.log(1 / vocab.size) * NAMES_PER_REPORT, jax.random.key(0)
+        state = init_train_state(key, params, model, optimizer, smoothed_loss=loss)
+    train = jax.jit(partial(train_steps, make_train_step(model, optimizer, carry_state=True)))
+    # [time, names]; the exercise seeds its generator with name + 2 time.
+    seeds = np.arange(NAMES_PER_REPORT) + 2 * np.arange(MAX_LENGTH)[:, None]
+    uniforms = np.vectorize(lambda seed: np.random.RandomState(seed).random_sample())(seeds)
 
     @jax.jit
     def write_names(params: Params) -> jax.Array:
@@ -80,7 +75,7 @@ def replay(names: Sequence[str], num_steps: int) -> Iterator[Progress]:
         order = np.arange(done, done + REPORT_EVERY)[:, None] % len(names)
         # Not around `yield`: the caller's own computations keep their type.
         with jax.enable_x64(True):
-            state = train(state, order, step + 1 - done)
+            state = train(state, examples, order, step + 1 - done).state
             ids = np.asarray(write_names(state.params))
         done = step + 1
         texts = [vocab.decode(row).split("\n")[0] for row in ids]
@@ -92,12 +87,5 @@ def _initial_params(vocab_size: int) -> Params:
     generator = np.random.RandomState(1)
     shapes = (HIDDEN_SIZE, vocab_size), (HIDDEN_SIZE, HIDDEN_SIZE), (vocab_size, HIDDEN_SIZE)
     inputs, recurrent, readout = (0.01 * generator.randn(*shape).T for shape in shapes)
-    bias = np.zeros(HIDDEN_SIZE)
-    layer = {"input_kernel": inputs, "recurrent_kernel": recurrent, "bias": bias}
+    layer = {"input_kernel": inputs, "recurrent_kernel": recurrent, "bias": np.zeros(HIDDEN_SIZE)}
     return {"layers": [layer], "readout": {"kernel": readout, "bias": np.zeros(vocab_size)}}
-
-
-def _uniforms() -> np.ndarray:
-    """Uniform numbers [time, names]; the exercise seeds its generator with name + 2 time."""
-    seeds = np.arange(NAMES_PER_REPORT) + 2 * np.arange(MAX_LENGTH)[:, None]
-    return np.vectorize(lambda seed: np.random.RandomState(seed).random_sample())(seeds)

@@ -1,7 +1,7 @@
 """Exact losses: of single characters, and over a whole data set."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 
 from dinojax import parallel
 from dinojax.data.batches import Batch
-from dinojax.models.cells import Params
+from dinojax.models.cells import Params, State
 from dinojax.models.model import CharModel
 from dinojax.training.loss import cross_entropy
 
 BLOCK = 1024
-"""Number of characters of a text in a block."""
+"""Number of characters in a block of a text."""
 CHARACTERS_AT_ONCE = 2**15
 """About how many characters are read side by side, so that memory does not grow with the data."""
 
@@ -31,13 +31,10 @@ class Costs(NamedTuple):
 
 
 def log_probability(params: Params, model: CharModel, examples: Batch) -> jax.Array:
-    """Log-probability of each target of `examples` [time, ...] in nats, times its weight.
+    """weight_t * log p(target_t | inputs up to t) in nats, for each target of `examples`.
 
-        weight_t * log p(target_t | inputs up to t)
-
-    The model starts from a fresh state. The result is [time, ...] like the examples: [time] for one
-    string, [time, num] for a batch. Its sum over time is the log-probability of each string; with
-    examples from `pad_names`, that of a name and its newline.
+    The model starts from a fresh state. The result is [time, ...] like the targets. Its sum over
+    time is the log-probability of each string; with `pad_names`, that of a name and its newline.
     """
     inputs, targets, weights = map(jnp.asarray, examples)
     _, logits = model.unroll(params, model.initial_state(inputs.shape[1:]), inputs)
@@ -66,10 +63,9 @@ def nats_carried(
     targets = jnp.pad(ids.astype(int), (0, -num % block_size))
     inputs = jnp.concatenate([jnp.full(1, model.vocab_size), targets[:-1]])
 
-    def read(state: Any, block: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-        block_inputs, block_targets = block
-        state, logits = model.unroll(params, state, block_inputs)
-        return state, cross_entropy(logits, block_targets, jnp.ones(block_size))
+    def read(state: State, block: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+        state, logits = model.unroll(params, state, block[0])
+        return state, cross_entropy(logits, block[1], jnp.ones(block_size))
 
     blocks = inputs.reshape(-1, block_size), targets.reshape(-1, block_size)
     _, nats = lax.scan(read, model.initial_state(()), blocks)
@@ -81,8 +77,8 @@ def column_evaluation(
 ) -> Callable[[Params], Costs]:
     """A function from parameters to the costs of the columns of `examples` [time, num].
 
-    It is compiled once for all parameters. The devices of `mesh` share the columns, and each reads
-    about `at_once` characters side by side.
+    It is compiled once. The devices of `mesh` share the columns, and each reads about `at_once`
+    characters side by side.
     """
     num = examples.weights.shape[1]
     # Copies of the last column give every device equally many; their costs are dropped.
@@ -117,15 +113,13 @@ def summarize(costs: Costs) -> Mapping[str, float]:
     num_i. `perplexity` is exp(nats_per_character), infinite if that overflows. The standard errors
     of a single piece are NaN.
     """
-    num = len(costs.nats)
-    total, characters = costs.nats.sum(), costs.num_characters.sum()
+    num, total, characters = len(costs.nats), costs.nats.sum(), costs.num_characters.sum()
     ratio = total / characters
+    error = error_per_piece = np.nan
     if num > 1:
         residuals = costs.nats - ratio * costs.num_characters
         error = np.sqrt(num / (num - 1) * np.sum(residuals**2)) / characters
         error_per_piece = costs.nats.std(ddof=1) / np.sqrt(num)
-    else:
-        error = error_per_piece = np.nan
     with np.errstate(over="ignore"):
         perplexity = np.exp(ratio)
     figures = {

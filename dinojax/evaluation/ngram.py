@@ -1,22 +1,19 @@
 """N-gram language models of characters: a baseline that a network should beat.
 
-The models use interpolated modified Kneser-Ney smoothing, at every order up to the one fitted. For
-the n-gram "context, character", and with the shorter context lacking the first character,
+The models use interpolated modified Kneser-Ney smoothing, at every order up to the one fitted:
 
     P_n(character | context) = (count - D(count)) / total
                              + freed(context) * P_{n-1}(character | shorter context)
 
 where total is the sum of the counts, and freed(context) the sum of D(count) / total, over all
-characters seen after the context. The discounts D take probability away, and the shorter context
-distributes it. For a context never seen, freed is 1. P_0 = 1 / vocab_size, so that no character is
-impossible.
+characters seen after the context. The discounts D take probability away, and the shorter context,
+without its first character, distributes it. For a context never seen, freed is 1. P_0 = 1 /
+vocab_size, so that no character is impossible.
 
 At the highest order, the count is how often the n-gram occurs. At lower orders, it is how many
-distinct characters precede the n-gram, which measures how readily it follows a new context. N-grams
-whose context begins at the start of a sequence are preceded by nothing else and keep the former.
-
-The start of a sequence is a context of its own: "no character" fills up the contexts that reach
-back over it. It is never predicted.
+distinct characters precede the n-gram, which measures how readily it follows a new context. Nothing
+precedes an n-gram whose context begins at the start of a sequence: its count is how often it
+occurs. "No character", which is never predicted, fills up contexts that reach back over the start.
 
 References:
     Kneser and Ney, "Improved backing-off for M-gram language modeling", ICASSP 1995.
@@ -31,8 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-SMALL_DATA_DISCOUNTS = 0.5, 1.0, 1.5
+Flags = NDArray[np.bool]
 
 
 class Smoothed(NamedTuple):
@@ -47,10 +43,9 @@ class Smoothed(NamedTuple):
 class NgramModel(NamedTuple):
     """Models of every order from 1 to the one fitted, with one table for each length of n-gram.
 
-    The number of an n-gram is its place in the table of its length. Its key in the table is
-    context * vocab_size + character, where the context is the number of an n-gram one shorter, so
-    that keys stay small for any vocabulary and order. The number after the last n-gram stands for a
-    context of only "no character".
+    The number of an n-gram is its place in the table. Its key is context * vocab_size + character,
+    where the context is the number of an n-gram one shorter, so that keys stay small for any
+    vocabulary and order. The number after the last n-gram is a context of only "no character".
     """
 
     vocab_size: int
@@ -59,19 +54,18 @@ class NgramModel(NamedTuple):
     highest: tuple[Smoothed, ...]
     """Terms for the model whose order is the length, from how often each n-gram occurs."""
     lower: tuple[Smoothed, ...]
-    """Terms for models of higher order, from how many characters precede; one length fewer."""
+    """Terms for models of higher order, from how many characters precede it; one length fewer."""
 
 
 def fit_ngrams(ids: ArrayLike, starts: ArrayLike, vocab_size: int, order: int) -> NgramModel:
     """Count and smooth the n-grams of up to `order` characters, of which the last is predicted.
 
     `ids` [num] are the characters of all sequences end to end: names, each with its newline, or a
-    text; all are below `vocab_size`. `starts` [num] says whether a sequence begins at each of them;
-    no context reaches back over a start.
+    text; all are below `vocab_size`. `starts` [num] says whether a sequence begins at each of them,
+    as one must at the first; no context reaches back over a start.
 
     Raises:
-        ValueError: `order` is below 1, there are no ids, an id is out of range, or `starts` has
-            another shape or does not begin with True.
+        ValueError: `order` is below 1, or `ids` or `starts` are empty or not as described.
     """
     if order < 1:
         raise ValueError(f"expected an order of at least 1, got {order}")
@@ -107,8 +101,7 @@ def nats(model: NgramModel, ids: ArrayLike, starts: ArrayLike, order: int | None
     `ids` and `starts` are as in `fit_ngrams`. By default, `order` is the highest that was fitted.
 
     Raises:
-        ValueError: `order` was not fitted, there are no ids, an id is out of range, or `starts` has
-            another shape or does not begin with True.
+        ValueError: `order` was not fitted, or `ids` or `starts` are not as in `fit_ngrams`.
     """
     terms = _terms(model, order)
     ids, starts = _checked(ids, starts, model.vocab_size)
@@ -130,16 +123,15 @@ def draw_names(
     *,
     max_length: int,
     order: int | None = None,
-) -> tuple[Integers, NDArray[np.bool]]:
+) -> tuple[Integers, Flags]:
     """Draw `num` names, each until newline or for `max_length` characters.
 
     The interpolation is a mixture. After a context comes one of the characters seen there, each
     with the probability that its discount kept, or else, with probability freed(context), what the
     next shorter context draws. P_0 draws all characters with equal probability.
 
-    Returns:
-        The characters [num, max_length], newline from the end of a name on, and whether each name
-        ended by itself, [num]; otherwise it was cut.
+    It returns the characters [num, max_length], newline from the end of a name on, and whether each
+    name ended by itself, [num]; otherwise it was cut.
 
     Raises:
         ValueError: `order`, by default the highest that was fitted, was not fitted.
@@ -150,8 +142,7 @@ def draw_names(
         # Where the n-grams of each context begin, and the sum of `kept` before each n-gram.
         first = np.searchsorted(keys, np.arange(len(freed) + 1) * model.vocab_size)
         tables.append((keys, first, np.concatenate([[0], np.cumsum(kept)])))
-    ids = np.full((num, max_length + 1), newline, np.int64)
-    unfinished = np.arange(num)
+    ids, unfinished = np.full((num, max_length + 1), newline, np.int64), np.arange(num)
     contexts = [np.full(num, len(freed) - 1) for _, (_, freed) in terms]
     for position in range(max_length + 1):
         drawn = generator.integers(model.vocab_size, size=len(unfinished))
@@ -164,20 +155,18 @@ def draw_names(
             drawn %= model.vocab_size
         ids[unfinished, position] = drawn
         goes_on = drawn != newline
-        longer = [
-            _find(keys, context * model.vocab_size + drawn)
-            for (keys, _), context in zip(terms, contexts, strict=True)
-        ]
-        contexts = [x[goes_on] for x in (np.zeros_like(drawn), *longer[:-1])]
-        unfinished = unfinished[goes_on]
+        unfinished, wanted = unfinished[goes_on], drawn[goes_on]
+        pairs = zip(terms, contexts[:-1], strict=False)
+        longer = [_find(keys, x[goes_on] * model.vocab_size + wanted) for (keys, _), x in pairs]
+        contexts = [np.zeros_like(wanted), *longer]
     return ids[:, :max_length], ids[:, max_length] == newline
 
 
 def _terms(model: NgramModel, order: int | None) -> list[tuple[Integers, Smoothed]]:
     """The keys of each length up to `order`, and the terms of the interpolation of that order."""
-    order = len(model.keys) if order is None else order
-    if not 1 <= order <= len(model.keys):
-        most = len(model.keys)
+    most = len(model.keys)
+    order = most if order is None else order
+    if not 1 <= order <= most:
         raise ValueError(f"expected an order from 1 to {most}, got {order}; fit a higher order")
     terms = (*model.lower[: order - 1], model.highest[order - 1])
     return list(zip(model.keys[:order], terms, strict=True))
@@ -190,7 +179,7 @@ def _find(keys: Integers, wanted: Integers) -> Integers:
     return np.where(keys[ngrams] == wanted, ngrams, -1)
 
 
-def _contexts(ngrams: Integers, starts: NDArray[np.bool], num_contexts: int) -> Integers:
+def _contexts(ngrams: Integers, starts: Flags, num_contexts: int) -> Integers:
     """The number of the n-gram before each place; at a start, that of the last context."""
     # The first place is a start, so the n-gram that np.roll moves there is not used.
     return np.where(starts, num_contexts - 1, np.roll(ngrams, 1))
@@ -202,10 +191,8 @@ def _smooth(contexts: Integers, counts: Integers, num_contexts: int) -> Smoothed
     totals = np.bincount(contexts, counts, num_contexts)
     freed = np.bincount(contexts, discounts, num_contexts)
     # Nothing follows a context that occurs only at the end of a sequence.
-    return Smoothed(
-        (counts - discounts) / totals[contexts],
-        np.divide(freed, totals, out=np.ones(num_contexts), where=totals > 0),
-    )
+    shares = np.divide(freed, totals, out=np.ones(num_contexts), where=totals > 0)
+    return Smoothed((counts - discounts) / totals[contexts], shares)
 
 
 def _discounts(counts: Integers) -> Floats:
@@ -214,8 +201,8 @@ def _discounts(counts: Integers) -> Floats:
         D_j = j - (j + 1) * Y * n_{j+1} / n_j    where Y = n_1 / (n_1 + 2 * n_2)
 
     and n_j is how many n-grams have a count of j. If n_1, n_2 or n_3 is zero, or a D_j is not
-    positive (it is never above j), they are 0.5, 1 and 1.5, the fallback of KenLM. This happens on
-    small data, and for the single characters of a large text, none of which may be rare.
+    positive (it is never above j), they are 0.5, 1 and 1.5, as in KenLM. This happens on small
+    data, and for the single characters of a large text, none of which may be rare.
     """
     n = np.bincount(np.minimum(counts, 5), minlength=5)[1:5].astype(np.float64)
     if n[:3].all():
@@ -223,28 +210,21 @@ def _discounts(counts: Integers) -> Floats:
         discounts: Floats = j - (j + 1) * n[0] / (n[0] + 2 * n[1]) * n[1:] / n[:3]
         if (discounts > 0).all():
             return discounts
-    return np.array(SMALL_DATA_DISCOUNTS)
+    return np.array([0.5, 1.0, 1.5])
 
 
-def _checked(
-    ids: ArrayLike, starts: ArrayLike, vocab_size: int
-) -> tuple[Integers, NDArray[np.bool]]:
+def _checked(ids: ArrayLike, starts: ArrayLike, vocab_size: int) -> tuple[Integers, Flags]:
     ids, starts = np.asarray(ids), np.asarray(starts)
     if not ids.size:
         raise ValueError("expected at least one character, got no ids")
     if ids.ndim != 1 or starts.shape != ids.shape:
-        raise ValueError(
-            f"expected ids [num] and starts [num], got shapes {ids.shape} and {starts.shape}; "
-            "put the sequences end to end"
-        )
+        got = f"got shapes {ids.shape} and {starts.shape}; put the sequences end to end"
+        raise ValueError(f"expected ids [num] and starts [num], {got}")
     invalid = ids[(ids < 0) | (ids >= vocab_size)]
     if invalid.size:
-        raise ValueError(
-            f"expected ids from 0 to {vocab_size - 1}, got {invalid[0]}; "
-            'leave out padding and "no character"'
-        )
+        got = f'got {invalid[0]}; leave out padding and "no character"'
+        raise ValueError(f"expected ids from 0 to {vocab_size - 1}, {got}")
     if not starts[0]:
-        raise ValueError(
-            "expected starts[0] to be True, got False; the first character begins a sequence"
-        )
+        got = "got False; the first character begins a sequence"
+        raise ValueError(f"expected starts[0] to be True, {got}")
     return ids.astype(np.int64), starts.astype(np.bool)

@@ -16,11 +16,10 @@ Differences from GuacaMol and MOSES:
     novelty), and counts missing ones as failures; here, as in MOSES, all figures describe one set
     of samples. MOSES computes uniqueness on the first 1,000 and 10,000 valid samples, here it is on
     all. A chemistry parser decides which molecules are valid; here a name is valid unless it was
-    cut, even an empty one. Neither has hits. For the divergence, GuacaMol has Kullback-Leibler
-    divergences between descriptors of distinct samples and training data, and MOSES has cosines
-    between frequencies of fragments; here repeated samples count, as repeated real names do. For
-    the edit distance, MOSES has the mean similarity to the nearest held-out molecule; here the
-    nearest training name shows near copies.
+    cut, even an empty one. Neither has hits. Instead of the divergence, GuacaMol has Kullback-
+    Leibler divergences between descriptors of distinct samples and training data, and MOSES has
+    cosines between frequencies of fragments; here repeated samples count. Instead of the edit
+    distance, MOSES has the mean similarity to the nearest held-out molecule.
 
 References:
     Brown et al., "GuacaMol: benchmarking models for de novo molecular design", Journal of Chemical
@@ -39,17 +38,14 @@ from numpy.typing import ArrayLike
 
 from dinojax.data.distances import nearest
 
-ORDERS = 1, 2, 3, 4
-"""Lengths of the n-grams that divergences compare."""
-
 
 def describe_samples(
     samples: Sequence[str], ended: ArrayLike, train: Sequence[str], held_out: Sequence[str]
 ) -> Mapping[str, float]:
     """The validity of samples, and the figures of `describe_names` and the hits of the valid ones.
 
-    `ended` [num] says whether each sample ended by itself; otherwise it was cut. The model has
-    learned from `train` and not from `held_out`; if that is empty, `hits` is left out.
+    `ended` [num] says whether each sample ended by itself; otherwise it was cut. The model learned
+    from `train` and not from `held_out`; if that is empty, `hits` is left out.
     """
     ended = np.asarray(ended)
     valid = [sample for sample, whole in zip(samples, ended.tolist(), strict=True) if whole]
@@ -62,9 +58,8 @@ def describe_names(names: Sequence[str], train: Sequence[str]) -> Mapping[str, f
 
     `mean_length` and `length_deviation`, the standard deviation with divisor num, are in characters
     without newlines, over all names. `edit_distance` is the mean Levenshtein distance from each
-    distinct name to the nearest training name, 0 for a training name. `edit_distance_of_novel` is
-    that of the names that are not training names; compare it with that of held-out names, which
-    never are. The mean of no names is NaN.
+    distinct name to the nearest training name. `edit_distance_of_novel` is that of the names that
+    are not training names, as held-out names never are. The mean of no names is NaN.
     """
     distinct, known = sorted(set(names)), set(train)
     novel = [name for name in distinct if name not in known]
@@ -87,29 +82,26 @@ def hits(names: Sequence[str], held_out: Sequence[str]) -> float:
 
 
 def divergences(first: Sequence[str], second: Sequence[str]) -> Mapping[str, float]:
-    """The `ngram_divergence` of each of the `ORDERS`."""
-    return {f"divergence_{order}": ngram_divergence(first, second, order) for order in ORDERS}
+    """The `ngram_divergence` of each order from 1 to 4."""
+    return {f"divergence_{order}": ngram_divergence(first, second, order) for order in range(1, 5)}
 
 
 def ngram_divergence(first: Sequence[str], second: Sequence[str], order: int) -> float:
     """Jensen-Shannon divergence between the character n-grams of two sets of names, in bits.
 
-    Each character of a name and its newline complete one n-gram, as for an n-gram model; newlines
-    fill up those that reach back over the start. So every order has equally many n-grams. The names
-    must include their newlines, except for samples that were cut, which have no end.
+    Each character of a name, its newline included, completes one n-gram; newlines fill up those
+    that reach back over the start. The names must include their newlines, except for samples that
+    were cut, which have no end.
 
     Two finite samples of one distribution differ, so the divergence is biased upwards, and nearly
     all of it is bias if most n-grams occur once. Compare sets of equal size, and compare their
     divergence with a floor from sets of the same size; see `halves`.
     """
-    counts = [
-        Counter(
-            framed[i : i + order]
-            for framed in ("\n" * (order - 1) + name for name in names)
-            for i in range(len(framed) - order + 1)
-        )
-        for names in (first, second)
-    ]
+    counts = []
+    for names in first, second:
+        framed = ["\n" * (order - 1) + name for name in names]
+        places = ((name, i) for name in framed for i in range(len(name) - order + 1))
+        counts.append(Counter(name[i : i + order] for name, i in places))
     ngrams = sorted(counts[0].keys() | counts[1].keys())
     p, q = (np.array([count[ngram] for ngram in ngrams], float) for count in counts)
     return jensen_shannon(p / p.sum(), q / q.sum())
@@ -122,11 +114,9 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
     """
     p, q = np.asarray(p, float), np.asarray(q, float)
     middle = (p + q) / 2
-    total = 0.0
-    for each in (p, q):
-        # x log x tends to 0, so n-grams that never occur add nothing.
-        occurs = each > 0
-        total += float(np.sum(each[occurs] * np.log2(each[occurs] / middle[occurs])))
+    # x log x tends to 0, so n-grams that never occur add nothing.
+    pairs = ((x[x > 0], middle[x > 0]) for x in (p, q))
+    total = sum(float(np.sum(x * np.log2(x / m))) for x, m in pairs)
     # Rounding can make it negative.
     return max(0.0, total / 2)
 

@@ -12,13 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dinojax.data.batches import Batch, pad_names
 from dinojax.data.distances import nearest
 from dinojax.data.text import MAX_NAME_LENGTH
-from dinojax.evaluation.losses import (
-    CHARACTERS_AT_ONCE,
-    in_blocks,
-    log_probability,
-    nats_carried,
-    summarize,
-)
+from dinojax.evaluation import losses
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
 
@@ -45,15 +39,13 @@ class NameScores(NamedTuple):
 
 
 class TextScore(NamedTuple):
-    """Score of a text."""
+    """Score of a text: minus its log-probability in `nats`, and figures from `summarize`."""
 
     num_characters: int
     nats: float
-    """Minus the log-probability of the text."""
     nats_per_character: float
     bits_per_character: float
     perplexity: float
-    """exp(nats_per_character); may be infinite."""
     character_nats: Floats
     """Cost of each character in nats, [num_characters]."""
 
@@ -69,52 +61,44 @@ def score(
     """Score names, rank them among `num_samples` new names, and find the nearest `learned` names.
 
     `learned` are the training names of the model, and `seed` is that of the new names. The standard
-    error of a rank is at most 0.5 / sqrt(num_samples).
-
-    Raises:
-        ValueError: there is no name, or a name holds a newline or an unknown character; the
-            message quotes the name.
+    error of a rank is at most 0.5 / sqrt(num_samples). See `names_nats` for what is raised.
     """
     character_nats = names_nats(trained, names)
     totals = {x: -float(nats.sum()) for x, nats in zip(names, character_nats, strict=True)}
     log_probabilities = np.array([totals[name] for name in names])
-    lengths = np.array([len(name) + 1 for name in names])
+    lengths = np.array([len(nats) for nats in character_nats])
     places, distances = nearest(names, learned) if learned else np.zeros((2, 0), np.int32)
-    training_names = set(learned)
+    known = set(learned)
     return NameScores(
         names=names,
         character_nats=character_nats,
         log_probabilities=log_probabilities,
         bits_per_character=-log_probabilities / math.log(2) / lengths,
         ranks=share_below(log_probabilities, _drawn(trained, totals, num_samples, seed)),
-        in_training_data=np.array([x in training_names for x in names] if learned else [], bool),
+        in_training_data=np.array([x in known for x in names] if learned else [], bool),
         nearest=[learned[place] for place in places.tolist()],
         distances=distances,
     )
 
 
 def score_text(trained: Trained, text: str) -> TextScore:
-    """Score a text, which is read in one pass.
-
-    Raises:
-        ValueError: the text is empty or holds an unknown character.
-    """
+    """Score a text, which is read in one pass; see `text_nats` for what is raised."""
     nats = text_nats(trained, text)
-    figures = summarize(in_blocks(nats))
-    means = {name: figures[name] for name in TextScore._fields[2:5]}
+    figures = losses.summarize(losses.in_blocks(nats))
+    means = {x: figures[x] for x in ("nats_per_character", "bits_per_character", "perplexity")}
     return TextScore(len(nats), float(nats.sum()), character_nats=nats, **means)
 
 
 def names_nats(
-    trained: Trained, names: Sequence[str], at_once: int = CHARACTERS_AT_ONCE
+    trained: Trained, names: Sequence[str], at_once: int = losses.CHARACTERS_AT_ONCE
 ) -> list[Floats]:
     """The cost of each character of each name and of its newline in nats, [len(name) + 1] each.
 
-    Names of similar length are read side by side, about `at_once` characters at a time,
-    so that a long name does not make many short ones take more memory.
+    Names of similar length are read side by side, about `at_once` characters at a time, so that a
+    long name does not make many short ones take more memory.
 
     Raises:
-        ValueError: there is no name, or a name holds a newline or an unknown character.
+        ValueError: there is no name, or the one quoted holds a newline or an unknown character.
     """
     if not names:
         raise ValueError("expected at least one name, got none")
@@ -123,7 +107,7 @@ def names_nats(
             trained.vocab.encode(name)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from None
-    read = jax.jit(partial(log_probability, model=trained.model))
+    read = jax.jit(partial(losses.log_probability, model=trained.model))
     found: dict[int, Floats] = {}
     rest = sorted(range(len(names)), key=lambda i: -len(names[i]))
     while rest:
@@ -148,15 +132,14 @@ def text_nats(trained: Trained, text: str) -> Floats:
     """
     if not text:
         raise ValueError("expected a text, got an empty one")
-    read = jax.jit(partial(nats_carried, model=trained.model))
+    read = jax.jit(partial(losses.nats_carried, model=trained.model))
     return np.asarray(read(trained.params, ids=trained.vocab.encode(text)), float)
 
 
 def share_below(values: ArrayLike, samples: ArrayLike) -> Floats:
-    """The share of `samples` [m] that are less than each of `values` [num], [num].
+    """The share of `samples` [m] that are less than each of `values` [num]; equal ones count half.
 
-    Equal samples count half. The shares of values from the distribution of the samples are uniform
-    on [0, 1].
+    The shares of values from the distribution of the samples are uniform on [0, 1].
     """
     values, ordered = np.asarray(values), np.sort(samples)
     below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
@@ -169,9 +152,8 @@ def _drawn(trained: Trained, totals: Mapping[str, float], num: int, seed: int) -
     So a name that is drawn ties with itself, however the two numbers were rounded.
     """
     write = partial(stream_names, model=trained.model, num=num, max_length=MAX_NAME_LENGTH)
-    ids, lengths, nats, _, ended = jax.device_get(
-        jax.jit(write)(jax.random.key(seed), trained.params)
-    )
+    samples = jax.jit(write)(jax.random.key(seed), trained.params)
+    ids, lengths, nats, _, ended = jax.device_get(samples)
     return [
         totals.get(trained.vocab.decode(row[:length]), total) if whole else total
         for row, length, total, whole in zip(ids, lengths, nats.tolist(), ended, strict=True)

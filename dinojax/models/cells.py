@@ -9,13 +9,14 @@ All functions accept any leading batch dimensions, written `...` in shapes. The 
 that of its parameters and its state; for its `product_dtype` see `products.linear`.
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dinojax.models.products import affine, are_ids, linear, per_gate
+from dinojax.models.products import ProductDType, affine, are_ids, linear, per_gate
 
 Params = Any
 """A pytree of parameters."""
@@ -23,45 +24,10 @@ State = Any
 """A pytree of arrays [..., hidden]."""
 Activations = Any
 """A pytree of arrays [..., features]."""
-
-
-class Init(Protocol):
-    """Draws initial parameters."""
-
-    def __call__(self, key: jax.Array) -> Params: ...
-
-
-class InitialState(Protocol):
-    """The state before the first input, for a batch of the given shape."""
-
-    def __call__(self, batch_shape: tuple[int, ...]) -> State: ...
-
-
-class CellProject(Protocol):
-    """The part of a step that depends on inputs alone: ids [...] or vectors [..., features].
-
-    A cell may return ids unchanged and look them up in `preactivate`.
-    """
-
-    def __call__(self, params: Params, inputs: jax.Array) -> Activations: ...
-
-
-class CellPreactivate(Protocol):
-    """The arguments of the nonlinearities, from the state and the projected inputs."""
-
-    def __call__(self, params: Params, state: State, projected: Activations) -> Activations: ...
-
-
-class CellUpdate(Protocol):
-    """The new state, with the structure of `state`."""
-
-    def __call__(self, state: State, preactivations: Activations) -> State: ...
-
-
-class CellOutput(Protocol):
-    """The part of a state, [..., hidden], that the next layer reads and that pictures show."""
-
-    def __call__(self, state: State) -> jax.Array: ...
+Init = Callable[[jax.Array], Params]
+"""Draws initial parameters, by a key."""
+InitialState = Callable[[tuple[int, ...]], State]
+"""The state before the first input, for a batch of the given shape."""
 
 
 class Cell(NamedTuple):
@@ -74,17 +40,23 @@ class Cell(NamedTuple):
     """Features of the output."""
     init: Init
     initial_state: InitialState
-    project: CellProject
-    preactivate: CellPreactivate
-    update: CellUpdate
-    output: CellOutput
+    project: Callable[[Params, jax.Array], Activations]
+    """The part of a step that depends on inputs alone: ids [...] or vectors [..., features].
+
+    A cell may return ids unchanged and look them up in `preactivate`."""
+    preactivate: Callable[[Params, State, Activations], Activations]
+    """The arguments of the nonlinearities, from the state and the projected inputs."""
+    update: Callable[[State, Activations], State]
+    """The new state, with the structure of the old one, from that and the preactivations."""
+    output: Callable[[State], jax.Array]
+    """The part of a state, [..., hidden], that the next layer reads and that pictures show."""
 
 
 def vanilla(
     input_size: int,
     hidden_size: int,
     dtype: DTypeLike = jnp.float32,
-    product_dtype: DTypeLike | None = None,
+    product_dtype: ProductDType = None,
 ) -> Cell:
     """The simple recurrent cell of Elman (1990), as the dinosaur-name exercise uses it.
 
@@ -122,7 +94,7 @@ def gru(
     input_size: int,
     hidden_size: int,
     dtype: DTypeLike = jnp.float32,
-    product_dtype: DTypeLike | None = None,
+    product_dtype: ProductDType = None,
 ) -> Cell:
     """The gated recurrent unit of Cho et al. (2014), in the form that cuDNN and PyTorch compute.
 
@@ -169,7 +141,7 @@ def lstm(
     input_size: int,
     hidden_size: int,
     dtype: DTypeLike = jnp.float32,
-    product_dtype: DTypeLike | None = None,
+    product_dtype: ProductDType = None,
 ) -> Cell:
     """The long short-term memory of Hochreiter & Schmidhuber (1997).
 
@@ -245,7 +217,7 @@ def init_gates(
 
 
 def project_gates(
-    params: Params, inputs: jax.Array, num_gates: int, product_dtype: DTypeLike | None
+    params: Params, inputs: jax.Array, num_gates: int, product_dtype: ProductDType
 ) -> Activations:
     """The contribution of the inputs to each gate, [..., hidden]; ids are returned unchanged."""
     # Writing the rows of all ids and reading them back takes longer than a lookup in each step.
@@ -259,7 +231,7 @@ def contributions(
     hidden: jax.Array,
     projected: Activations,
     num_gates: int,
-    product_dtype: DTypeLike | None,
+    product_dtype: ProductDType,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """The contributions of the inputs, from `project_gates`, and of the state to each gate."""
     if not isinstance(projected, tuple):
@@ -272,7 +244,7 @@ def contributions(
 
 
 def affine_gates(
-    params: Params, inputs: jax.Array, num_gates: int, product_dtype: DTypeLike | None
+    params: Params, inputs: jax.Array, num_gates: int, product_dtype: ProductDType
 ) -> tuple[jax.Array, ...]:
     """The contribution of ids or vectors to each gate, [..., hidden]."""
 

@@ -1,5 +1,6 @@
 """One recurrent layer over a whole sequence, however it runs."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -7,25 +8,18 @@ import jax
 from dinojax.models import recurrence
 from dinojax.models.cells import Cell, Init, InitialState, Params, State
 
+Step = Callable[[Params, State, jax.Array], tuple[State, jax.Array]]
+"""Reads one time step, ids [...] or vectors [..., features].
 
-class Step(Protocol):
-    """Reads one time step of `inputs`: ids [...] or vectors [..., features].
-
-    Returns the new state, of the same structure as `state`, and the outputs [..., features].
-    """
-
-    def __call__(
-        self, params: Params, state: State, inputs: jax.Array
-    ) -> tuple[State, jax.Array]: ...
+Returns the new state, of the same structure as the old one, and the outputs [..., features]."""
 
 
 class LayerUnroll(Protocol):
     """Repeats `step` over `inputs`: ids [time, ...] or vectors [time, ..., features].
 
     Returns the last state, and the outputs [time, ..., output_size]. Where `resets` [time, ...] is
-    true, the state is reset to the initial one before the step. With a `length` from 0 to time, a
-    number that need not be known when XLA compiles, only so many steps run: the state is the one
-    after them, and later outputs mean nothing.
+    true, the state is reset before the step. With a `length` from 0 to time, which may be traced,
+    only so many steps run: the state is the one after them, and later outputs mean nothing.
     """
 
     def __call__(

@@ -1,6 +1,6 @@
 """The character model: recurrent layers in a stack, and a readout of the next character."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Init, InitialState, Params, State
 from dinojax.models.layers import Layer, Step
-from dinojax.models.products import affine
+from dinojax.models.products import ProductDType, affine
 
 
 class ModelUnroll(Protocol):
@@ -33,17 +33,6 @@ class ModelUnroll(Protocol):
     ) -> tuple[State, jax.Array]: ...
 
 
-class ModelLayerOutputs(Protocol):
-    """Reads one character like `step`: the new state and each layer's outputs [..., hidden].
-
-    A model without layers returns no outputs.
-    """
-
-    def __call__(
-        self, params: Params, state: State, inputs: jax.Array
-    ) -> tuple[State, tuple[jax.Array, ...]]: ...
-
-
 class CharModel(NamedTuple):
     """A language model over characters, as pure functions.
 
@@ -59,7 +48,8 @@ class CharModel(NamedTuple):
     step: Step
     """Reads one character, ids [...]: the new state and the logits [..., vocab] of the next."""
     unroll: ModelUnroll
-    layer_outputs: ModelLayerOutputs
+    layer_outputs: Callable[[Params, State, jax.Array], tuple[State, tuple[jax.Array, ...]]]
+    """Reads one character like `step`: the new state and each layer's outputs [..., hidden]."""
 
 
 def char_model(
@@ -68,7 +58,7 @@ def char_model(
     *,
     dtype: DTypeLike = jnp.float32,
     dropout: float = 0.0,
-    product_dtype: DTypeLike | None = None,
+    product_dtype: ProductDType = None,
 ) -> CharModel:
     """A model whose first layer reads ids, and each further layer the outputs of the one below.
 

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+ProductDType = DTypeLike | None
+"""Type of the factors of products; None for the type that they have."""
+
 LARGE_KERNEL = 2**14
 """Kernels of this many entries are transposed once, before a loop, for the gradient. XLA would
 transpose them in every step. Smaller kernels are used in loops that XLA compiles whole, which a
@@ -27,9 +30,7 @@ def are_ids(inputs: jax.Array) -> bool:
     return jnp.issubdtype(inputs.dtype, jnp.integer)
 
 
-def linear(
-    kernel: jax.Array, inputs: jax.Array, product_dtype: DTypeLike | None = None
-) -> jax.Array:
+def linear(kernel: jax.Array, inputs: jax.Array, product_dtype: ProductDType = None) -> jax.Array:
     """Multiply vectors [..., input] by `kernel` [input, features]; ids [...] are one-hot vectors.
 
     An id selects its row of the kernel, and the id `input`, "no character", gives zeros. With a
@@ -42,10 +43,7 @@ def linear(
 
 
 def affine(
-    kernel: jax.Array,
-    bias: jax.Array,
-    inputs: jax.Array,
-    product_dtype: DTypeLike | None = None,
+    kernel: jax.Array, bias: jax.Array, inputs: jax.Array, product_dtype: ProductDType = None
 ) -> jax.Array:
     """`linear(kernel, inputs, product_dtype)` plus `bias` [features]."""
     if are_ids(inputs):
@@ -73,24 +71,21 @@ def per_gate(
     return tuple(map(product, *parts))
 
 
-def _dot(
-    left: jax.Array, right: jax.Array, axes: Any, product_dtype: DTypeLike | None
-) -> jax.Array:
+def _dot(left: jax.Array, right: jax.Array, axes: Any, product_dtype: ProductDType) -> jax.Array:
     dtype = left.dtype
     if product_dtype is not None:
         left, right = left.astype(product_dtype), right.astype(product_dtype)
     return jax.lax.dot_general(left, right, (axes, ((), ())), preferred_element_type=dtype)
 
 
-def _multiply(inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None) -> jax.Array:
+def _multiply(inputs: jax.Array, kernel: jax.Array, product_dtype: ProductDType) -> jax.Array:
     flat = inputs.reshape(-1, inputs.shape[-1])
-    return _dot(flat, kernel, ((1,), (0,)), product_dtype).reshape(
-        *inputs.shape[:-1], kernel.shape[1]
-    )
+    outputs = _dot(flat, kernel, ((1,), (0,)), product_dtype)
+    return outputs.reshape(*inputs.shape[:-1], kernel.shape[1])
 
 
 def _multiply_padded(
-    inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
+    inputs: jax.Array, kernel: jax.Array, product_dtype: ProductDType
 ) -> jax.Array:
     num = kernel.shape[1]
     if inputs.size == inputs.shape[-1] and kernel.size < LARGE_KERNEL:
@@ -104,7 +99,7 @@ _product = jax.custom_vjp(_multiply_padded, nondiff_argnums=(2,))
 
 
 def _product_forward(
-    inputs: jax.Array, kernel: jax.Array, product_dtype: DTypeLike | None
+    inputs: jax.Array, kernel: jax.Array, product_dtype: ProductDType
 ) -> tuple[jax.Array, Any]:
     return _multiply_padded(inputs, kernel, product_dtype), (inputs, kernel)
 
@@ -112,7 +107,7 @@ def _product_forward(
 # JAX's own rule for the gradient of the kernel makes a product that XLA on the CPU computes without
 # its fast routines.
 def _product_backward(
-    product_dtype: DTypeLike | None, residuals: Any, d_outputs: jax.Array
+    product_dtype: ProductDType, residuals: Any, d_outputs: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     inputs, kernel = residuals
     leading = tuple(range(inputs.ndim - 1))

@@ -17,8 +17,6 @@ from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.plots.style import is_drawable, new_figure
 from dinojax.runs.folder import Run
 
-NUM_UNITS = 10
-"""Number of units drawn unless the caller chooses them."""
 COLUMNS = 40
 """Characters in a row. Longer texts continue in the next row."""
 CELL_WIDTH, CELL_HEIGHT = 0.3, 0.34
@@ -27,9 +25,8 @@ MIN_COLUMNS = 16
 """Smallest width in cells, which leaves room for the label and the colour bar."""
 MARK_SIZE, CODE_SIZE = 12.0, 6.5
 """Font sizes of characters and of code points, in points."""
-MARKS = {" ": "␣", "\n": "↵", "\t": "⇥"}
-"""Signs for invisible characters."""
-MARKED = {" ": "space", "\n": "newline", "\t": "tab"}
+MARKS = {" ": ("␣", "space"), "\n": ("↵", "newline"), "\t": ("⇥", "tab")}
+"""Signs for invisible characters, and what they mean."""
 
 
 def plot_strings(run: Run, strings: Sequence[str]) -> Figure:
@@ -49,7 +46,7 @@ def plot_strings(run: Run, strings: Sequence[str]) -> Figure:
 def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None = None) -> Figure:
     """A heat map of the outputs of a layer of a run's model along a text.
 
-    `units` are the units to draw; None chooses the `NUM_UNITS` whose outputs vary most.
+    `units` are the units to draw; None chooses the ten whose outputs vary most.
 
     Raises:
         IndexError: the model has no such layer or unit.
@@ -58,9 +55,8 @@ def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None 
     text = _as_read(run, text)
     layers = hidden_states(run.trained, text)
     activations, layer = layers[layer], range(len(layers))[layer]
-    if units is None:
-        units = most_varying(activations, NUM_UNITS)
-    return plot_activations(text, activations, units, layer)
+    chosen = most_varying(activations, 10) if units is None else units
+    return plot_activations(text, activations, chosen, layer)
 
 
 def plot_surprisal(strings: Sequence[str], nats: Sequence[ArrayLike]) -> Figure:
@@ -80,20 +76,23 @@ def plot_surprisal(strings: Sequence[str], nats: Sequence[ArrayLike]) -> Figure:
     grid = np.full((len(rows), columns), np.nan)
     for line, (_, bits) in zip(grid, rows, strict=True):
         line[: len(bits)] = bits
-    with new_figure(_width(columns), len(rows) * CELL_HEIGHT + 1.35) as figure:
+    width = max(MIN_COLUMNS, columns)
+    with new_figure(width * CELL_WIDTH + 1, len(rows) * CELL_HEIGHT + 1.35) as figure:
         axes = figure.subplots()
         # The range of colours must not be empty, even if no character is surprising.
-        mesh = _heat_map(axes, grid, "cividis", 0, max(1.0, float(np.nanmax(grid))), columns)
+        mesh = _heat_map(axes, grid, "cividis", 0, max(1.0, float(np.nanmax(grid))), width)
         for row, (characters, bits) in enumerate(rows):
             for column, (character, value) in enumerate(zip(characters, bits, strict=True)):
-                mark, colour = _mark(character), _readable_on(mesh.to_rgba(value))
+                mark = _mark(character)
+                lightness = np.dot(mesh.to_rgba(value)[:3], [0.299, 0.587, 0.114])
+                colour = "black" if lightness > 0.5 else "white"
                 # Characters share a baseline, whatever their heights.
                 align, size, shift = "baseline", MARK_SIZE, -MARK_SIZE / 3
                 if "\n" in mark:
                     align, size, shift = "center", CODE_SIZE, 0
                 cell = axes.annotate(mark, (column, row), (0, shift), textcoords="offset points")
                 cell.set(ha="center", va=align, color=colour, fontsize=size, linespacing=1)
-        places = [place for place in range(columns) if place == 0 or place % 5 == 4]
+        places = [0, *range(4, columns, 5)]
         axes.set_xticks(places, [str(place + 1) for place in places])
         axes.set_yticks(list(totals), list(totals.values()))
         whole = "row" if len(rows) > len(strings) else "string"
@@ -112,11 +111,12 @@ def plot_activations(text: str, activations: ArrayLike, units: Sequence[int], la
     shown = np.asarray(activations, float)[:, list(units)].T
     columns = min(COLUMNS, len(text))
     starts = range(0, len(text), columns)
+    width = max(MIN_COLUMNS, columns)
     height = len(starts) * (len(units) * CELL_HEIGHT * 0.75 + 0.45) + 0.95
-    with new_figure(_width(columns), height) as figure:
+    with new_figure(width * CELL_WIDTH + 1, height) as figure:
         panels = figure.subplots(len(starts), squeeze=False)[:, 0]
         for axes, start in zip(panels, starts, strict=True):
-            mesh = _heat_map(axes, shown[:, start : start + columns], "RdBu_r", -1, 1, columns)
+            mesh = _heat_map(axes, shown[:, start : start + columns], "RdBu_r", -1, 1, width)
             marks = [_mark(character) for character in text[start : start + columns]]
             axes.set_xticks(range(len(marks)), marks, va="baseline", linespacing=1)
             axes.tick_params("x", pad=14)
@@ -142,24 +142,19 @@ def _as_read(run: Run, text: str) -> str:
 
 
 def _heat_map(
-    axes: Axes, values: NDArray[np.float64], colours: str, low: float, high: float, columns: int
+    axes: Axes, values: NDArray[np.float64], colours: str, low: float, high: float, width: int
 ) -> QuadMesh:
-    """Draw `values` [rows, up to columns], each cell centred on its indices, first row on top."""
+    """Draw `values` [rows, up to width], each cell centred on its indices, first row on top."""
     num_rows, num_columns = values.shape
     x, y = np.arange(num_columns + 1) - 0.5, np.arange(num_rows + 1) - 0.5
     mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(values), cmap=colours, vmin=low, vmax=high)
     mesh.set(edgecolor="white", linewidth=0.5)
     # Equal limits in all panels give cells of equal size.
-    axes.set_xlim(-0.5, max(MIN_COLUMNS, columns) - 0.5)
+    axes.set_xlim(-0.5, width - 0.5)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return mesh
-
-
-def _width(columns: int) -> float:
-    """Width of a figure with this many columns, in inches."""
-    return max(MIN_COLUMNS, columns) * CELL_WIDTH + 1
 
 
 def _colour_bar(figure: Figure, mesh: QuadMesh, panels: list[Axes], **options: Any) -> None:
@@ -168,16 +163,10 @@ def _colour_bar(figure: Figure, mesh: QuadMesh, panels: list[Axes], **options: A
     figure.colorbar(mesh, ax=panels, location="bottom", aspect=30, shrink=shrink, **options)
 
 
-def _readable_on(colour: Any) -> str:
-    """Black or white, whichever contrasts with a colour (red, green, blue, ..)."""
-    lightness = np.dot(np.asarray(colour)[:3], [0.299, 0.587, 0.114])
-    return "black" if lightness > 0.5 else "white"
-
-
 def _mark(character: str) -> str:
     """The text for a character in a cell: itself, a sign, or its code point on two lines."""
     if character in MARKS:
-        return MARKS[character]
+        return MARKS[character][0]
     if not is_drawable(character):
         code = f"{ord(character):04X}"
         return f"{code[:-2]}\n{code[-2:]}"
@@ -188,7 +177,7 @@ def _mark(character: str) -> str:
 def _explain_marks(texts: Iterable[str]) -> str:
     """The meaning of the signs in the texts, such as "; ␣ space, ↵ newline"."""
     present: set[str] = set().union(*texts)
-    meanings = [f"{MARKS[mark]} {meaning}" for mark, meaning in MARKED.items() if mark in present]
+    meanings = [" ".join(MARKS[character]) for character in MARKS if character in present]
     if any("\n" in _mark(character) for character in present):
         meanings.append("in small digits: code points")
     return f"; {', '.join(meanings)}" if meanings else ""

@@ -24,7 +24,6 @@ LOSSES = {"training_loss": "training", "validation_loss": "validation"}
 COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"
 DASHES: tuple[Any, ...] = "-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (9, 3))
 MARKERS = "o", "s", "^", "D", "v", "P", "X", "<", ">"
-MARKERS_PER_LINE = 12
 MAX_LABEL = 32
 """Longest run name, in characters, that fits into a legend of two columns."""
 
@@ -44,11 +43,7 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each folder's path, as many as distinguish it from the others.
-
-    Raises:
-        ValueError: a folder is given twice.
-    """
+    """The last parts of each folder's path, as many as distinguish it; no folder may come twice."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     names = []
     for folder, own in zip(folders, parts, strict=True):
@@ -74,7 +69,9 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             raise ValueError(f"the metrics of {name} hold no loss; was it stopped at once?")
     curves = (points(lines, "seconds", loss) for lines in runs.values() for loss in LOSSES)
     longest = max(x.max(initial=0) for x, _ in curves)
-    unit, num_seconds = _unit_of_time(longest)
+    unit, num_seconds = ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)
+    if longest < 300:
+        unit, num_seconds = "seconds", 1.0
     with new_figure(11, 4.4 + 0.25 * len(runs)) as figure:
         over_characters, over_time = figure.subplots(1, 2, sharey=True)
         _draw_losses(over_characters, runs, "characters", 1)
@@ -100,7 +97,9 @@ def points(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The curve of one loss, x [num] and y [num], from the lines where both are finite numbers."""
     found = [(line.get(across), line.get(loss)) for line in metrics if "event" not in line]
-    finite = [pair for pair in found if all(map(_is_number, pair))]
+    finite = [
+        pair for pair in found if all(isinstance(n, int | float) and math.isfinite(n) for n in pair)
+    ]
     x, y = np.array(finite, float).reshape(-1, 2).T
     return x, y
 
@@ -113,31 +112,18 @@ def _draw_losses(
     for (name, metrics), (colour, dashes, marker) in zip(runs.items(), looks, strict=False):
         for loss, word in LOSSES.items():
             x, y = points(metrics, across, loss)
-            is_validation = loss == "validation_loss"
             label = f"{_label(name)}, {word if x.size else f'no {word}'}"
             (line,) = axes.plot(x / scale, y, color=colour, linestyle=dashes, label=label)
-            if is_validation:
+            if loss == "validation_loss":
                 line.set(linewidth=2.2, marker=marker, zorder=3)
             else:
                 # A line through a single point would be invisible.
                 line.set(linewidth=1.0, marker="." if len(x) == 1 else "", zorder=2)
-            # Markers may reach over the border, without room in the layout.
-            every = max(1, len(x) // MARKERS_PER_LINE)
-            line.set(markevery=every, clip_on=False, in_layout=False)
+            # About a dozen markers, which may reach over the border, without room in the layout.
+            line.set(markevery=max(1, len(x) // 12), clip_on=False, in_layout=False)
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlim(left=0)
-
-
-def _unit_of_time(seconds: float) -> tuple[str, float]:
-    """A readable unit for this time, and its length in seconds."""
-    if seconds < 300:
-        return "seconds", 1.0
-    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _label(name: str) -> str:

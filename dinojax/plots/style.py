@@ -4,7 +4,6 @@ import io
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import matplotlib.style
@@ -17,7 +16,6 @@ FONT = "DejaVu Sans"
 STYLE = {
     "font.family": FONT,
     "font.size": 11,
-    "axes.labelsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.h_pad": 0.08,
@@ -30,7 +28,6 @@ STYLE = {
     "svg.hashsalt": "dinojax",
 }
 """Changes to matplotlib's defaults. The user's settings, which could turn TeX on, are ignored."""
-DOTS_PER_INCH = 160
 MAX_PIXELS = 30_000
 """Longest side of a PNG file. Matplotlib fails at twice as many."""
 
@@ -52,10 +49,10 @@ def save(figure: Figure, path_without_suffix: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    dots = min(DOTS_PER_INCH, MAX_PIXELS / max(figure.get_size_inches()))
+    dpi = min(160, MAX_PIXELS / max(figure.get_size_inches()))
     paths = []
     with matplotlib.style.context(STYLE, after_reset=True):
-        for suffix, options in ("png", {"dpi": dots}), ("svg", {"metadata": {"Date": None}}):
+        for suffix, options in ("png", {"dpi": dpi}), ("svg", {"metadata": {"Date": None}}):
             content = io.BytesIO()
             figure.savefig(content, format=suffix, **options)
             # with_suffix would replace whatever follows a dot in the name.
@@ -67,9 +64,5 @@ def save(figure: Figure, path_without_suffix: Path) -> list[Path]:
 
 def is_drawable(character: str) -> bool:
     """Whether the font has a visible glyph for a character."""
-    return ord(character) in _code_points() and unicodedata.category(character)[0] not in "CZ"
-
-
-@cache
-def _code_points() -> frozenset[int]:
-    return frozenset(get_font(findfont(FONT)).get_charmap())
+    has_glyph = get_font(findfont(FONT)).get_char_index(ord(character)) > 0
+    return has_glyph and unicodedata.category(character)[0] not in "CZ"

@@ -2,6 +2,7 @@
 
 It is an `.npz` archive with one array for each leaf of the state, named by its path
 (`params/readout/bias`), and the JSON text `metadata`, whose `sha256` covers everything else.
+`save` and `load` raise an OSError if the file cannot be written or read.
 """
 
 import hashlib
@@ -22,12 +23,11 @@ FORMAT = 2
 
 
 def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
-    """Write the pytree `state` and the JSON-like `metadata` to `path`, replacing a file there.
+    """Write the pytree `state` and the JSON-like `metadata` to `path`; see `write_atomically`.
 
     The same state and metadata give the same bytes.
 
     Raises:
-        OSError: the file cannot be written; an older file is still there.
         ValueError: an array has a type that NumPy cannot store, such as bfloat16.
     """
     arrays = {
@@ -48,7 +48,6 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The metadata and the arrays of a checkpoint, by name.
 
     Raises:
-        OSError: the file cannot be read.
         ValueError: it is damaged, edited, not a checkpoint, or written by a newer dinojax.
     """
     content = Path(path).read_bytes()
@@ -91,9 +90,8 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
             )
         if is_key:
             implementation = jax.random.key_impl(jnp.empty((), leaf.dtype))
-            leaves.append(jax.random.wrap_key_data(jnp.asarray(array), impl=implementation))
-        else:
-            leaves.append(array)
+            array = jax.random.wrap_key_data(jnp.asarray(array), impl=implementation)
+        leaves.append(array)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

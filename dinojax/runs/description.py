@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 PARTS = "train", "validation", "test"
 SOURCES = "data", "data_sha256", "init_from"
-Parts = Mapping[str, Sequence[str] | str]
-"""The names or the text of each part that a run has, as in {"train": ..}."""
+Part = Sequence[str] | str
+"""Names, or a text."""
+Parts = Mapping[str, Part]
+"""The parts that a run has, as in {"train": ..}."""
 
 
 class Description(NamedTuple):
@@ -30,7 +32,6 @@ class Description(NamedTuple):
     data: str
     """Path of the data file as given; empty for the bundled names, or for data from no file."""
     data_sha256: str
-    """Checksum of the data."""
     init_from: str
     """Folder, as given, of the run that provided the initial parameters; empty for none."""
     parts: Mapping[str, str]
@@ -54,7 +55,7 @@ class Tally(NamedTuple):
 
 def describe(
     config: TrainConfig,
-    data: Sequence[str] | str,
+    data: Part,
     vocab: Vocab | None = None,
     *,
     keep_window: bool = False,
@@ -73,7 +74,7 @@ def describe(
             the window, or `vocab` lacks a character.
     """
     fractions = config.validation_fraction, config.test_fraction
-    split: Sequence[Sequence[str] | str]
+    split: Sequence[Part]
     if isinstance(data, str):
         split, texts = split_text(data, *fractions), [data]
     else:
@@ -94,12 +95,8 @@ def describe(
     return Description(config, known, source, sha256, init_from, checksums), parts, dataset
 
 
-def make_dataset(config: TrainConfig, vocab: Vocab, part: Sequence[str] | str) -> Dataset:
-    """The batches of what a run learns from.
-
-    Raises:
-        ValueError: `part` does not fill a batch, or a name does not fit into the window.
-    """
+def make_dataset(config: TrainConfig, vocab: Vocab, part: Part) -> Dataset:
+    """The batches of what a run learns from; see `batches` for the errors raised."""
     if config.batches == "windows":
         return windows(str(part), vocab, config.batch_size, config.window)
     if config.batches == "packed":
@@ -107,8 +104,8 @@ def make_dataset(config: TrainConfig, vocab: Vocab, part: Sequence[str] | str) -
     return padded(part, vocab, config.batch_size)
 
 
-def part_content(part: Sequence[str] | str) -> bytes:
-    """The content of the file of a part: names, one per line, or a text."""
+def part_content(part: Part) -> bytes:
+    """The content of a part's file: names, one per line, or the text."""
     text = part if isinstance(part, str) else "".join(f"{name}\n" for name in part)
     return text.encode()
 
@@ -137,11 +134,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
 
 
 def write_config(file: Path, description: Description) -> None:
-    """Write the sources and the settings of a run as JSON, which `read_config` reads.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the sources and the settings of a run as JSON, which `read_config` reads."""
     sources = {name: getattr(description, name) for name in SOURCES}
     content = json.dumps(sources | asdict(description.config), indent=2, ensure_ascii=False)
     write_atomically(file, f"{content}\n".encode())
@@ -151,7 +144,6 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings of a run and its sources, as `write_config` wrote them.
 
     Raises:
-        OSError: the file cannot be read.
         ValueError: it holds something else, or a setting is unknown or has a bad value.
     """
     try:

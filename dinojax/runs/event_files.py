@@ -44,11 +44,9 @@ def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]]
     with named_errors(file, file):
         records = RecordWriter(str(file))
     try:
-        begins = SessionLog(status=SessionLog.START)
-        write(
-            Event(wall_time=time.time(), file_version="brain.Event:2"),
-            Event(wall_time=time.time(), step=step + 1, session_log=begins),
-        )
+        begins, now = SessionLog(status=SessionLog.START), time.time()
+        first = Event(wall_time=now, file_version="brain.Event:2")
+        write(first, Event(wall_time=now, step=step + 1, session_log=begins))
         yield write_line
     finally:
         # Closing tries again to write what could not be written.

@@ -1,6 +1,6 @@
 """What a description makes of its data: batches, a model, a training step and a validation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from dinojax.data.vocab import Vocab
 from dinojax.evaluation.losses import Costs, column_evaluation
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
-from dinojax.runs.description import Description, Parts, build_model
+from dinojax.runs.description import Description, Part, Parts, build_model
 from dinojax.startup import best_share
 from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
 from dinojax.training.optimizers import make_optimizer, make_schedule
@@ -27,7 +27,7 @@ WINDOW = 256
 
 
 class Experiment(NamedTuple):
-    """Everything that is needed to train, and to judge what was learned."""
+    """Everything needed to train and to validate."""
 
     description: Description
     parts: Parts
@@ -40,23 +40,17 @@ class Experiment(NamedTuple):
     initial_state: Callable[[Params | None], TrainState]
     """The state before the first step, with given parameters, or with random ones for None."""
     key_sample: jax.Array
-    """Key for the names or texts in reports."""
+    """The key for names or texts in reports."""
     evaluate: Callable[[Params], Costs] | None
     """The costs of the validation part, or None where there is no such part."""
 
     @property
     def config(self) -> TrainConfig:
-        """The configuration of the run."""
         return self.description.config
 
 
 def make_evaluation(
-    model: CharModel,
-    vocab: Vocab,
-    part: Sequence[str] | str,
-    mesh: Mesh | None = None,
-    *,
-    window: int = WINDOW,
+    model: CharModel, vocab: Vocab, part: Part, mesh: Mesh | None = None, *, window: int = WINDOW
 ) -> Callable[[Params], Costs]:
     """A function from parameters to the costs of each name, or of each `window` of a text."""
     columns = cut_text(part, vocab, window) if isinstance(part, str) else pad_names(part, vocab)
@@ -79,10 +73,11 @@ def make_experiment(
         config = replace(config, devices=best_share(config.batch_size, jax.device_count()))
     mesh = parallel.make_mesh(config.devices)
     model, optimizer = build_model(config, vocab), make_optimizer(config)
+    loss = summed_cross_entropy if config.loss == "summed" else mean_cross_entropy
     train_step = make_train_step(
         model,
         optimizer,
-        summed_cross_entropy if config.loss == "summed" else mean_cross_entropy,
+        loss,
         carry_state=config.is_text,
         resets=config.batches != "padded",
         reset_rate=config.reset_rate,
@@ -96,7 +91,8 @@ def make_experiment(
         rows = len(parts["train"]) if is_padded else dataset.steps_per_epoch * config.batch_size
         untrained_loss *= dataset.examples.weights.sum(dtype=float) / rows
 
-    def initial_state(params: Params | None) -> TrainState:
+    @jax.jit
+    def start(params: Params | None) -> TrainState:
         params = model.init(key_params) if params is None else params
         options = {"batch_size": config.batch_size, "smoothed_loss": untrained_loss}
         return init_train_state(key_train, params, model, optimizer, **options)
@@ -104,15 +100,7 @@ def make_experiment(
     evaluate = None
     if "validation" in parts:
         evaluate = make_evaluation(model, vocab, parts["validation"], mesh, window=window)
+    description, schedule = description._replace(config=config), make_schedule(config)
     return Experiment(
-        description._replace(config=config),
-        parts,
-        dataset,
-        model,
-        train_step,
-        make_schedule(config),
-        mesh,
-        jax.jit(initial_state),
-        key_sample,
-        evaluate,
+        description, parts, dataset, model, train_step, schedule, mesh, start, key_sample, evaluate
     )

@@ -5,11 +5,13 @@ runs/dinos/config.json                  settings and data of the run
 runs/dinos/train.txt                    names or text that the model learned from
 runs/dinos/validation.txt, test.txt     names or text that were held out, if any
 runs/dinos/metrics.jsonl                losses and speed over time; see `metrics`
+
+All functions raise an OSError if a file cannot be read or written.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +41,7 @@ from dinojax.runs.description import (
 from dinojax.training.step import TrainState
 
 CONFIG_FILE, LOCK_FILE = "config.json", ".lock"
-KEPT_CHECKPOINTS = 2
+NUM_KEPT = 2
 
 
 class Run(NamedTuple):
@@ -57,17 +59,14 @@ class Run(NamedTuple):
 
     @property
     def config(self) -> TrainConfig:
-        """The configuration of the run."""
         return self.description.config
 
     @property
     def vocab(self) -> Vocab:
-        """The vocabulary of the model."""
         return self.description.vocab
 
     @property
     def trained(self) -> Trained:
-        """The model with its parameters and its vocabulary."""
         return Trained(self.model, self.params, self.vocab)
 
 
@@ -77,7 +76,6 @@ def take_folder(folder: Path, overwrite: bool = False) -> None:
     With `overwrite` it may hold a run, which stays until `start_run` has replaced it.
 
     Raises:
-        OSError: the folder cannot be made.
         ValueError: it is a file, it holds a run and `overwrite` is false, or it holds other files.
     """
     if folder.exists() and not folder.is_dir():
@@ -94,38 +92,33 @@ def take_folder(folder: Path, overwrite: bool = False) -> None:
         raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Lock the folder of a run. The lock of a process that has died does not count.
 
     Raises:
         OSError: the lock file cannot be made.
         ValueError: another process has locked it.
     """
-    try:
-        with files.locked(folder / LOCK_FILE):
-            yield
-    except BlockingIOError:
-        raise ValueError(
-            f"another process trains in {folder}; wait until it has ended, or choose another folder"
-        ) from None
+    return files.locked(
+        folder / LOCK_FILE,
+        f"another process trains in {folder}; wait until it has ended, or choose another folder",
+    )
 
 
 def start_run(folder: Path, state: TrainState, description: Description, parts: Parts) -> None:
     """Write the first checkpoint and the data of a new run, replacing an earlier run.
 
-    Raises:
-        OSError: a file cannot be written. If it is the checkpoint, the earlier run is still there.
+    If the checkpoint cannot be written, the earlier run is still there.
     """
     earlier = find_checkpoints(folder)
     if not earlier:
         # The checkpoint comes last: a run that is killed before it can be started again.
         _write_data(folder, description, parts)
     first = save_checkpoint(folder, state, description, Tally())
-    for path in earlier:
-        if path != first:
-            path.unlink(missing_ok=True)
     if earlier:
+        for path in earlier:
+            if path != first:
+                path.unlink(missing_ok=True)
         _write_data(folder, description, parts)
 
 
@@ -142,7 +135,6 @@ def read_part(folder: Path, description: Description, name: str) -> list[str] | 
     """A part of a run's data: its names, or its text.
 
     Raises:
-        OSError: the file cannot be read.
         ValueError: the run has no such part, or the file was changed.
     """
     if name not in description.parts:
@@ -159,17 +151,11 @@ def read_part(folder: Path, description: Description, name: str) -> list[str] | 
 
 
 def save_checkpoint(
-    folder: Path,
-    state: TrainState,
-    description: Description,
-    tally: Tally,
-    *,
-    keep: int = KEPT_CHECKPOINTS,
+    folder: Path, state: TrainState, description: Description, tally: Tally, *, keep: int = NUM_KEPT
 ) -> Path:
     """Write a checkpoint into the folder of a run, and remove all but the newest and the best.
 
-    Raises:
-        OSError: it cannot be written; the older ones are still there.
+    If it cannot be written, the older ones are still there.
     """
     step, packages = int(state.step), ("jax", "jaxlib", "numpy", "optax")
     metadata = to_metadata(description, tally) | {
@@ -198,7 +184,6 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
     number of steps. Where the newest checkpoint is damaged, the one before it counts as the last.
 
     Raises:
-        OSError: a file cannot be read.
         ValueError: the folder holds no run, no such checkpoint, or none that can be read.
     """
     checkpoints = find_checkpoints(folder) if folder.is_dir() else []
@@ -211,30 +196,25 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
             steps = ", ".join(str(_step_of(path)) for path in checkpoints)
             raise ValueError(f"{folder} has no checkpoint of step {which}; it has {steps}")
         return _read(path)
-    damaged: dict[Path, ValueError] = {}
+    errors: dict[Path, ValueError] = {}
     for path in reversed(checkpoints):
         try:
             run, arrays = _read(path)
         except ValueError as error:
-            damaged[path] = error
+            errors[path] = error
             continue
-        best = _checkpoint_path(folder, run.tally.best_step)
-        passed_over = [*damaged]
+        damaged, best = [*errors], _checkpoint_path(folder, run.tally.best_step)
         if which == "best" and run.tally.best_step not in (-1, run.step):
             try:
                 run, arrays = _read(best)
             except (FileNotFoundError, ValueError):
-                passed_over.append(best)
-        return run._replace(damaged=tuple(passed_over)), arrays
-    raise next(iter(damaged.values()))
+                damaged.append(best)
+        return run._replace(damaged=tuple(damaged)), arrays
+    raise next(iter(errors.values()))
 
 
 def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> TrainState:
-    """The training state in the arrays of a run's checkpoint.
-
-    Raises:
-        ValueError: its structure, shapes or types are not those of `like`.
-    """
+    """The training state in the arrays of a run's checkpoint; see `checkpoint.restore`."""
     with _named(run.checkpoint):
         return checkpoint.restore(arrays, like)
 

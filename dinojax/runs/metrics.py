@@ -10,7 +10,8 @@
     clipped_share             share of the entries of that gradient that were clipped
     characters_per_second     since the previous line
 
-A line with the key `event` records something else, such as a resume.
+A line with the key `event` records something else, such as a resume. All functions raise an OSError
+if the file cannot be read or written.
 """
 
 import json
@@ -27,7 +28,6 @@ def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
     """Append one line to the metrics of a run and hand it to the operating system.
 
     Raises:
-        OSError: it cannot be written.
         ValueError: a number is not finite.
     """
     text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
@@ -41,7 +41,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics, without an incomplete last line.
 
     Raises:
-        OSError: the file cannot be read.
         ValueError: another line is not a JSON object with a step; names the line.
     """
     path, lines = folder / METRICS_FILE, []
@@ -52,20 +51,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             if not isinstance(line, dict) or type(line.get("step")) is not int:
                 raise ValueError
         except ValueError:
-            raise ValueError(
-                f"{path}, line {number}: expected a JSON object with a step; fix or delete it"
-            ) from None
+            expected = "expected a JSON object with a step; fix or delete it"
+            raise ValueError(f"{path}, line {number}: {expected}") from None
         lines.append(line)
     return lines
 
 
 def rewind_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
-    """Remove the lines of later steps and an incomplete last line; returns the remaining lines.
-
-    Raises:
-        OSError: the file cannot be read or written.
-        ValueError: a line is not a JSON object with a step.
-    """
+    """Remove the lines of later steps and an incomplete last line; returns the remaining lines."""
     path = folder / METRICS_FILE
     lines = [line for line in read_metrics(folder) if line["step"] <= step] if path.exists() else []
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

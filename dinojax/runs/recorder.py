@@ -14,10 +14,12 @@ import numpy as np
 from dinojax.evaluation.losses import summarize
 from dinojax.runs.description import Tally
 from dinojax.runs.experiment import Experiment
-from dinojax.runs.folder import KEPT_CHECKPOINTS, save_checkpoint
+from dinojax.runs.folder import NUM_KEPT, save_checkpoint
 from dinojax.runs.metrics import append_metrics, read_metrics
 from dinojax.training.loop import Progress
 from dinojax.training.step import TrainState
+
+SECONDS_PER_SAVE = 30.0
 
 
 class Report(NamedTuple):
@@ -48,17 +50,16 @@ def record(
     *,
     folder: Path | None,
     log_every: int,
-    keep: int = KEPT_CHECKPOINTS,
+    keep: int = NUM_KEPT,
     save_every: int = 0,
-    seconds_between_saves: float = 30.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[Report]:
     """Record the `progress` of a run that starts from `state` and `tally`, and report it.
 
     A line of metrics is written every `log_every` steps. A checkpoint is saved at each validation,
-    every `save_every` steps (if 0, every `seconds_between_saves`), and when the caller closes the
-    generator or training fails: then it holds the last good state. The newest `keep` and the best
-    stay. Without a folder, nothing is written.
+    every `save_every` steps (if 0, every half minute), and when the caller closes the generator or
+    training fails: then it holds the last good state. The newest `keep` and the best stay. Without
+    a folder, nothing is written.
 
     Raises:
         FloatingPointError: a validation loss is not finite, or `progress` raises it.
@@ -67,10 +68,9 @@ def record(
     config, saved_step = experiment.config, -1
     started = saved = since_line = clock()
     lines = [line for line in read_metrics(folder) if "event" not in line] if folder else []
+    last = lines[-1] if lines else {}
     # A user may have edited the lines.
-    characters, seconds = (
-        (lines[-1] if lines else {}).get(name, 0) for name in ("characters", "seconds")
-    )
+    characters, seconds = last.get("characters", 0), last.get("seconds", 0)
     # Characters read before a resume took none of the time that is measured here.
     untimed = tally.characters
 
@@ -84,15 +84,15 @@ def record(
         for done in progress:
             state, step = done.state, int(done.state.step)
             tally, is_last = _count(tally, done, experiment), step == config.steps
-            line: dict[str, Any] | None = None
-            validation_loss = None
+            line = validation_loss = None
             if experiment.evaluate and (is_last or step % config.evaluate_every == 0):
-                costs = experiment.evaluate(state.params)
-                validation_loss = summarize(costs)["nats_per_character"]
+                validation_loss = summarize(experiment.evaluate(state.params))["nats_per_character"]
                 tally = _compare(tally, step, validation_loss)
             if is_last or step % log_every == 0 or validation_loss is not None:
                 characters += round(tally.characters)
                 now = clock()
+                # The norm may overflow although the clipped gradients and the state are finite.
+                summary = {k: float(x) if np.isfinite(x) else None for k, x in done.summary.items()}
                 line = {
                     "step": step,
                     "epoch": step / experiment.dataset.steps_per_epoch,
@@ -101,33 +101,21 @@ def record(
                     "training_loss": tally.nats / max(tally.characters, 1),
                     "validation_loss": validation_loss,
                     "learning_rate": float(experiment.schedule(step - 1)),
-                    # The norm may overflow although the clipped gradients and the state are finite.
-                    **{
-                        name: float(value) if np.isfinite(value) else None
-                        for name, value in done.summary.items()
-                    },
+                    **summary,
                     "characters_per_second": (tally.characters - untimed) / (now - since_line),
                 }
                 if folder:
                     append_metrics(folder, line)
                 tally, since_line, untimed = tally._replace(nats=0.0, characters=0.0), now, 0.0
-            is_due = (
-                step % save_every == 0 if save_every else clock() - saved > seconds_between_saves
-            )
+            is_due = step % save_every == 0 if save_every else clock() - saved > SECONDS_PER_SAVE
             if is_due or validation_loss is not None:
                 save()
             # The exercise's average covers about the last thousand steps: too many for other runs.
-            loss = state.smoothed_loss if config.loss == "summed" else done.losses.mean()
-            yield Report(
-                state,
-                step,
-                len(done.losses),
-                float(loss),
-                validation_loss,
-                tally.best_step in (-1, step),
-                not 0 < config.patience <= tally.validations_since,
-                line,
-            )
+            loss = float(state.smoothed_loss if config.loss == "summed" else done.losses.mean())
+            is_best = tally.best_step in (-1, step)
+            is_patient = not 0 < config.patience <= tally.validations_since
+            num = len(done.losses)
+            yield Report(state, step, num, loss, validation_loss, is_best, is_patient, line)
     finally:
         # However the loop ended, be it because the caller's output is no longer read.
         if int(state.step) != saved_step:
@@ -135,15 +123,11 @@ def record(
 
 
 def _count(tally: Tally, done: Progress, experiment: Experiment) -> Tally:
-    config = experiment.config
-    num_characters = done.num_characters.astype(float)
-    nats = done.losses.astype(float)
-    nats *= config.batch_size if config.loss == "summed" else num_characters
+    config, counts = experiment.config, done.num_characters.astype(float)
+    nats = done.losses.astype(float) * (config.batch_size if config.loss == "summed" else counts)
     # One after the other, so that the sum does not depend on how the steps were grouped.
-    total = np.add.accumulate([tally.nats, *nats])[-1]
-    return tally._replace(
-        nats=float(total), characters=tally.characters + float(num_characters.sum())
-    )
+    total = float(np.add.accumulate([tally.nats, *nats])[-1])
+    return tally._replace(nats=total, characters=tally.characters + float(counts.sum()))
 
 
 def _compare(tally: Tally, step: int, validation_loss: float) -> Tally:

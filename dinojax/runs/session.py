@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dinojax.files import digest
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Tally, describe, part_content, write_config
+from dinojax.runs.description import Part, Tally, describe, part_content, write_config
 from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.metrics import append_metrics, rewind_metrics
 from dinojax.runs.recorder import Report, record
@@ -30,9 +31,6 @@ def start(
     """Start a new run in a folder, replacing an earlier one; without a folder, in memory.
 
     It starts from `initial_params`, or from random parameters.
-
-    Raises:
-        OSError: a file cannot be written.
     """
     state = experiment.initial_state(initial_params)
     if folder and parallel.may_write():
@@ -42,17 +40,13 @@ def start(
 
 
 def resume(
-    experiment: Experiment,
-    run: runs.Run,
-    arrays: Mapping[str, Any],
-    keep: int = runs.KEPT_CHECKPOINTS,
+    experiment: Experiment, run: runs.Run, arrays: Mapping[str, Any], keep: int = runs.NUM_KEPT
 ) -> tuple[TrainState, Tally]:
     """Resume a run from `run` and `arrays`, its last checkpoint as `load_checkpoint` returns it.
 
     Its description becomes that of `experiment`.
 
     Raises:
-        OSError: a file cannot be read or written.
         ValueError: the checkpoint does not fit the experiment.
     """
     state = runs.restore_state(run, arrays, jax.eval_shape(experiment.initial_state, None))
@@ -74,17 +68,15 @@ def work(
     tally: Tally,
     folder: Path | None = None,
     *,
-    keep: int = runs.KEPT_CHECKPOINTS,
+    keep: int = runs.NUM_KEPT,
     save_every: int = 0,
     lines_per_validation: int = 20,
-    seconds_between_saves: float = 30.0,
-    chunk_size: int = loop.CHUNK_SIZE,
-    chunk_characters: int = loop.CHUNK_CHARACTERS,
     clock: Callable[[], float] = time.monotonic,
+    **sizes: int,
 ) -> Generator[Report]:
     """Train to the last step, recording in `folder`, and report several times a second.
 
-    See `loop.run` and `recorder.record`, which it connects.
+    See `loop.run`, which takes `sizes` such as `chunk_size`, and `recorder.record`.
 
     Raises:
         FloatingPointError: a loss or a parameter is not finite.
@@ -92,10 +84,7 @@ def work(
     """
     config = experiment.config
     log_every = max(1, config.evaluate_every // lines_per_validation)
-
-    def summarize_gradients(gradients: Params) -> Mapping[str, Any]:
-        return describe_gradients(gradients, config.clip_value, config.clip_norm)
-
+    clipping = {"clip_value": config.clip_value, "clip_norm": config.clip_norm}
     progress = loop.run(
         experiment.train_step,
         state,
@@ -103,10 +92,9 @@ def work(
         steps=config.steps,
         mesh=experiment.mesh,
         stops=[each for each in (log_every, config.evaluate_every, save_every) if each],
-        summarize=summarize_gradients,
-        chunk_size=chunk_size,
-        chunk_characters=chunk_characters,
+        summarize=partial(describe_gradients, **clipping),
         clock=clock,
+        **sizes,
     )
     return record(
         progress,
@@ -117,7 +105,6 @@ def work(
         log_every=log_every,
         keep=keep,
         save_every=save_every,
-        seconds_between_saves=seconds_between_saves,
         clock=clock,
     )
 
@@ -147,7 +134,7 @@ def train(
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
-    data: list[str] | str
+    data: Part
     if isinstance(names, str):
         data = composed(composed(names, False), config.lowercase)
     else:
@@ -155,10 +142,9 @@ def train(
         data = [composed(name, config.lowercase) for name in stripped if name]
     if not data:
         raise ValueError("expected data to learn from, got none")
-    checksum = digest(part_content(data))
-    experiment = make_experiment(
-        *describe(config, data, keep_window="window" in settings, sha256=checksum)
-    )
+    sha256 = digest(part_content(data))
+    described = describe(config, data, keep_window="window" in settings, sha256=sha256)
+    experiment = make_experiment(*described)
     with ExitStack() as stack:
         folder = Path(folder) if folder is not None else None
         if folder:

@@ -20,30 +20,30 @@ from dinojax.sampling.strings import Names, begin, draw_names, stream_text
 
 
 class Constraints(NamedTuple):
-    """What a name must meet, besides having ended by itself; the defaults accept any."""
+    """What a name must meet, besides having ended by itself; the defaults accept any.
+
+    A name has at least `min_length` characters in all and contains a match of the regular
+    expression `match`. It is at least `distance` edits away from every name that the model learned
+    from and, if `novel`, is none of them. If `unique`, it differs from all names accepted before.
+    """
 
     min_length: int = 0
-    """Fewest characters of the whole name."""
     match: str = ""
-    """Regular expression that must be found in the name."""
     ignore_case: bool = False
-    """Whether `match` ignores case."""
     novel: bool = False
-    """Whether the name must differ from all that the model learned from."""
     unique: bool = False
-    """Whether the name must differ from all accepted before."""
     distance: int = 0
-    """Fewest edits between the name and any that the model learned from."""
 
 
 class Accepted(NamedTuple):
-    """Accepted names of a block, and counts over this block and all before it."""
+    """Accepted names of a block, and counts over this block and all before it.
+
+    `num_accepted` counts every name that met the constraints, even beyond the number asked for.
+    """
 
     names: Names
     num_drawn: int
-    """Number of names drawn."""
     num_accepted: int
-    """Number of names that met the constraints, even beyond the number asked for."""
 
 
 def accept(
@@ -51,9 +51,8 @@ def accept(
 ) -> Iterator[Accepted]:
     """Yield the first `num` names of `blocks` that meet the constraints, block by block.
 
-    Raises:
-        ValueError: `novel` or `distance` is set and `learned`, the names that the model learned
-            from, is empty; or no name can match. Raised when the first block is asked for.
+    `learned` are the names that the model learned from. Asking for the first block raises a
+    ValueError if `novel` or `distance` is set without them, or if no name can match.
     """
     if (constraints.novel or constraints.distance) and not learned:
         raise ValueError("novel and distance need the names that the model learned from")
@@ -83,8 +82,7 @@ def accept(
         num_drawn += len(names)
         num_accepted += len(rows)
         arrays = log_probabilities[taken], drawn[taken], ended[taken]
-        accepted = Names([names[row] for row in taken], *arrays)
-        yield Accepted(accepted, num_drawn, num_accepted)
+        yield Accepted(Names([names[row] for row in taken], *arrays), num_drawn, num_accepted)
         if num_accepted >= num:
             break
 
@@ -151,10 +149,8 @@ def continue_text(
 ) -> str:
     """The prompt and the next `length` characters, or fewer, up to `stop`; see `stream_text`.
 
-    If the model knows no upper-case letter, `prompt` and `stop` are lower-cased.
-
-    Raises:
-        ValueError: a number is out of range, or the prompt is not in the vocabulary.
+    If the model knows no upper-case letter, `prompt` and `stop` are lower-cased. A ValueError is
+    raised if a number is out of range, or the prompt is not in the vocabulary.
     """
     prompt, stop = (composed(x, knows_only_lowercase(trained)) for x in (prompt, stop))
     key, beginning = jax.random.key(seed), begin(trained, prompt)

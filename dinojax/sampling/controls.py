@@ -64,18 +64,12 @@ def controlled_weights(logits: jax.Array, controls: Controls) -> jax.Array:
 
     Sorting dominates the time of a step of a small model, so it is skipped where possible.
     """
-    vocab_size = logits.shape[-1]
-    is_plain = leave_as_it_is(controls, vocab_size)
-    is_tempered = leave_as_it_is(controls._replace(temperature=1.0), vocab_size)
     temperature, *_ = _for_rows(logits, controls)
-    is_tempered &= jnp.all(_is_positive(temperature))
-    return lax.switch(
-        jnp.where(is_plain, 0, jnp.where(is_tempered, 1, 2)),
-        [
-            lambda: jnp.exp(logits),
-            lambda: jnp.exp(logits / temperature),
-            lambda: jnp.exp(controlled(logits, controls)),
-        ],
+    is_tempered = leave_as_it_is(controls._replace(temperature=1.0), logits.shape[-1])
+    return lax.cond(
+        is_tempered & jnp.all(_is_positive(temperature)),
+        lambda: jnp.exp(logits / temperature),
+        lambda: jnp.exp(controlled(logits, controls)),
     )
 
 

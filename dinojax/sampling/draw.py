@@ -19,15 +19,13 @@ class Samples(NamedTuple):
     """Sampled names."""
 
     ids: jax.Array
-    """Characters [num, max_length]; newline from `lengths` on."""
+    """Ids of their characters [num, max_length]; newline from `lengths` on."""
     lengths: jax.Array
-    """Characters in each name [num], its newline not counted."""
+    """Number of characters in each name [num], newline not counted."""
     log_probabilities: jax.Array
-    """Log-probability of each name under the model, without controls, in nats, [num].
-
-    It includes the newline if the name ended, and not if the name was cut."""
+    """Log-probabilities [num] under the model in nats, newline included if the name ended."""
     drawn_log_probabilities: jax.Array
-    """The same under the controlled law that the name was drawn from."""
+    """The same under the controlled law that the names were drawn from."""
     ended: jax.Array
     """Whether the name ended by itself, [num]; otherwise it was cut at `max_length`."""
 
@@ -35,10 +33,9 @@ class Samples(NamedTuple):
 def draw(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Draw ids [...] in proportion to `weights` [..., vocab], by one uniform number in [0, 1) each.
 
-    Returns the ids and the log-probability [...] of each, in nats. The id drawn is the first whose
-    cumulative weight exceeds the uniform number times the sum: the rule of NumPy's `choice`, by
-    which the exercise draws. It follows the same law as `jax.random.categorical`, with one random
-    number instead of `vocab`.
+    Returns the ids and the log-probability [...] of each, in nats. An id is the first whose
+    cumulative weight exceeds the uniform number times the sum, as in NumPy's `choice`, by which the
+    exercise draws. The law is that of `jax.random.categorical`, which takes `vocab` random numbers.
     """
     columns = jnp.moveaxis(weights, -1, 0)
 
@@ -61,14 +58,12 @@ def draw(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 class Drawn(NamedTuple):
-    """What `sample_step` returns, [...] each but for the state."""
+    """The state and the characters [...] after a step, with log-probabilities as in `Samples`."""
 
     state: State
     ids: jax.Array
     log_probabilities: jax.Array
-    """Of the ids under the model, in nats."""
     drawn_log_probabilities: jax.Array
-    """Of the ids under the controlled law that they were drawn from, in nats."""
 
 
 def sample_step(
@@ -109,7 +104,7 @@ class Beginning(NamedTuple):
     previous: jax.Array
     """Id of the last character, or "no character"."""
     log_probability: jax.Array
-    """Of the characters read, under the model, in nats."""
+    """Log-probability of the characters read under the model, in nats."""
 
 
 def read_prompt(params: Params, model: CharModel, prompt: jax.Array) -> Beginning:
@@ -132,21 +127,19 @@ def sample_text(
 ) -> tuple[Beginning, jax.Array]:
     """Draw the next `num` characters of one text.
 
-    Returns where the text can be continued, and the ids [num]. A `lax.scan` threads the key and
-    splits it at every step. `num` is static under `jit`.
+    Returns where the text can be continued, and the ids [num]. The key is split at every step.
+    `num` is static under `jit`.
     """
 
     def write(
         carry: tuple[jax.Array, Beginning], _: None
     ) -> tuple[tuple[jax.Array, Beginning], jax.Array]:
-        key, beginning = carry
+        key, (state, previous, log_probability) = carry
         key, key_draw = jax.random.split(key)
-        uniform = jax.random.uniform(key_draw, (), beginning.log_probability.dtype)
-        drawn = sample_step(
-            params, model, beginning.state, beginning.previous, uniform, controls=controls
-        )
-        log_probability = beginning.log_probability + drawn.log_probabilities
-        return (key, Beginning(drawn.state, drawn.ids, log_probability)), drawn.ids
+        uniform = jax.random.uniform(key_draw, (), log_probability.dtype)
+        drawn = sample_step(params, model, state, previous, uniform, controls=controls)
+        after = Beginning(drawn.state, drawn.ids, log_probability + drawn.log_probabilities)
+        return (key, after), drawn.ids
 
     (_, last), ids = lax.scan(write, (key, beginning), length=num)
     return last, ids
@@ -156,11 +149,9 @@ class _Names(NamedTuple):
     """What the loop over characters carries, [num, ...] but for the key."""
 
     key: jax.Array
-    state: State
-    previous: jax.Array
-    ended: jax.Array
-    log_probabilities: jax.Array
+    row: Beginning
     drawn_log_probabilities: jax.Array
+    ended: jax.Array
 
 
 def sample_names(
@@ -177,52 +168,38 @@ def sample_names(
 
     A `lax.scan` threads the key and splits it at every step; once all names have ended, the
     remaining steps are skipped. A name depends on the key and its place, not on `num`. `num` and
-    `max_length` are static under `jit`. With a `beginning` each name continues from there: `ids`
-    hold what follows it, and log-probabilities are those of the whole names; the beginning itself
-    was not drawn.
+    `max_length` are static under `jit`. With a `beginning`, each name continues from there: `ids`
+    hold what follows it, and log-probabilities under the model are those of the whole names.
     """
 
     def write(names: _Names) -> tuple[_Names, jax.Array]:
-        key, key_draw = jax.random.split(names.key)
-        uniforms = jax.random.uniform(key_draw, (num,), names.log_probabilities.dtype)
-        drawn = sample_step(params, model, names.state, names.previous, uniforms, controls=controls)
-        ids = jnp.where(names.ended, model.newline, drawn.ids)
-        new = _Names(
-            key=key,
-            state=drawn.state,
-            previous=ids,
-            ended=names.ended | (ids == model.newline),
-            log_probabilities=names.log_probabilities
-            + jnp.where(names.ended, 0, drawn.log_probabilities),
-            drawn_log_probabilities=names.drawn_log_probabilities
-            + jnp.where(names.ended, 0, drawn.drawn_log_probabilities),
+        key, (state, previous, total), drawn_total, ended = names
+        key, key_draw = jax.random.split(key)
+        uniforms = jax.random.uniform(key_draw, (num,), total.dtype)
+        state, ids, new, drawn = sample_step(
+            params, model, state, previous, uniforms, controls=controls
         )
-        return new, ids
-
-    def skip(names: _Names) -> tuple[_Names, jax.Array]:
-        return names, jnp.full(num, model.newline)
+        ids = jnp.where(ended, model.newline, ids)
+        row = Beginning(state, ids, total + jnp.where(ended, 0, new))
+        drawn_total += jnp.where(ended, 0, drawn)
+        return _Names(key, row, drawn_total, ended | (ids == model.newline)), ids
 
     def body(names: _Names, _: None) -> tuple[_Names, jax.Array]:
-        return lax.cond(names.ended.all(), skip, write, names)
+        return lax.cond(
+            names.ended.all(), lambda x: (x, jnp.full(num, model.newline)), write, names
+        )
 
     if beginning is None:
         beginning = read_prompt(params, model, jnp.zeros(0, int))
     rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), beginning)
-    start = _Names(
-        key=key,
-        state=rows.state,
-        previous=rows.previous,
-        ended=jnp.zeros(num, bool),
-        log_probabilities=rows.log_probability,
-        drawn_log_probabilities=jnp.zeros_like(rows.log_probability),
-    )
+    start = _Names(key, rows, jnp.zeros_like(rows.log_probability), jnp.zeros(num, bool))
     cut, ids = lax.scan(body, start, length=max_length)
     # One more draw, which counts only where it is newline: does a name of full length end there?
     last, _ = body(cut, None)
     return Samples(
         ids.T,
         jnp.sum(ids != model.newline, axis=0),
-        jnp.where(last.ended, last.log_probabilities, cut.log_probabilities),
+        jnp.where(last.ended, last.row.log_probability, cut.row.log_probability),
         jnp.where(last.ended, last.drawn_log_probabilities, cut.drawn_log_probabilities),
         last.ended,
     )

@@ -1,83 +1,72 @@
 """The most probable names of a model, found exactly."""
 
 import heapq
+import math
 from itertools import count
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dinojax.models.cells import Params
-from dinojax.models.model import CharModel
-from dinojax.sampling.draw import Beginning, read_prompt
-
-BATCH = 256
-"""Prefixes that are read side by side."""
-MAX_PREFIXES = 1_000_000
-"""The most prefixes that are read before the search gives up."""
+from dinojax.models.trained import Trained
+from dinojax.sampling.strings import Names, begin
 
 
-class Found(NamedTuple):
-    """Names, the most probable first."""
+class MostProbable(NamedTuple):
+    """The most probable names, in order, and how they were found."""
 
-    names: list[tuple[int, ...]]
-    """Ids of their characters, without those of the beginning."""
-    log_probabilities: list[float]
-    """Of the whole names, newline included, in nats."""
+    names: Names
+    share: float
+    """Sum of their probabilities."""
     num_prefixes: int
     """Number of prefixes that were read."""
 
 
 class _Prefix(NamedTuple):
-    """The beginning of a name; tuples compare by their first two fields."""
+    """The start of a name; tuples compare by cost and number."""
 
     cost: float
     """Minus its log-probability."""
     number: int
-    """Breaks ties."""
     ids: tuple[int, ...]
-    last: int
-    """Id of the last character, which has not been read yet."""
-    states: Any
-    """The state before that character is in this batch of states, .."""
-    row: int
-    """.. in this row."""
+    """Last character of the prompt, or "no character", and all characters after it."""
+    state: Any
+    """State of the model before the last of `ids`."""
 
 
-def most_probable(
-    params: Params,
-    model: CharModel,
+def most_probable_names(
+    trained: Trained,
     num: int,
-    max_length: int,
     *,
-    beginning: Beginning | None = None,
-    max_prefixes: int = MAX_PREFIXES,
-    batch_size: int = BATCH,
-) -> Found:
-    """The `num` most probable names that end within `max_length` characters, and no others.
+    prompt: str = "",
+    max_length: int = 50,
+    max_prefixes: int = 1_000_000,
+    batch_size: int = 256,
+) -> MostProbable:
+    """The `num` most probable names that begin with `prompt` and end within `max_length` more.
 
-    A best-first search over prefixes. No name is more probable than its prefix, so once `num` names
-    are at least as probable as every prefix that was not read, they are the most probable ones. If
-    that would take more than `max_prefixes`, only those names are returned that are certain. The
+    A best-first search that reads `batch_size` prefixes side by side. No name is more probable than
+    its prefix, so once `num` names are at least as probable as every unread prefix, they are the
+    most probable ones. After `max_prefixes`, only those names are returned that are certain. The
     loop is in Python and calls `jax.jit`.
+
+    Raises:
+        ValueError: a name cannot begin with the prompt.
     """
-    if beginning is None:
-        beginning = read_prompt(params, model, jnp.zeros(0, int))
+    model, params, vocab = trained
 
     @jax.jit
     def read(params: Params, state: Any, previous: jax.Array) -> tuple[Any, jax.Array]:
         state, logits = model.step(params, state, previous)
         return state, jax.nn.log_softmax(logits, axis=-1)
 
-    first = jax.device_get(jax.tree.map(lambda x: x[None], beginning.state))
+    state, previous, log_probability = jax.device_get(begin(trained, prompt, is_name=True))
     numbers = count()
-    cost = -float(beginning.log_probability)
-    prefixes = [_Prefix(cost, next(numbers), (), int(beginning.previous), first, 0)]
+    prefixes = [_Prefix(-float(log_probability), next(numbers), (int(previous),), state)]
     found: list[tuple[float, int, tuple[int, ...]]] = []
-    num_prefixes = 0
+    num_prefixes, least = 0, -math.inf
     while prefixes and num_prefixes < max_prefixes:
-        least = found[0][0] if len(found) == num else -np.inf
         batch: list[_Prefix] = []
         room = min(batch_size, max_prefixes - num_prefixes)
         while prefixes and len(batch) < room and -prefixes[0].cost > least:
@@ -87,32 +76,30 @@ def most_probable(
         num_prefixes += len(batch)
         # Padded, so that it is compiled once.
         rows = [*batch, *[batch[0]] * (batch_size - len(batch))]
-        states = [jax.tree.map(lambda x, i=prefix.row: x[i], prefix.states) for prefix in rows]
-        state = jax.tree.map(lambda *x: np.stack(x), *states)
-        previous = np.array([prefix.last for prefix in rows])
-        new_states, log_probabilities = jax.device_get(read(params, state, previous))
-        for row, prefix in enumerate(batch):
-            totals = log_probabilities[row].astype(float) - prefix.cost
+        states = jax.tree.map(lambda *x: np.stack(x), *(prefix.state for prefix in rows))
+        last = np.array([prefix.ids[-1] for prefix in rows])
+        new_states, log_probabilities = jax.device_get(read(params, states, last))
+        for row, (cost, _, ids, _) in enumerate(batch):
+            values = log_probabilities[row].astype(float) - cost
             # Among equally probable names, those found first stay.
-            ended = float(totals[model.newline]), -next(numbers), prefix.ids
+            ended = float(values[model.newline]), -next(numbers), ids[1:]
             if len(found) < num:
                 heapq.heappush(found, ended)
             elif ended > found[0]:
                 heapq.heapreplace(found, ended)
-            if len(prefix.ids) == max_length:
+            if len(found) == num:
+                least = found[0][0]
+            if len(ids) > max_length:
                 continue
-            least = found[0][0] if len(found) == num else -np.inf
-            for character in np.flatnonzero(totals > least).tolist():
+            state = jax.tree.map(lambda x, row=row: x[row], new_states)
+            for character in np.flatnonzero(values > least).tolist():
                 if character != model.newline:
-                    longer = _Prefix(
-                        -float(totals[character]),
-                        next(numbers),
-                        (*prefix.ids, character),
-                        character,
-                        new_states,
-                        row,
-                    )
+                    total = float(values[character])
+                    longer = _Prefix(-total, next(numbers), (*ids, character), state)
                     heapq.heappush(prefixes, longer)
-    bound = -prefixes[0].cost if prefixes else -np.inf
+    bound = -prefixes[0].cost if prefixes else -math.inf
     certain = sorted((x for x in found if x[0] >= bound), reverse=True)
-    return Found([x[2] for x in certain], [x[0] for x in certain], num_prefixes)
+    totals = np.array([x[0] for x in certain])
+    undrawn, has_ended = np.full(len(certain), np.nan), np.full(len(certain), True)
+    names = Names([prompt + vocab.decode(x[2]) for x in certain], totals, undrawn, has_ended)
+    return MostProbable(names, math.fsum(map(math.exp, totals)), num_prefixes)

@@ -1,9 +1,8 @@
-"""Names and texts as strings: drawn block by block, or the most probable names.
+"""Names and texts as strings, drawn block by block.
 
 These functions loop in Python and call `jax.jit`.
 """
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, count
@@ -20,14 +19,12 @@ from dinojax.config import check_range
 from dinojax.data.vocab import Vocab
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
-from dinojax.sampling import draw, search, stream
+from dinojax.sampling import draw, stream
 from dinojax.sampling.controls import Controls
 from dinojax.sampling.draw import UNCONTROLLED, Beginning
 
 FIRST_BLOCK, BLOCK = 256, 4096
 """Number of names in the first block, and in each later one."""
-STREAM_SIZE = 2**22
-"""Number of characters that the names of a stream have room for: 21 MB on a device."""
 PIECE = 16
 """Number of characters in a piece of a text."""
 
@@ -45,16 +42,6 @@ class Names(NamedTuple):
     ended: NDArray[Any]
 
 
-class MostProbable(NamedTuple):
-    """The most probable names, in order, and how they were found."""
-
-    names: Names
-    share: float
-    """Sum of the probabilities of these names."""
-    num_prefixes: int
-    """Number of prefixes that were read."""
-
-
 def draw_names(
     key: jax.Array,
     trained: Trained,
@@ -64,13 +51,13 @@ def draw_names(
     max_length: int = 50,
     controls: Controls = UNCONTROLLED,
     num_devices: int | None = None,
-    stream_size: int = STREAM_SIZE,
+    stream_size: int = 2**22,
 ) -> Iterator[Names]:
     """Draw `num` names that begin with `prompt`, in blocks, each when it is asked for.
 
     A name is cut after `max_length` characters, the prompt not counted. It depends on the key and
-    its place, but not on `num` or on `num_devices` (default: all), which share the work in streams
-    of about `stream_size` characters.
+    its place, but not on `num` or `num_devices` (default: all). A stream on a device has room for
+    about `stream_size` characters: 21 MB by default.
 
     Raises:
         ValueError: a name cannot begin with the prompt, a number is out of range, or there are too
@@ -91,9 +78,9 @@ def draw_names(
 
     def draw_blocks() -> Iterator[Names]:
         num_drawn = 0
+        inputs = trained.params, beginning, controls
         for number in chain([None], count(1, num_streams)):
             fixed = trained.model, FIRST_BLOCK if number is None else length, max_length
-            inputs = trained.params, beginning, controls
             samples = jax.device_get(_draw(fixed, mesh, key, number, *inputs))
             for start in range(0, len(samples.ids), BLOCK):
                 stop = start + min(BLOCK, num - num_drawn)
@@ -112,37 +99,19 @@ def _draw(
 ) -> draw.Samples:
     """The names of one stream for each device, from this number on; None: without a stream."""
 
-    def write(sampler: Any, key: Any, params: Any, beginning: Any, controls: Any) -> draw.Samples:
+    def write(key: Any, params: Any, beginning: Any, controls: Any) -> draw.Samples:
+        # Without a stream, a few names are drawn and compiled sooner.
+        sampler: Any = draw.sample_names if number is None else stream.stream_names
         return sampler(key, params, *fixed, controls=controls, beginning=beginning)
 
     if number is None:
-        # Without a stream, a few names are drawn and compiled sooner.
-        samples = write(draw.sample_names, jax.random.fold_in(key, 0), *inputs)
+        samples = write(jax.random.fold_in(key, 0), *inputs)
     else:
         streams = number + jnp.arange(parallel.num_devices(mesh))
         keys = jax.vmap(partial(jax.random.fold_in, key))(streams)
-        samples = stream.on_each_device(keys, partial(write, stream.stream_names), mesh, *inputs)
+        samples = stream.on_each_device(keys, write, mesh, *inputs)
     # The smallest type is the quickest to fetch.
     return samples._replace(ids=samples.ids.astype(np.min_scalar_type(fixed[0].vocab_size)))
-
-
-def most_probable_names(
-    trained: Trained, num: int, *, prompt: str = "", max_length: int = 50
-) -> MostProbable:
-    """Find the `num` most probable names that begin with `prompt`; see `search.most_probable`.
-
-    Raises:
-        ValueError: a name cannot begin with the prompt.
-    """
-    beginning = begin(trained, prompt, is_name=True)
-    found = search.most_probable(
-        trained.params, trained.model, num, max_length, beginning=beginning
-    )
-    names = [prompt + trained.vocab.decode(ids) for ids in found.names]
-    undrawn, ended = np.full(len(names), np.nan), np.full(len(names), True)
-    share = math.fsum(map(math.exp, found.log_probabilities))
-    names_found = Names(names, np.array(found.log_probabilities), undrawn, ended)
-    return MostProbable(names_found, share, found.num_prefixes)
 
 
 def stream_text(
@@ -166,11 +135,11 @@ def stream_text(
         new = trained.vocab.decode(np.asarray(ids))[: length - start]
         if stop:
             # It may have begun in an earlier piece.
-            end = (tail + new).find(stop)
-            if end >= 0:
-                yield new[: end + len(stop) - len(tail)]
+            text = tail + new
+            if stop in text:
+                yield text[len(tail) : text.index(stop) + len(stop)]
                 return
-            tail = (tail + new)[max(0, len(tail + new) - len(stop) + 1) :]
+            tail = text[max(0, len(text) - len(stop) + 1) :]
         yield new
 
 

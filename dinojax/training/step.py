@@ -1,6 +1,7 @@
 """One training step, and many of them in one compiled loop: pure functions."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,16 +37,10 @@ class TrainState(NamedTuple):
     """Exponential average of the loss, nats."""
 
 
-class Loss(Protocol):
-    """The quantity to minimise, from `logits` [time, batch, vocab] and the rest [time, batch].
+Loss = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""From `logits` [time, batch, vocab], `targets` and `weights` [time, batch]: a total and a number.
 
-    Returns two numbers, each a sum over rows: a total, and the number of things that the mean is
-    taken over. The loss of a batch is total / number, or zero if that number is zero.
-    """
-
-    def __call__(
-        self, logits: jax.Array, targets: jax.Array, weights: jax.Array
-    ) -> tuple[jax.Array, jax.Array]: ...
+Both are sums over rows. The loss of a batch is total / number, or zero if the number is zero."""
 
 
 class StepInfo(NamedTuple):
@@ -57,16 +52,10 @@ class StepInfo(NamedTuple):
     """Of that loss, before clipping."""
 
 
-class TrainStep(Protocol):
-    """Updates the parameters once, from one batch."""
-
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]: ...
-
-
-class Summary(Protocol):
-    """Reduces gradients to a few numbers."""
-
-    def __call__(self, gradients: Params) -> Any: ...
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
+"""Updates the parameters once, from one batch."""
+Summary = Callable[[Params], Any]
+"""Reduces gradients to a few numbers."""
 
 
 def key_for(key: jax.Array, purpose: int, number: jax.Array | int) -> jax.Array:
