@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to a file, all of it or nothing; see `atomic_file`."""
@@ -62,6 +60,9 @@ def locked(path: Path, message: str) -> Iterator[None]:
         OSError: the file cannot be made.
         ValueError: another process holds it; says `message`.
     """
+    # Imported here, as most commands need no lock and it takes a while.
+    from filelock import FileLock, Timeout
+
     try:
         lock = FileLock(path, blocking=False).acquire()
     except Timeout:

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 NEWEST_JAXLIB = 0, 12
@@ -17,6 +16,9 @@ def set_cpu_flags() -> None:
     faster outside a single kernel. The other flag makes operations run one after the other, as most
     are too short to hand to a second core.
     """
+    # Imported here, as reading flags and data does not need it.
+    from importlib.metadata import version
+
     flags = os.environ.get("XLA_FLAGS", "")
     options = ["--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"]
     if tuple(map(int, version("jaxlib").split(".")[:2])) <= NEWEST_JAXLIB:

@@ -42,7 +42,7 @@ def test_what_the_user_has_chosen_stays(monkeypatch):
 
 
 def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monkeypatch):
-    monkeypatch.setattr(startup, "version", lambda _: "0.13.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.13.0")
     startup.set_cpu_flags()
     assert SCHEDULER not in flags()
     assert "--xla_backend_extra_options" in flags()

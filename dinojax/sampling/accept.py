@@ -1,7 +1,7 @@
 """Names under constraints: draws that do not meet them are rejected.
 
-The names accepted are exact draws from the law of the model, conditioned on the constraints. With
-`unique`, each name is drawn from that law without the names before it.
+The names accepted are exact draws from the distribution of the model, conditioned on the
+constraints. With `unique`, each name is drawn from what is left without the names before it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

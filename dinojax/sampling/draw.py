@@ -25,7 +25,7 @@ class Samples(NamedTuple):
     log_probabilities: jax.Array
     """Log-probabilities [num] under the model in nats, newline included if the name ended."""
     drawn_log_probabilities: jax.Array
-    """The same under the controlled law that the names were drawn from."""
+    """The same under the controls that the names were drawn with."""
     ended: jax.Array
     """Whether the name ended by itself, [num]; otherwise it was cut at `max_length`."""
 
@@ -35,7 +35,7 @@ def draw(weights: jax.Array, uniforms: jax.Array) -> tuple[jax.Array, jax.Array]
 
     Returns the ids and the log-probability [...] of each, in nats. An id is the first whose
     cumulative weight exceeds the uniform number times the sum, as in NumPy's `choice`, by which the
-    exercise draws. The law is that of `jax.random.categorical`, which takes `vocab` random numbers.
+    exercise draws. `jax.random.categorical` follows the same distribution by `vocab` numbers.
     """
     columns = jnp.moveaxis(weights, -1, 0)
 

@@ -51,7 +51,7 @@ def stream_names(
     rows: int = 4096,
     beginning: Beginning | None = None,
 ) -> Samples:
-    """The law of `sample_names`, for many names: no row waits for a longer name in another.
+    """Like `sample_names`, for many names: no row waits for a longer name in another.
 
     Each of `rows` rows writes one name after another and resets its state after each. Names are
     numbered in the order in which they are begun, within a step by row, and all that are begun are
