@@ -8,8 +8,9 @@ import pytest
 from dinojax.data.vocab import Vocab
 from dinojax.models import recurrence
 from dinojax.models.cells import CELLS, vanilla
-from dinojax.models.layers import from_cell
+from dinojax.models.layers import Layer, from_cell
 from dinojax.models.model import char_model, drop
+from dinojax.models.recurrence import reset
 
 ALPHABET, HIDDEN = Vocab("\nabcdef"), 5
 VOCAB = ALPHABET.size
@@ -116,6 +117,58 @@ def test_resets_read_each_name_as_if_it_stood_alone(length, model, params):
     ):
         _, expected = model.unroll(params, first, inputs[start:end, row])
         np.testing.assert_allclose(logits[start:end, row], expected, rtol=1e-5, atol=1e-6)
+
+
+def running_mean(features):
+    """A layer that unrolls by a parallel scan: s_t = 0.5 s_{t-1} + x_t W, from s_0 = 1, not 0."""
+
+    def init(key):
+        return jax.random.normal(key, (VOCAB + 1, features))
+
+    def initial_state(batch_shape):
+        return jnp.ones((*batch_shape, features))
+
+    def step(params, state, inputs):
+        state = 0.5 * state + params[inputs]
+        return state, state
+
+    def unroll(params, state, inputs, length=None, resets=None):
+        factors = jnp.full((*inputs.shape, features), 0.5)
+        terms = params[inputs]
+        if resets is not None:
+            # A reset forgets what was before, and starts from the initial state instead.
+            rows = jnp.broadcast_to(resets[..., None], factors.shape)
+            terms = jnp.where(rows, terms + factors * jnp.ones_like(terms), terms)
+            factors = jnp.where(rows, 0, factors)
+
+        def joined(first, second):
+            return first[0] * second[0], second[0] * first[1] + second[1]
+
+        scale, sums = jax.lax.associative_scan(joined, (factors, terms))
+        states = jnp.where(scale == 0, sums, scale * state[None] + sums)
+        last = len(inputs) if length is None else length
+        return states[last - 1], states
+
+    return Layer(features, init, initial_state, step, unroll)
+
+
+@pytest.mark.parametrize("length", [None, 4])
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_layer_may_unroll_by_a_parallel_scan(resets, length):
+    model = char_model([running_mean(6), from_cell(vanilla(6, 5))], ALPHABET)
+    params = model.init(jax.random.key(0))
+    inputs = jnp.array([[VOCAB, 1], [3, VOCAB], [VOCAB, 2], [2, 6], [1, 5]])
+    state = jax.tree.map(lambda x: jnp.full_like(x, 0.3), model.initial_state((2,)))
+    last, logits = model.unroll(params, state, inputs, length, resets)
+    for t in range(length or 5):
+        if resets:
+            state = reset(model.initial_state, state, inputs[t] == VOCAB)
+        state, expected = model.step(params, state, inputs[t])
+        np.testing.assert_allclose(logits[t], expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), last, state)
+    (first, second), outputs = model.layer_outputs(params, state, inputs[0])
+    np.testing.assert_array_equal(outputs[0], first)
+    np.testing.assert_array_equal(outputs[1], second)
 
 
 def test_dropout_drops_at_its_rate_and_keeps_the_mean():

@@ -93,6 +93,10 @@ def stream_names(
         key, uniforms = draw_ahead(key, STEPS, rows, dtype)
         return key, lax.scan(write, stream, uniforms)[0]
 
+    def is_unfinished(carry: tuple[jax.Array, _Stream]) -> jax.Array:
+        _, stream = carry
+        return jnp.any(stream.name < num)
+
     id_dtype = np.min_scalar_type(model.vocab_size)
     start = _Stream(
         row=initial,
@@ -104,7 +108,7 @@ def stream_names(
         totals=jnp.zeros(num, dtype),
         drawn_totals=jnp.zeros(num, dtype),
     )
-    _, stream = lax.while_loop(lambda x: jnp.any(x[1].name < num), write_some, (key, start))
+    _, stream = lax.while_loop(is_unfinished, write_some, (key, start))
     ids, ended = stream.ids[:, :max_length], stream.ids[:, max_length] == model.newline
     lengths = jnp.sum(ids != model.newline, axis=1)
     return Samples(ids.astype(int), lengths, stream.totals, stream.drawn_totals, ended)
