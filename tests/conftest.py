@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 USERS_ENVIRONMENT = dict(os.environ)
 """For processes that a test starts as a user would."""
 
-# Tests compile much and compute little: two thirds of the time.
+# Tests compile much and compute little, so most XLA optimizations cost more than they save.
 QUICK_TO_COMPILE = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
@@ -21,7 +21,7 @@ QUICK_TO_COMPILE = " ".join(
 )
 os.environ["XLA_FLAGS"] = QUICK_TO_COMPILE
 
-# What one test has compiled, no other has to, in whichever worker.
+# Tests and workers share what they compile.
 CACHE = Path(tempfile.gettempdir()) / f"dinojax-tests-{getpass.getuser()}"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -110,7 +110,7 @@ def loss_and_gradients(
 def tuned_loss_and_gradients(
     params: Params, inputs: Sequence[int], targets: Sequence[int], initial_hidden: Array
 ) -> tuple[float, Params, Array]:
-    """The same as `loss_and_gradients`, almost three times as fast: a rival for the bench.
+    """The same as `loss_and_gradients`, with fewer operations: a rival for the benchmark.
 
     Only the two recurrences loop over time; the rest is one matrix product over all steps.
     """
@@ -127,7 +127,7 @@ def tuned_loss_and_gradients(
     states[0] = initial_hidden
     h = states[0]
     for t in range(length):
-        # `dot` because `@` costs twice as much for a vector this small.
+        # `dot` has less overhead than `@` for a vector this small.
         states[t + 1] = h = np.tanh(projected[t] + h.dot(recurrent_kernel))
     hidden = states[1:]
 
@@ -192,7 +192,7 @@ def train(
     `names_ids` are the examples, each without its newline. With `carry_state` a name starts from
     the last state of the one before it (the exercise's way), and the first from `hidden` [hidden]
     (None: zeros); without, every name starts from zeros. The smoothed loss becomes 0.999 of itself
-    plus 0.001 of each loss. Returns what it takes to go on, and the loss of every step.
+    plus 0.001 of each loss. Returns what is needed to continue, and the loss of every step.
     """
     input_kernel = params["layers"][0]["input_kernel"]
     no_character, hidden_size = input_kernel.shape

@@ -52,7 +52,7 @@ def storey_of(module):
 
 
 def imports_of(module):
-    """The files of the package that a file imports, wherever in it that stands."""
+    """The files of the package that a file imports, at its top or inside functions."""
     for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dinojax"):
             base = node.module.removeprefix("dinojax").removeprefix(".")
@@ -84,7 +84,7 @@ def test_the_ground_imports_nothing_of_ours():
 
 
 def test_files_of_a_storey_import_in_one_direction():
-    # It raises where there is a circle. What a function of `cli.main` imports by name, it may not.
+    # `static_order` raises on a cycle. Modules that `cli.main` imports by name are not seen.
     graph = {module: {x for x in imports_of(module) if x in MODULES} for module in FILES}
     list(TopologicalSorter(graph).static_order())
 
@@ -112,7 +112,7 @@ def test_the_library_neither_prints_nor_exits_nor_knows_of_commands(module):
 
 
 @pytest.mark.parametrize("module", WITHOUT_JAX)
-def test_reading_arguments_and_names_does_not_wait_for_jax(module):
+def test_reading_arguments_and_names_does_not_import_jax(module):
     code = f"import sys, dinojax.{module}; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

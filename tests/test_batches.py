@@ -212,7 +212,7 @@ def test_cut_text_gives_each_character_once_with_the_one_before_it(text, window)
     assert weights == [1] * len(text) + [0] * (len(weights) - len(text))
     assert targets[: len(text)] == ids
     assert inputs[: len(text)] == [vocab.no_character, *ids[:-1]]
-    # Ids that a model may read, where nothing counts too.
+    # Padding too has ids that a model can read.
     assert max(targets) < vocab.size
     assert vocab.no_character not in inputs[1:]
 

@@ -40,7 +40,7 @@ def run_bench(*arguments):
     )
 
 
-def test_all_works_are_measured_and_are_equal(tmp_path):
+def test_all_work_is_measured_and_equal_between_sides(tmp_path):
     log = tmp_path / "bench.json"
     result = run_bench("--tiny", "--rounds", 1, "--json", log)
     assert result.returncode == 0, result.stderr
@@ -56,7 +56,7 @@ def test_all_works_are_measured_and_are_equal(tmp_path):
         assert all(math.isfinite(rate) and rate > 0 for rate in line["rates"])
         assert line["peak_memory"] > 10
         ours = lines[work, OURS if work in WORKS else side]["shown"]
-        # Of a hundred names or so, where there are few: 0.6 of the mean is 5 standard errors.
+        # The mean of about a hundred names in a small run: 0.6 of it is 5 standard errors.
         tolerance = 0.6 if line["shown_as"] == "characters a name" else 0.01
         if work.startswith("score"):
             # A slow side scores the first names alone.

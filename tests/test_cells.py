@@ -102,7 +102,7 @@ def test_every_part_of_the_state_matters(cell, params):
 
 
 def test_the_first_state_is_zero(cell):
-    # `recurrence.scan` relies on it, which sets states back to zero.
+    # `recurrence.scan` resets states to zero, so it relies on this.
     assert not any(np.any(x) for x in jax.tree.leaves(cell.initial_state((2,))))
 
 
@@ -138,7 +138,7 @@ def test_vanilla_computes_its_equation(x64):
 
 
 def gate_by_gate(params, names):
-    """What stands side by side in the parameters of a cell, taken apart for the oracle."""
+    """The parameters of a cell, split by gate for the oracle."""
     blocks = {
         leaf: np.split(np.asarray(params[leaf]), len(names), axis=-1)
         for leaf in ("input_kernel", "recurrent_kernel", "bias")
@@ -205,7 +205,7 @@ def test_every_gate_is_drawn_on_its_own(name, num_gates):
         ("lstm", {"bias": [0, 1, 0, 0]}),
     ],
 )
-def test_biases_start_from_zero_but_for_the_forget_gate(name, biases):
+def test_biases_start_from_zero_except_for_the_forget_gate(name, biases):
     params = CELLS[name](INPUT, HIDDEN).init(jax.random.key(0))
     assert {leaf for leaf in params if leaf.endswith("bias")} == set(biases)
     for leaf, gates in biases.items():
@@ -223,7 +223,7 @@ def test_sigmoid_saturates(x):
     assert jax.grad(sigmoid)(x) == 0
 
 
-def test_a_state_set_back_equals_one_that_starts_anew(cell64):
+def test_a_reset_equals_a_fresh_start(cell64):
     marks = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], bool)
     params, start, inputs = random_case(cell64, *marks.shape)
     resets = jnp.asarray(marks)

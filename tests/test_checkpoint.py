@@ -321,7 +321,7 @@ OBJECTS = np.array([{"a": 1}], dtype=object)
         ),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(content, tmp_path):
+def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
     path = tmp_path / "file.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(str(path))):
@@ -338,7 +338,7 @@ class Trap:
         return os.mkdir, (self.folder,)
 
 
-def test_nothing_in_a_checkpoint_is_run(tmp_path):
+def test_loading_a_checkpoint_executes_nothing(tmp_path):
     path, folder = tmp_path / "file.npz", tmp_path / "trap"
     trap = np.array([Trap(str(folder))], dtype=object)
     for content in (npz(metadata=trap), npz(metadata=np.array("{}"), a=trap), npy(trap)):

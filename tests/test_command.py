@@ -55,7 +55,7 @@ def test_every_command_has_help_and_names_itself_in_errors(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_reading_arguments_does_not_wait_for_jax(name):
+def test_reading_arguments_does_not_import_jax(name):
     code = (
         "import sys\nfrom dinojax.cli.main import call\nfrom dinojax.cli.terminal import Program\n"
         f"try: call(Program({name!r}, 'dinojax'), ['--help'])\n"
@@ -91,7 +91,7 @@ def test_scripts_are_the_same_commands(name):
     assert len(script.read_text().splitlines()) < 10
 
 
-def test_lines_to_paste_start_what_the_user_started(tmp_path, monkeypatch):
+def test_lines_to_paste_name_the_program_that_the_user_ran(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
     installed = tmp_path / "bin" / "dinojax"
@@ -118,7 +118,7 @@ def test_negative_numbers_belong_to_the_flag_before_them():
     assert join_negative_numbers(["-3", "--rate", "5", "-inf"]) == ["-3", "--rate", "5", "-inf"]
 
 
-def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path):
+def test_checking_whether_a_file_can_be_written_leaves_no_trace(tmp_path):
     new, old = tmp_path / "new", tmp_path / "old"
     old.write_text("text")
     check_writable(new)

@@ -42,7 +42,7 @@ def past_the_edges(field):
     low, high = RANGES[field]
     if field in INTEGERS:
         return [low - 1, high + 1, -(10**30), 10**30]
-    # A bound of zero means none.
+    # A bound of zero switches clipping off.
     zero = [] if field == "clip_value" or low == 0 else [0.0]
     return [math.nextafter(low, -math.inf), math.nextafter(high, math.inf), *zero, -1.0]
 
@@ -113,7 +113,7 @@ def test_an_integer_too_large_for_a_float_is_refused(field, value):
         ("seed", 2**32),
     ],
 )
-def test_an_error_tells_the_range_and_the_value_apart(field, value):
+def test_an_error_shows_the_range_and_the_value_unambiguously(field, value):
     with pytest.raises(ValueError, match="expected a number") as caught:
         TrainConfig(**{field: value})
     assert numbers_named(str(caught.value)) == [*RANGES[field], value]
@@ -136,7 +136,7 @@ def test_shares_are_less_than_one(field):
 
 
 @pytest.mark.parametrize("field", ["batches", "cell", "loss", "optimizer", "schedule"])
-def test_what_is_not_among_the_choices_is_refused_with_them(field):
+def test_an_unknown_choice_is_refused_with_a_list_of_the_choices(field):
     with pytest.raises(ValueError, match=f"^{field}: expected one of .*, got 'other'"):
         TrainConfig(**{field: "other"})
 
@@ -191,7 +191,7 @@ def test_a_preset_comes_back_from_json(preset):
     assert config_from(settings) == PRESETS[preset]
 
 
-def test_a_config_without_a_default_left_comes_back_from_json():
+def test_a_config_without_any_default_comes_back_from_json():
     other = {"steps": 7, "lowercase": False, "patience": 3, "devices": 4, "evaluate_every": 5}
     config = replace(PRESETS["names"], **other, test_fraction=0.2, dtype="bfloat16", seed=1)
     assert config_from(json.loads(json.dumps(asdict(config)))) == config
@@ -229,7 +229,7 @@ def test_a_value_of_another_type_is_refused_by_name(field):
             config_from({field.name: value})
 
 
-def test_an_int_is_a_float_and_a_range_is_a_range():
+def test_json_integers_are_accepted_as_floats_and_ranges_are_checked():
     for value in 0.0, 0, 5, 5.0:
         assert config_from({"clip_norm": value}) == TrainConfig(clip_norm=float(value))
     with pytest.raises(ValueError, match=r"^learning rate: expected a number from"):
@@ -243,7 +243,7 @@ def test_an_int_is_a_float_and_a_range_is_a_range():
 # How the sources of settings combine.
 
 
-def test_every_field_says_what_it_is():
+def test_every_field_has_a_description():
     for field in fields(TrainConfig):
         assert field.metadata["help"]
         if field.type in (int, float):
@@ -266,7 +266,7 @@ def test_given_settings_replace_recorded_ones_which_replace_those_of_a_preset():
     assert resolve(recorded={"steps": 7}) == TrainConfig(steps=7)
 
 
-def test_a_given_number_of_steps_takes_the_place_of_epochs():
+def test_a_given_number_of_steps_replaces_epochs():
     assert resolve("names", given={"steps": 5}) == replace(PRESETS["names"], steps=5, epochs=0.0)
     both = resolve("names", given={"steps": 5, "epochs": 2.0})
     assert (both.steps, both.epochs) == (5, 2.0)
@@ -324,7 +324,7 @@ def test_sources_that_do_not_go_together_are_refused(sources, says):
         resolve(**sources)
 
 
-def test_what_only_some_batches_have_may_be_given_for_these():
+def test_settings_of_some_batches_may_be_given_for_those_batches():
     assert resolve("names", given={"window": 9}).window == 9
     assert resolve("text", given={"window": 9, "reset_rate": 0.5}).reset_rate == 0.5
     given = {"batches": "packed", "window": 9}

@@ -1,4 +1,4 @@
-"""The controls of sampling, against the same written out in plain Python for one row at a time."""
+"""The controls of sampling, against plain Python code for one row at a time."""
 
 import math
 
@@ -19,7 +19,7 @@ from dinojax.sampling.controls import (
 
 
 def slow(logits, temperature=1.0, top_k=NO_LIMIT, top_p=1.0, min_p=0.0):
-    """Probabilities of what may be drawn, [vocab], in the order that the module gives."""
+    """Probabilities after the controls, [vocab], applied in the order that the module states."""
     if temperature == 0:
         weights = [0.0] * len(logits)
         weights[int(np.argmax(logits))] = 1.0
@@ -76,13 +76,13 @@ def test_probabilities_are_those_of_the_slow_version(case, ties, x64):
     min_p=st.floats(0, 1),
 )
 @settings(max_examples=200, deadline=None)
-def test_any_controls_leave_a_law(logits, temperature, top_k, top_p, min_p):
+def test_any_controls_leave_a_distribution(logits, temperature, top_k, top_p, min_p):
     with jax.enable_x64(True):
         controls = Controls(temperature, top_k, top_p, min_p)
         law = np.exp(controlled(jnp.asarray(logits), controls))
     assert law.sum() == pytest.approx(1, rel=1e-12)
     assert law[int(np.argmax(logits))] == law.max() > 0
-    # Who is likelier stays so; at zero, the first of the likeliest is that.
+    # The order of likelihood is kept; at temperature zero, the first of equal maxima is drawn.
     order = np.argsort(np.array(logits)[::-1], kind="stable")
     assert all(np.diff(law[::-1][order]) >= -1e-15)
 
@@ -101,7 +101,7 @@ def test_a_top_p_of_one_keeps_what_rounding_would_lose():
 
 
 @pytest.mark.parametrize("temperature", [1e-37, 1e-39, 1e-44])
-def test_a_temperature_that_rounds_to_zero_is_zero_or_next_to_it(temperature):
+def test_a_temperature_that_rounds_to_zero_acts_like_zero(temperature):
     logits, likeliest = jnp.asarray([40.0, 99.0, 98.0, -1000.0]), [0, 1, 0, 0]
     for case in ({}, {"top_k": 3}):
         controls = Controls(temperature, **case)

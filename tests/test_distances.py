@@ -37,7 +37,7 @@ def found(names, references):
     return list(zip(indices.tolist(), edits.tolist(), strict=True))
 
 
-# Few letters, so that names are near; of all planes, combining, and half of a surrogate pair.
+# Few letters, so that names are near: from all planes, combining, and half a surrogate pair.
 LETTERS = st.sampled_from("abc\u0301é日\U0001f995\n\udcff")
 LISTS = st.lists(st.text(LETTERS, max_size=7), min_size=1, max_size=6)
 
@@ -67,7 +67,7 @@ def test_long_names_and_any_character():
     assert not far_from(near, strings, 5).any()
 
 
-def test_the_first_of_equally_near_ones():
+def test_the_first_of_equally_near_names_is_returned():
     references = ["zzzz", "rat", "bat", "cat", "bat"]
     assert found(["hat", "bat", "zzz", ""], references) == [(1, 1), (2, 0), (0, 1), (1, 3)]
     assert found(["hat"], references[::-1]) == [(0, 1)]
@@ -109,7 +109,7 @@ def test_nothing_to_compare_is_refused(names, references):
         far_from(names, references, 2)
 
 
-def test_it_does_not_wait_for_jax():
+def test_it_does_not_import_jax():
     code = "import sys, dinojax.data.distances; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

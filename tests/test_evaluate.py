@@ -108,7 +108,7 @@ def carried(model, params, text, block_size=BLOCK):
 # Against a loop.
 
 
-def test_names_cost_what_a_slow_loop_of_steps_finds(deep_model, dtype):
+def test_costs_of_names_equal_a_slow_loop_of_steps(deep_model, dtype):
     params = make_params(deep_model)
     costs = column_evaluation(deep_model, pad_names(NAMES, VOCAB))(params)
     ids = [[*VOCAB.encode(name), VOCAB.newline] for name in NAMES]
@@ -119,7 +119,7 @@ def test_names_cost_what_a_slow_loop_of_steps_finds(deep_model, dtype):
 
 
 @pytest.mark.parametrize("window", [7, 400])
-def test_windows_cost_what_a_slow_loop_of_steps_finds(window, deep_model, dtype):
+def test_costs_of_windows_equal_a_slow_loop_of_steps(window, deep_model, dtype):
     params, ids = make_params(deep_model), VOCAB.encode(TEXT)
     costs = column_evaluation(deep_model, cut_text(TEXT, VOCAB, window))(params)
     expected = slow_windows(deep_model, params, ids, window)
@@ -129,18 +129,18 @@ def test_windows_cost_what_a_slow_loop_of_steps_finds(window, deep_model, dtype)
 
 
 @pytest.mark.parametrize("num", [1, 64, 150])
-def test_a_carried_text_costs_what_a_slow_loop_of_steps_finds(num, deep_model, dtype):
+def test_costs_of_a_carried_text_equal_a_slow_loop_of_steps(num, deep_model, dtype):
     params, text = make_params(deep_model), TEXT[:num]
     nats = carried(deep_model, params, text, block_size=64)
     assert nats.shape == (num,)
-    # A likely character costs little, as a difference of larger numbers.
+    # The low cost of a likely character is a difference of larger numbers.
     atol = 1e-6 if dtype == "float32" else 0
     expected = slow(deep_model, params, VOCAB.encode(text))
     np.testing.assert_allclose(nats, expected, rtol=RTOL[dtype], atol=atol)
     np.testing.assert_allclose(nats.sum(), expected.sum(), rtol=RTOL[dtype])
 
 
-def test_the_state_is_carried_over_the_blocks_of_their_real_size(x64):
+def test_the_state_is_carried_across_blocks_of_the_default_size(x64):
     model = make_model("float64")
     params, text = make_params(model), (TEXT * 8)[: 2 * BLOCK + 100]
     expected = slow(model, params, VOCAB.encode(text))
@@ -161,7 +161,7 @@ def test_costs_do_not_depend_on_the_batch_size(model, dtype):
 
 
 def watched(model):
-    """The model, and a list to which it adds how many sequences it is to read side by side."""
+    """The model, and a list to which it appends how many sequences it reads at once."""
     sizes = []
 
     @jax.custom_batching.custom_vmap
@@ -179,7 +179,7 @@ def watched(model):
     return model._replace(unroll=unroll), sizes
 
 
-def test_characters_at_once_bound_what_is_read_side_by_side():
+def test_characters_at_once_bound_the_sequences_read_together():
     model, sizes = watched(make_model())
     # Of 12 characters each.
     column_evaluation(model, pad_names(NAMES * 7, VOCAB), at_once=60)(make_params(model))
@@ -239,7 +239,7 @@ def test_window_and_carry_agree_when_the_window_is_the_whole_text(model, dtype):
     params = make_params(model)
     (whole,) = column_evaluation(model, cut_text(TEXT, VOCAB, len(TEXT)))(params).nats
     np.testing.assert_allclose(whole, carried(model, params, TEXT).sum(), rtol=RTOL[dtype])
-    # And differ when it is not: here a state matters.
+    # With shorter windows they differ, as the state matters here.
     windows = column_evaluation(model, cut_text(TEXT, VOCAB, 50))(params).nats
     assert abs(windows.sum() - whole) > 1e-3 * whole
 
@@ -285,7 +285,7 @@ def test_one_compilation_for_all_parameters(devices):
 
 @pytest.mark.parametrize("num", [1, 9, 10, 11, 20, 35])
 def test_in_blocks_counts_every_character_once(num):
-    # A power of two each, so that a sum tells which characters it holds.
+    # Powers of two, so that a sum tells which characters it includes.
     nats = 2.0 ** np.arange(num)
     costs = in_blocks(nats, 10)
     edges = [*range(0, num, 10), num]
@@ -300,20 +300,20 @@ def test_in_blocks_adds_in_float64():
     assert total == pytest.approx(BLOCK * float(np.float32(0.1)), rel=1e-14)
 
 
-def test_pieces_begin_where_they_are_said_to():
+def test_pieces_begin_at_the_given_starts():
     costs = in_pieces(np.array([1, 2, 4, 8, 16], np.float32), np.array([0, 1, 4]))
     np.testing.assert_array_equal(costs.nats, [1, 14, 16])
     np.testing.assert_array_equal(costs.num_characters, [1, 3, 1])
 
 
 def synthetic(generator, num):
-    """Pieces of several lengths, whose characters share much of what they cost."""
+    """Pieces of several lengths; the costs of characters within a piece are correlated."""
     counts = generator.integers(3, 20, num).astype(float)
     easy = generator.normal(2.0, 0.4, num) + 0.03 * counts
     return Costs(counts * easy + generator.normal(0, 1, num) * np.sqrt(counts), counts)
 
 
-def test_the_figures_are_what_a_direct_computation_gives():
+def test_figures_equal_a_direct_computation():
     costs = synthetic(np.random.default_rng(0), 50)
     figures = summarize(costs)
     pieces = list(zip(costs.nats.tolist(), costs.num_characters.tolist(), strict=True))
@@ -354,7 +354,7 @@ def test_equal_pieces_give_the_standard_error_of_a_mean():
     assert figures["standard_error"] == pytest.approx(nats.std(ddof=1) / math.sqrt(40) / 10)
 
 
-def test_standard_errors_are_how_far_estimates_spread():
+def test_standard_errors_equal_the_spread_of_estimates():
     """Over 4,000 draws a standard deviation is known to about 1 percent."""
     generator = np.random.default_rng(0)
     draws = [summarize(synthetic(generator, 100)) for _ in range(4_000)]
@@ -365,7 +365,7 @@ def test_standard_errors_are_how_far_estimates_spread():
         values, errors = (np.array([draw[name] for draw in draws]) for name in (estimate, error))
         assert errors.mean() == pytest.approx(values.std(), rel=0.05)
         covered = np.abs(values - values.mean()) < 2 * errors
-        # Of a normal distribution, 95.4 percent.
+        # Two standard errors cover 95.4 percent of a normal distribution.
         assert covered.mean() == pytest.approx(0.954, abs=0.015)
 
 
@@ -377,7 +377,7 @@ def test_a_single_piece_has_no_standard_error():
     assert (figures["num_pieces"], figures["num_characters"]) == (1, 4)
 
 
-def test_a_perplexity_past_all_numbers_is_infinite_without_a_warning():
+def test_a_perplexity_that_overflows_is_infinite_without_a_warning():
     figures = summarize(Costs(np.array([8000.0, 4000.0]), np.array([4.0, 4.0])))
     assert figures["nats_per_character"] == 1500
     assert figures["perplexity"] == math.inf

@@ -24,7 +24,7 @@ __all__ = ["compile_once"]
 
 SPLIT = "--validation-fraction=0.2", "--test-fraction=0.1"
 PARTS = "train", "validation", "test"
-# As in this process: it compiles in a third of the time.
+# The flags of this process, which compile faster.
 FLAGS = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
 
 
@@ -35,13 +35,13 @@ def write_data(folder):
     (folder / "names.txt").write_text("\n".join(names) + "\n", "utf-8")
     words = generator.choice([*names, "the", "a", "RAMO"], 1_500).tolist()
     text = "".join(word + (" " if i % 8 else "\n") for i, word in enumerate(words))
-    # Its validation part is of more than one block, its test part of less.
+    # The validation part is longer than one block, the test part shorter.
     (folder / "text.txt").write_text(text[:6_000], "utf-8")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A run of names, one of a text, and one without validation that went all wrong."""
+    """A run on names, one on a text, and one without validation whose loss is huge."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_data(folder)
     small = "--hidden-size=12", "--learning-rate=0.03"
@@ -83,7 +83,7 @@ def answers(place, *commands):
 
 
 def refused(place, *commands):
-    """What is said, one line each, of commands that must fail as bad input does."""
+    """The one-line messages of commands that must fail as on bad input."""
     results = side_by_side(place, *commands)
     for result in results:
         assert_one_line(result, "evaluate.py", code=2)
@@ -119,7 +119,7 @@ def parts_of(folder):
 
 
 def assert_figures(row, costs):
-    """A row of --json and what the library finds, up to how XLA was told to compile."""
+    """A row of --json equals the library's figures, up to XLA's compilation flags."""
     expected = {
         name: value if math.isfinite(value) else None
         for name, value in evaluate.summarize(costs).items()
@@ -156,7 +156,7 @@ def assert_ngrams(rows, loaded, train, part):
 # Figures.
 
 
-def test_names_cost_what_the_library_says(place):
+def test_costs_of_names_equal_those_of_the_library(place):
     loaded, parts = parts_of(place / "names")
     assert set(parts) == set(PARTS)
     default, *others = answers(place, ["names"], *(["names", f"--split={x}"] for x in PARTS))
@@ -173,8 +173,8 @@ def test_names_cost_what_the_library_says(place):
         assert_ngrams(ngrams, loaded, parts["train"], parts[split])
 
 
-def test_a_run_without_validation_is_measured_by_what_it_learned_from(place):
-    """However badly: its perplexity is past what a float can be, and JSON has no infinity."""
+def test_a_run_without_validation_is_measured_on_its_training_part(place):
+    """Even where the perplexity overflows a float: JSON has no infinity."""
     loaded, parts = parts_of(place / "wild")
     assert set(parts) == {"train"}
     (answer,) = answers(place, ["wild"])
@@ -201,14 +201,14 @@ def test_a_single_name_has_no_standard_error(place, tmp_path):
             ("nats_per_character", 4), ("bits_per_character", 4), ("nats_per_piece", 3)
         )
     )  # fmt: skip
-    # No two numbers run into one, however large.
+    # Columns stay separate, however large the numbers.
     assert line.split() == [a_character, bits, "inf", a_name]
     assert "\n1 name, 5 characters" in table.out
 
 
 def test_a_file_with_the_names_of_a_part_gives_its_figures(place, tmp_path):
     _, parts = parts_of(place / "names")
-    # As a person may write them: they are read as the run read its own.
+    # Names as a person may write them are read as the run read its own data.
     lines = [f"  {name.upper()}\r\n\r\n" for name in parts["test"]]
     (tmp_path / "again.txt").write_text("".join(lines), "utf-8", newline="")
     file = tmp_path / "again.txt"
@@ -217,7 +217,7 @@ def test_a_file_with_the_names_of_a_part_gives_its_figures(place, tmp_path):
     assert other["models"] == part["models"]
 
 
-def test_a_text_costs_what_the_library_says(place):
+def test_costs_of_a_text_equal_those_of_the_library(place):
     loaded, parts = parts_of(place / "text")
     text = parts["validation"]
     assert len(text) == 1_200
@@ -239,7 +239,7 @@ def test_a_text_costs_what_the_library_says(place):
     assert seven["models"][1:] == ngrams
     assert seven["models"][0]["context"] == 7
     assert_figures(seven["models"][0], costs_in_windows(loaded, text, 7))
-    # Of a single block, whose standard error is none.
+    # The test part is a single block, which has no standard error.
     assert_figures(test["models"][0], costs_carried(loaded, parts["test"]))
     assert test["models"][0]["standard_error"] is None
     assert_ngrams(test["models"][1:], loaded, parts["train"], parts["test"])
@@ -286,7 +286,7 @@ def test_the_table_is_the_json_rounded(name, place):
 
 
 def drawn_directly(loaded, train, num, seed):
-    """Names of the network, a bigram and a 5-gram model, and which of them ended by themselves."""
+    """Names of the network, a bigram and a 5-gram model, and which of them ended uncut."""
     newline = loaded.vocab.newline
     draw = jax.jit(lambda key, params: stream_names(key, params, loaded.model, num, 50))
     samples = jax.device_get(draw(jax.random.key(seed), loaded.params))
@@ -307,7 +307,7 @@ def assert_close(row, expected):
     assert row.keys() - expected.keys() <= {"model", "order"}
 
 
-def test_samples_are_as_good_as_the_library_says(place):
+def test_figures_of_samples_equal_those_of_the_library(place):
     loaded, parts = parts_of(place / "names")
     cases = [("validation", 300, 7), ("test", 300, 0), ("validation", 3, 0)]
     found = answers(
@@ -326,7 +326,7 @@ def test_samples_are_as_good_as_the_library_says(place):
         size = len(held_out)
         samples = answer["samples"]
         *models, real = samples.pop("models")
-        # So few that two sets of real names are as large.
+        # Few enough held-out names that two sets of real names of that size exist.
         assert samples == {
             "num": num, "seed": seed, "max_length": 50, "num_held_out": size, "num_floor": size
         }  # fmt: skip
@@ -376,9 +376,9 @@ def test_without_held_out_names_what_needs_them_is_left_out(place, tmp_path):
     assert "held-out names among them" not in table.out
 
 
-def test_a_file_stands_for_held_out_names(place, tmp_path):
+def test_a_file_replaces_held_out_names(place, tmp_path):
     _, parts = parts_of(place / "names")
-    # Of training names, so many that no two sets of real names are as large.
+    # Training names, too many for two sets of real names of that size to exist.
     many = parts["train"] * 3
     (tmp_path / "many.txt").write_text("".join(f"{name}\n" for name in many), "utf-8")
     answer, untrained = answers(
@@ -391,7 +391,7 @@ def test_a_file_stands_for_held_out_names(place, tmp_path):
     assert samples["num_floor"] == (len(parts["train"]) + len(many)) // 2
     real = samples["models"][-1]
     assert (real["novelty"], real["edit_distance"], real["edit_distance_of_novel"]) == (0, 0, None)
-    # One that knows nothing writes names that are cut: their n-grams have no end either.
+    # The names of an untrained model are cut, so their n-grams have no end either.
     loaded, (_, parts) = runs.load_run(place / "wild", "0"), parts_of(place / "wild")
     (names, ended), *_ = drawn_directly(loaded, parts["train"], 200, 0)
     row, lines = untrained["samples"]["models"][0], [f"{name}\n" for name in parts["train"]]
@@ -438,7 +438,7 @@ def test_the_table_of_samples_is_the_json_rounded(place):
     assert f"random sets of {samples['num_floor']} real names" in table.out
 
 
-def test_what_samples_may_be(place):
+def test_bad_flags_for_samples_are_refused(place):
     cases = [
         (["text", "--samples=10"], "--samples is for runs of names; text learned a text"),
         (["names", "--samples=0"], "--samples: expected a number from 1 to 1,000,000, got 0"),
@@ -465,7 +465,7 @@ def rows_of(models):
 
 
 def assert_same(rows, found):
-    """The rows of --json and what the library returns, up to how XLA was told to compile."""
+    """The rows of --json equal what the library returns, up to XLA's compilation flags."""
     for row, expected in zip(rows, rows_of(found), strict=True):
         finite = {
             name: None if isinstance(x, float) and not math.isfinite(x) else x
@@ -536,7 +536,7 @@ def test_best_last_or_any_checkpoint(place):
     folder = place / "names"
     steps = [int(path.stem.split("-")[1]) for path in runs.find_checkpoints(folder)]
     best, last = (runs.load_run(folder, which) for which in ("best", "last"))
-    # It learns its few names by heart, which validation does not like.
+    # The run memorises its few names, so its validation loss rises.
     assert (best.step, last.step) == (best.tally.best_step, 2_000)
     assert best.step < last.step
     whiches = ["best", "last", *map(str, steps)]
@@ -564,7 +564,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_note(place, tmp_path)
     path = newest.relative_to(tmp_path)
     assert last.err == f"evaluate.py: note: {path} could not be read; using {older.name}\n"
     assert json.loads(last.out)["step"] == int(older.stem.split("-")[1])
-    # But who asks for it by its number gets no other.
+    # A checkpoint that was asked for by its step is not replaced by another.
     assert_one_line(chosen, "evaluate.py", code=2)
     assert "damaged" in chosen.err
 
@@ -591,7 +591,7 @@ def test_unknown_characters_are_all_named_up_to_ten(place, tmp_path):
     assert of_text.endswith(f"many.txt {says}'!' {' '.join(digits.split()[:9])} and 1 more\n")
 
 
-def test_what_a_context_may_be(place):
+def test_invalid_contexts_are_refused(place):
     bad = ["0", "-1", "100001", "1.5", "best", "", "٣", "²"]
     said = refused(place, *(["text", f"--context={value}"] for value in bad))
     for value, line in zip(bad, said, strict=True):
@@ -601,7 +601,7 @@ def test_what_a_context_may_be(place):
         assert "--context is for runs of a text; names learned names" in line
 
 
-def test_what_is_not_there_or_not_as_it_was_is_refused_in_one_line(place, tmp_path):
+def test_bad_input_is_refused_in_one_line(place, tmp_path):
     changed = copied(place, "names", tmp_path)
     (changed / "validation.txt").write_bytes((changed / "validation.txt").read_bytes() + b"ra\n")
     (changed / "test.txt").unlink()

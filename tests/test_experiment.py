@@ -99,7 +99,7 @@ def make_job(config, parts=None):
 
 
 def clock(*, is_slow=False):
-    """A clock that advances when it is read; the driver takes more steps per call if it is fast."""
+    """A clock that advances when read; a fast one makes the driver take more steps per call."""
     return partial(next, itertools.count(0.0, 1.0 if is_slow else 0.001))
 
 
@@ -147,7 +147,7 @@ def begin(folder, job, **kwargs):
 
 
 def go_on(folder, job, **kwargs):
-    """A resumed run, with everything made anew as in another process."""
+    """A resumed run, with everything rebuilt as in another process."""
     run, arrays = runs.load_checkpoint(folder, "last")
     parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
     assert parts == job.parts
@@ -296,7 +296,7 @@ def test_reports_and_lines_fall_where_they_should(finished):
         ((7, 1), [20, 21]),
     ],
 )
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(kind, cuts, steps, finished, tmp_path):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(kind, cuts, steps, finished, tmp_path):
     run = finished(kind)
     folder = tmp_path / "run"
     for i, (num, step) in enumerate(zip(cuts, steps, strict=True)):
@@ -311,7 +311,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(kind, cuts, steps, 
 
 
 @KINDS
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(kind, finished, tmp_path):
+def test_a_killed_run_resumes_from_its_last_checkpoint(kind, finished, tmp_path):
     run = finished(kind)
     folder = shutil.copytree(run.killed, tmp_path / "run")
     assert runs.load_run(folder, "last").step == 12
@@ -324,7 +324,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(kind, finished, 
     assert_same_run(folder, run.folder)
 
 
-def test_a_line_of_metrics_that_was_cut_short_is_no_obstacle(finished, tmp_path):
+def test_a_run_resumes_after_a_truncated_line_of_metrics(finished, tmp_path):
     run = finished("padded")
     folder = shutil.copytree(run.killed, tmp_path / "run")
     (folder / "metrics.jsonl").write_text('{"step": 12}\n')
@@ -333,7 +333,7 @@ def test_a_line_of_metrics_that_was_cut_short_is_no_obstacle(finished, tmp_path)
     assert last_checkpoint(folder).read_bytes() == last_checkpoint(run.folder).read_bytes()
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_path):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(finished, tmp_path):
     run = finished("padded")
     folder = shutil.copytree(run.folder, tmp_path / "run")
     last_checkpoint(folder).write_bytes(b"")
@@ -344,7 +344,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tmp_pa
     assert runs.load_run(folder, "last").damaged == ()
 
 
-def test_a_run_that_was_left_before_its_first_step_is_there(finished, tmp_path):
+def test_a_run_interrupted_before_its_first_step_can_be_resumed(finished, tmp_path):
     run = finished("padded")
     folder = tmp_path / "run"
     setup, coming = begin(folder, run.job)
@@ -357,7 +357,7 @@ def test_a_run_that_was_left_before_its_first_step_is_there(finished, tmp_path):
     )
 
 
-def test_a_run_begins_with_the_parameters_that_it_is_given(finished, tmp_path):
+def test_a_run_starts_from_given_parameters(finished, tmp_path):
     run = finished("padded")
     setup = set_up(run.job)
     params = run.reports[-1].state.params
@@ -374,7 +374,7 @@ def test_a_run_begins_with_the_parameters_that_it_is_given(finished, tmp_path):
 
 @KINDS
 @pytest.mark.parametrize("change", ["evaluate, save, keep, slow", "chunk size"])
-def test_how_a_run_is_watched_changes_no_bit_of_it(kind, change, finished, tmp_path):
+def test_reports_and_saves_change_no_bit_of_a_run(kind, change, finished, tmp_path):
     run = finished(kind)
     config, options = run.job.config, {"chunk_size": 7}
     if change != "chunk size":
@@ -652,7 +652,7 @@ def test_a_run_that_diverges_leaves_its_last_good_state(finished, tmp_path):
     assert_same_run(tmp_path, run.folder)
 
 
-def test_a_validation_loss_that_is_not_finite_is_a_run_that_diverges(finished, tmp_path):
+def test_a_validation_loss_that_is_not_finite_counts_as_divergence(finished, tmp_path):
     job = finished("padded").job
     setup = set_up(job)
     evaluate = setup.evaluate
@@ -684,7 +684,7 @@ def test_a_gradient_whose_norm_overflows_does_not_end_a_run(finished, tmp_path):
     }
 
 
-def test_a_longer_run_goes_on_where_a_shorter_one_ended(finished, tmp_path):
+def test_a_longer_run_continues_where_a_shorter_one_ended(finished, tmp_path):
     run = finished("padded")
     # A validation is due at this step anyway.
     short = make_job(replace(run.job.config, steps=24))
@@ -696,7 +696,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(finished, tmp_path):
     assert_same_run(tmp_path, run.folder)
 
 
-def test_a_longer_run_takes_up_its_state_and_falls_along_its_own_cosine(finished, tmp_path):
+def test_a_longer_run_keeps_the_state_and_follows_its_own_cosine(finished, tmp_path):
     run = finished("packed")
     folder = shutil.copytree(run.folder, tmp_path / "run")
     longer = make_job(replace(run.job.config, steps=STEPS + 6))
@@ -809,7 +809,7 @@ def test_one_call_trains_with_or_without_a_folder(data, preset, more, tmp_path):
         pass
 
 
-def test_one_call_reads_names_as_a_file_of_them_is_read():
+def test_one_call_reads_names_like_a_file_of_names():
     names = ["Rex ", "", "MEI\u0301"]
     made = session.train(names, **LITTLE)
     assert made.vocab == build_vocab(["rex", "me\u00ed"])
@@ -830,7 +830,7 @@ def test_one_call_reads_names_as_a_file_of_them_is_read():
         (NAMES, {"batch_size": 999, "devices": 999}, "expected up to 2, as many devices as"),
     ],
 )
-def test_what_one_call_cannot_train_is_refused_and_no_folder_made(data, settings, says, tmp_path):
+def test_one_call_refuses_bad_input_and_makes_no_folder(data, settings, says, tmp_path):
     with pytest.raises(ValueError, match=re.escape(says)):
         session.train(data, folder=tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()

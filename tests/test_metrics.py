@@ -32,7 +32,7 @@ def test_lines_come_back_as_appended(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_each_line_is_in_the_file_when_it_was_appended(tmp_path):
+def test_each_line_is_written_as_soon_as_it_is_appended(tmp_path):
     for i, line in enumerate(LINES, start=1):
         append_metrics(tmp_path, line)
         assert read_metrics(tmp_path) == LINES[:i]
@@ -47,7 +47,7 @@ def test_a_number_that_is_not_finite_is_refused_and_nothing_written(value, tmp_p
     assert path.read_bytes() == before
 
 
-def test_a_torn_last_line_is_left_out_and_taken_back_wherever_it_was_torn(tmp_path):
+def test_a_torn_last_line_is_ignored_and_removed_wherever_it_was_torn(tmp_path):
     path = write(tmp_path)
     whole = path.read_bytes()
     start = len(whole) - len(as_text(LINES[-1]).encode())
@@ -85,7 +85,7 @@ def test_a_bad_line_that_is_not_the_last_is_named(place, bad, tmp_path):
 @pytest.mark.parametrize(
     ("step", "num"), [(-1, 0), (0, 0), (3, 0), (4, 1), (7, 1), (8, 3), (11, 3), (12, 4), (10**9, 4)]
 )
-def test_rewinding_keeps_what_was_said_up_to_a_step(step, num, tmp_path):
+def test_rewinding_keeps_the_lines_up_to_a_step(step, num, tmp_path):
     path = write(tmp_path)
     assert rewind_metrics(tmp_path, step) == LINES[:num]
     assert read_metrics(tmp_path) == LINES[:num]
@@ -93,7 +93,7 @@ def test_rewinding_keeps_what_was_said_up_to_a_step(step, num, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_rewinding_begins_a_file_where_there_is_none(tmp_path):
+def test_rewinding_creates_a_missing_file(tmp_path):
     assert rewind_metrics(tmp_path, 5) == []
     assert (tmp_path / METRICS_FILE).read_bytes() == b""
     assert read_metrics(tmp_path) == []

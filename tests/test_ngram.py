@@ -17,7 +17,7 @@ def joined(sequences):
 
 
 def windows_of(sequences, n, vocab_size):
-    """Each n-gram as it occurs, with as much "no character" before a sequence as it needs."""
+    """Each n-gram where it occurs, with each sequence padded by "no character" in front."""
     for sequence in sequences:
         filled = [vocab_size] * (n - 1) + [int(i) for i in sequence]
         for end in range(n, len(filled) + 1):
@@ -99,7 +99,7 @@ def in_nats(fractions):
 def test_equals_dictionaries(seed, num, vocab_size, longest, order):
     generator = np.random.default_rng(seed)
     sequences = random_sequences(generator, num, vocab_size, longest)
-    # Others, and evenly distributed, so that many n-grams and contexts were never seen.
+    # Uniform sequences as well, so that many n-grams and contexts are unseen.
     evaluated = [*sequences[:20], *generator.integers(0, vocab_size, (20, 7))]
     model = fit_ngrams(*joined(sequences), vocab_size, 5)
     expected = slow_probabilities(sequences, vocab_size, order, evaluated)
@@ -192,13 +192,13 @@ def test_three_names_by_hand():
         half + half * c_b,
     ]
     np.testing.assert_allclose(nats(model, ids, starts), in_nats(expected), rtol=1e-14)
-    # After "cc" and "bb" no order has seen anything but after "c".
+    # The contexts "cc" and "bb" are unseen; of their ends only "c" was ever followed by anything.
     np.testing.assert_allclose(after(model, [c, c])[b], float(c_b), rtol=1e-14)
     np.testing.assert_allclose(after(model, [b, b])[b], float(single_b), rtol=1e-14)
 
 
 def test_a_start_is_a_context():
-    # Names begin with t or r, and within names neither follows anything.
+    # Names begin with t or r, and neither occurs later in a name.
     names = ["tia\n", "rea\n", "tie\n", "rai\n"] * 5
     vocab = build_vocab(names)
     model = fit_ngrams(*joined([vocab.encode(name) for name in names]), vocab.size, 4)
@@ -210,7 +210,7 @@ def test_a_start_is_a_context():
 
 
 @pytest.mark.parametrize("order", [2, 3, 5])
-def test_no_context_reaches_over_a_start(order):
+def test_no_context_crosses_a_start(order):
     generator = np.random.default_rng(order)
     sequences = random_sequences(generator, 30, 6, 9)
     model = fit_ngrams(*joined(sequences), 6, 5)
@@ -224,7 +224,7 @@ def test_no_context_reaches_over_a_start(order):
     assert not np.array_equal(nats(model, joined(sequences)[0], running, order), together)
 
 
-def test_every_character_counts_from_those_before_it_only():
+def test_a_probability_depends_only_on_the_preceding_characters():
     ids, starts = joined([np.random.default_rng(0).integers(0, 4, 300)])
     model = fit_ngrams(ids, starts, 4, 4)
     changed = ids.copy()
@@ -268,7 +268,7 @@ def test_discounts_where_the_formula_fails(counts):
 
 
 def test_a_large_vocabulary_does_not_overflow():
-    # More n-grams times characters than 32 bits hold, and 50,001 ** 5 is more than 64 bits hold.
+    # N-grams times characters overflow 32 bits, and 50,001 ** 5 overflows 64 bits.
     vocab_size = 50_000
     generator = np.random.default_rng(0)
     ids = np.minimum(generator.zipf(1.2, 100_000) - 1, vocab_size - 1)
@@ -295,7 +295,7 @@ def test_ids_of_any_integer_type_and_lists_give_the_same(dtype):
 
 
 def test_the_order_of_the_source_is_found():
-    """Characters drawn given the two before: order 3 is right, less is too little."""
+    """Each character depends on the two before it: order 3 is right, lower orders fall short."""
     generator = np.random.default_rng(0)
     vocab_size, num, fitted = 6, 120_000, 100_000
     source = generator.dirichlet(np.full(vocab_size, 0.4), (vocab_size, vocab_size))

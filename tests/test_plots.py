@@ -86,7 +86,7 @@ def walk(params, model, text):
     return nats, [np.stack(layer) for layer in zip(*outputs, strict=True)]
 
 
-# What a model makes of a text.
+# Surprisals and hidden states of a text.
 
 
 def test_surprisal_is_that_of_single_steps(params, model):
@@ -140,7 +140,7 @@ def test_lines_are_the_metrics():
 @pytest.mark.parametrize(
     ("seconds", "unit", "scale"), [(9, "seconds", 1), (60, "minutes", 60), (3600, "hours", 3600)]
 )
-def test_time_is_in_a_unit_that_can_be_read(seconds, unit, scale):
+def test_time_is_in_a_readable_unit(seconds, unit, scale):
     figure = losses.plot_losses({"run": make_metrics(seconds=seconds)})
     _, axes = figure.axes
     assert axes.get_xlabel() == f"time in training ({unit})"
@@ -159,7 +159,7 @@ def test_lines_without_a_finite_number_are_left_out():
     over_characters, over_time = figure.axes
     assert over_characters.get_lines()[0].get_xdata().tolist() == [1000, 4000]
     assert over_time.get_lines()[0].get_xdata().tolist() == [1]
-    # One point is no line.
+    # A single point needs a marker to be visible.
     assert over_time.get_lines()[0].get_marker() == "."
 
 
@@ -215,7 +215,7 @@ def test_surprisal_is_drawn_in_bits_with_its_characters():
     assert axes.yaxis_inverted()
 
 
-def test_long_strings_go_on_in_the_next_row():
+def test_long_strings_continue_in_the_next_row():
     string = "abcd" * 30
     bits = np.arange(120.0)
     figure = heat_maps.plot_surprisal(["a", string], [[0.0], np.log(2) * bits])
@@ -318,7 +318,7 @@ def all_pictures():
 def test_the_same_picture_gives_the_same_bytes(tmp_path):
     settings = dict(matplotlib.rcParams)
     first, again = all_pictures(), all_pictures()
-    # What the user has set for pictures of their own: neither a difference nor an error.
+    # The user's own matplotlib settings neither change the pictures nor break them.
     own = {"text.usetex": True, "font.size": 30, "svg.hashsalt": None, "lines.linewidth": 9}
     with matplotlib.rc_context(own):
         others = all_pictures()
@@ -328,7 +328,7 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path):
         paths = style.save(figure, tmp_path / name)
         assert paths == [tmp_path / f"{name}.png", tmp_path / f"{name}.svg"]
         contents = [path.read_bytes() for path in paths]
-        # A second time the same figure, then one made anew.
+        # Save the same figure again, then a newly drawn one.
         for other in figure, again[name]:
             style.save(other, tmp_path / name)
             assert [path.read_bytes() for path in paths] == contents

@@ -78,11 +78,11 @@ def test_products_by_gate_equal_parts_of_one(num_gates, hidden_size, product_dty
 
 
 def rounded(x):
-    """What is left of numbers in bfloat16, in the type they came in."""
+    """The numbers rounded to bfloat16, in their original type."""
     return np.asarray(jnp.asarray(x, jnp.bfloat16), x.dtype)
 
 
-def test_a_product_of_bfloat16_rounds_what_it_multiplies_and_nothing_else(x64):
+def test_a_product_in_bfloat16_rounds_only_its_factors(x64):
     draw = np.random.default_rng(0).normal
     kernel, inputs, weights = draw(size=(5, 3)), draw(size=(4, 2, 5)), draw(size=(4, 2, 3))
     product = partial(linear, product_dtype=jnp.bfloat16)

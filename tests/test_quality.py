@@ -1,4 +1,4 @@
-"""Figures of sampled names by hand, and n-gram models that draw by the law they were fitted to."""
+"""Figures of sampled names by hand, and draws of n-gram models against their distribution."""
 
 import math
 from collections import Counter
@@ -69,11 +69,11 @@ def test_figures_do_not_depend_on_the_order_nor_on_copies_of_training_names():
     shuffled = [samples[i] for i in order]
     actual = describe_samples(shuffled, ended[order], [*TRAIN[::-1], "yi"], ["yyy", "rem", "yyy"])
     assert actual == pytest.approx(expected, rel=1e-14)
-    # Some were cut, and that counts.
+    # Being cut counts too.
     assert describe_samples(samples, np.ones(60, bool), TRAIN, ["rem"]) != expected
 
 
-def test_what_has_learned_by_heart_writes_nothing_new():
+def test_memorised_names_are_not_novel():
     samples = TRAIN * 5
     figures = describe_samples(samples, np.ones(20, bool), TRAIN, ["rax"])
     assert (figures["novelty"], figures["edit_distance"], figures["hits"]) == (0, 0, 0)
@@ -154,7 +154,7 @@ def test_ngrams_of_names_by_hand(order, p, q):
 
 
 def slow_distribution(names, order):
-    """Of n-grams as tuples, with marks for start and end that are no characters."""
+    """Distribution of n-grams as tuples, with marks for start and end that are no characters."""
     counts = Counter()
     for name in names:
         marked = ["start"] * (order - 1) + ["end" if x == "\n" else x for x in name]
@@ -192,7 +192,7 @@ def test_divergences_of_equal_and_of_disjoint_names():
     assert min(divergences(["rex"], ["rex\n"]).values()) > 0
 
 
-def test_halves_share_no_place():
+def test_halves_share_no_item():
     names = [str(i) for i in range(41)]
     for size, expected in ((1, 1), (7, 7), (20, 20), (21, 20), (1000, 20)):
         first, second = halves(np.random.default_rng(0), names, size)
@@ -252,7 +252,7 @@ def law(model, max_length, order):
 @pytest.mark.parametrize(
     ("order", "max_length"), [(1, 3), (2, 3), (3, 3), (4, 4), (None, 4), (4, 0)]
 )
-def test_ngram_models_draw_by_their_law(order, max_length):
+def test_ngram_models_draw_from_their_distribution(order, max_length):
     num, model = 40_000, tiny_model()
     expected = law(model, max_length, order)
     assert math.fsum(expected.values()) == pytest.approx(1, rel=1e-12)
@@ -270,7 +270,7 @@ def test_ngram_models_draw_by_their_law(order, max_length):
     assert drawn.keys() <= expected.keys()
     often = [name for name, p in expected.items() if p * num >= 5]
     pairs = [(drawn[name], expected[name] * num) for name in often]
-    # All that are rare count as one.
+    # Rare names are pooled.
     observed, wanted = np.array(
         [*pairs, (num - sum(x for x, _ in pairs), num - sum(x for _, x in pairs))]
     ).T
@@ -278,7 +278,7 @@ def test_ngram_models_draw_by_their_law(order, max_length):
     assert statistic < chi_squared_limit(len(often))
 
 
-def test_orders_differ_in_law_by_more_than_the_test_of_it_allows():
+def test_distributions_of_orders_differ_by_more_than_the_test_tolerates():
     laws = [law(tiny_model(), 3, order) for order in (1, 2, 3, 4)]
     for p, q in pairwise(laws):
         assert 40_000 * sum((p[name] - q[name]) ** 2 / q[name] for name in q) > 500
@@ -300,7 +300,7 @@ def test_an_order_that_was_not_fitted_is_refused(order):
 
 
 def test_a_bigram_model_and_one_that_memorises_look_as_bad_as_they_are():
-    """It knows which characters stand side by side, but not how a name is made: stem, o, ending."""
+    """A bigram model knows which characters are adjacent, but not the form: stem, o, ending."""
     generator = np.random.default_rng(0)
     stems = ["".join(x) for x in product("bdgklmt", "aeiu", "drn")]
     endings = ["saurus", "don", "raptor", "ceps", "mimus", "gnathus"]
@@ -325,7 +325,7 @@ def test_a_bigram_model_and_one_that_memorises_look_as_bad_as_they_are():
     for long in ("divergence_3", "divergence_4"):
         assert apart[2][long] > 4 * floor[long]
         assert apart[2][long] > 2 * apart[5][long]
-    # One that knows all training names by heart: its n-grams are as good as real ones.
+    # A model that memorises the training names has n-grams as good as real ones.
     samples = generator.choice(train, 2_000).tolist()
     memorised = describe_samples(samples, np.ones(2_000, bool), train, held_out)
     by_heart = divergences(lines(samples[:252]), lines(held_out))

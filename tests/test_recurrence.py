@@ -79,7 +79,7 @@ def assert_close(actual, expected, **tolerance):
 
 
 def value(unroll, params, state, projected):
-    """A number on which the last state and every output have an influence of their own."""
+    """A number that depends on the last state and on every output, each in its own way."""
     last, outputs = unroll(params, state, projected)
     weights = jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
     return jnp.sum(weights * outputs) + sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(last))

@@ -1,4 +1,4 @@
-"""Runs that are stopped, resumed, and end as if they had not been; each in its own process."""
+"""Runs that are stopped and resumed end like uninterrupted ones; each in its own process."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def without_clock(folder):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_run_killed_terminated_and_interrupted_ends_like_one_that_was_not(preset, place):
+def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(preset, place):
     whole = train_whole(place, preset)
     folder = place / f"pieces {preset}"
     first = [*arguments(preset), f"--out={folder.name}"]
@@ -96,7 +96,7 @@ def test_a_run_killed_terminated_and_interrupted_ends_like_one_that_was_not(pres
         (again, signal.SIGINT),
     ]
     for number, (flags, what) in enumerate(pieces):
-        # The signal comes at a line of metrics, a different one each time.
+        # Each signal comes at a different line of metrics.
         count = int(generator.integers(4, 25))
         environment = trap(place / f"trap {preset} {number}", "open", "metrics", [count], what)
         result = run("train.py", *flags, cwd=place, **environment)
@@ -120,7 +120,7 @@ def test_a_run_killed_terminated_and_interrupted_ends_like_one_that_was_not(pres
     assert best[0].checkpoint.read_bytes() == best[1].checkpoint.read_bytes()
 
 
-def test_how_often_it_saves_and_looks_changes_nothing(place):
+def test_how_often_a_run_saves_and_reports_changes_nothing(place):
     whole = train_whole(place, "names")
     flags = "--save-every=1", "--keep=1000", "--evaluate-every=7", "--out=often"
     succeed("train.py", *arguments("names"), *flags, cwd=place)
@@ -142,7 +142,7 @@ def test_config_json_makes_the_run_again(place):
     assert runs.load_run(place / "other", "last").config.seed == 1
 
 
-def test_a_finished_run_goes_further_with_more_steps(place, tmp_path):
+def test_a_finished_run_continues_with_more_steps(place, tmp_path):
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     short, long = "--steps=200", "--steps=400"
     flags = "--data=data.txt", "--hidden-size=8", "--evaluate-every=50"
@@ -222,7 +222,7 @@ def test_a_resume_reads_its_checkpoint_once_before_the_lock_and_once_under_it(pl
     assert after[: after.index("write")].count("read") == 1
 
 
-def test_time_that_is_up(place):
+def test_a_run_stops_when_its_time_is_up(place):
     flags = "--data=data.txt", "--steps=100000000", "--max-minutes=0.001", "--out=late"
     out = succeed("train.py", *flags, cwd=place)
     assert re.search(
@@ -267,7 +267,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, place, tmp_path):
     assert (tmp_path / "run" / last).read_bytes() == (whole / last).read_bytes()
 
 
-def test_a_file_that_cannot_grow_is_one_line_and_the_checkpoint_before_it_stays(place, tmp_path):
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(place, tmp_path):
     """A limit on the size of files stands for a full disk."""
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     command = [sys.executable, SCRIPTS / "train.py", *arguments("dinos"), "--steps=4000"]
@@ -294,7 +294,7 @@ def test_a_file_that_cannot_grow_is_one_line_and_the_checkpoint_before_it_stays(
     succeed("train.py", "--resume=run", cwd=tmp_path)
 
 
-def test_a_folder_that_may_not_be_written_is_one_line_and_stays_as_it_was(place, tmp_path):
+def test_a_read_only_folder_is_one_line_and_stays_unchanged(place, tmp_path):
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     succeed("train.py", *arguments("dinos"), "--steps=10", "--out=run", cwd=tmp_path)
     # Root may write anywhere unless it gives up that right.
@@ -414,7 +414,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_note(place):
         (["--devices=3", "--batch-size=4"], ["devices", "divides", "4", "3"]),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(flags, says, place):
+def test_impossible_requests_are_refused_in_one_line(flags, says, place):
     whole = train_whole(place, "dinos")
     config = json.loads((whole / "config.json").read_text())
     (place / "other.txt").write_text("rex\n")

@@ -172,7 +172,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path, monkeypatch)
     assert len(set(folders)) == 8
 
 
-def test_a_file_in_the_place_of_runs_is_an_os_error(tmp_path, monkeypatch):
+def test_a_file_instead_of_the_folder_of_runs_is_an_os_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(OSError, match="runs"):
@@ -244,8 +244,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("num_files", range(5))
-def test_a_start_that_is_killed_is_a_run_or_can_be_started_again(num_files, tmp_path, monkeypatch):
-    """The process is killed before it renames a file, each time a later one."""
+def test_a_killed_start_leaves_a_run_or_can_be_repeated(num_files, tmp_path, monkeypatch):
+    """The process is killed before it renames a file: a later file in each case."""
     parts = {"train": NAMES, "validation": ["a"]}
     replace, files = os.replace, iter(range(num_files))
 
@@ -276,7 +276,7 @@ def test_a_start_that_is_killed_is_a_run_or_can_be_started_again(num_files, tmp_
 
 
 @pytest.mark.parametrize("name", ["train.txt", "config.json"])
-def test_a_file_that_only_has_the_name_of_one_of_a_runs_is_not_taken(name, tmp_path):
+def test_a_foreign_file_with_the_name_of_a_run_file_is_not_overwritten(name, tmp_path):
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds other files;")):
         runs.take_folder(tmp_path, overwrite=True)
@@ -598,7 +598,7 @@ def test_where_all_are_damaged_the_newest_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
-def test_where_the_best_cannot_be_used_the_last_is_and_that_is_said(kind, tmp_path):
+def test_the_last_checkpoint_replaces_an_unreadable_best_one(kind, tmp_path):
     best, last = save(tmp_path, 10, best=10), save(tmp_path, 20, seed=2, best=10)
     if kind == "missing":
         best.unlink()

@@ -104,13 +104,13 @@ def test_names_come_as_often_as_the_model_says(sampler, controls, params, model)
     observed = dict.fromkeys(expected, 0)
     for outcome in zip(texts(samples), samples.ended.tolist(), strict=True):
         observed[outcome] += 1
-    # What may not be drawn is not, not once.
+    # Excluded names never occur.
     assert all(observed[x] == 0 for x, p in expected.items() if p == 0)
     expected = {x: p for x, p in expected.items() if p > 0}
     statistic = sum((observed[x] - num * p) ** 2 / (num * p) for x, p in expected.items())
     assert len(expected) > 1
     assert statistic < chi_squared_limit(len(expected) - 1)
-    # And that law is what the samples say they were drawn from.
+    # The reported probabilities are those of this distribution.
     outcomes = zip(texts(samples), samples.ended.tolist(), strict=True)
     laws = [(ended if whole else cut_characters(cut, ended))[x] for x, whole in outcomes]
     np.testing.assert_allclose(np.exp(samples.drawn_log_probabilities), laws, rtol=1e-4)
@@ -178,7 +178,7 @@ def test_a_name_does_not_depend_on_how_many_are_drawn(params, model):
     np.testing.assert_allclose(many.log_probabilities[:7], few.log_probabilities, rtol=1e-5)
 
 
-def test_rows_that_wait_change_no_name(params, model):
+def test_rows_that_have_finished_change_no_name(params, model):
     """Names drawn in one block with long ones equal the same names drawn one at a time."""
     key = jax.random.key(7)
     long = write(sample.sample_names, key, params, model, 20, max_length=60)
@@ -228,7 +228,7 @@ def test_one_compilation_for_all_keys_and_controls(sampler, rows, params, model)
 
 
 @pytest.mark.parametrize("sampler", [sample.sample_names, partial(stream_names, rows=6)])
-def test_rows_with_controls_of_their_own_write_what_they_would_alone(sampler, params, model):
+def test_rows_with_different_controls_do_not_affect_each_other(sampler, params, model):
     key, num = jax.random.key(20), 6
     rows = [Controls(0.0), Controls(0.5), Controls(), Controls(top_k=1), Controls(top_p=0.5)]
     rows.append(Controls(2.0, 2, 0.9, 0.1))
@@ -259,7 +259,7 @@ def test_no_key_is_used_twice(params, model):
         for sampler in (sample.sample_names, partial(stream_names, rows=2)):
             sampler(jax.random.key(12), params, model, 3, MAX_LENGTH)
         sample_text(jax.random.key(12), params, model, Controls())
-        # It would be seen.
+        # The checker does detect reuse.
         key = jax.random.key(12)
         sample_text(key, params, model, Controls())
         with pytest.raises(jax.errors.KeyReuseError):
@@ -267,7 +267,7 @@ def test_no_key_is_used_twice(params, model):
 
 
 @pytest.mark.parametrize("sampler", ["plain", "stream", "text"])
-def test_every_key_is_new(sampler, params, model, monkeypatch):
+def test_no_two_draws_share_a_key(sampler, params, model, monkeypatch):
     """The checker does not see a key that is drawn from and then handed to the next step."""
     used = []
 
@@ -330,8 +330,8 @@ def test_draw_at_the_ends_of_its_range():
 
 
 @pytest.mark.parametrize("vocab_size", [27, 300])
-def test_draw_tells_how_probable_the_least_probable_is(vocab_size):
-    """Whatever is drawn: at 0, the first that has any weight."""
+def test_draw_returns_the_log_probability_of_the_least_probable(vocab_size):
+    """The uniform 0 draws the first id with any weight."""
     weights = jnp.ones(vocab_size).at[0].set(1.2e-38)
     ids, log_probability = sample.draw(weights, jnp.array(0.0))
     assert ids == 0
@@ -340,7 +340,7 @@ def test_draw_tells_how_probable_the_least_probable_is(vocab_size):
 
 
 @pytest.mark.parametrize("controls", [{"temperature": 50.0}, {"temperature": 50.0, "top_k": 2}])
-def test_what_the_model_finds_all_but_impossible_has_a_finite_log_probability(controls):
+def test_a_nearly_impossible_character_has_a_finite_log_probability(controls):
     def step(params, state, previous):
         return state, jnp.broadcast_to(jnp.array([0.0, -200.0, -300.0]), (*previous.shape, 3))
 
@@ -405,8 +405,8 @@ def test_a_prompt_is_read_as_steps_would_read_it(prompt, params, model):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
-def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(sampler, params, model):
-    """Against the exact law: that of whole names, given that they begin with the prompt."""
+def test_names_after_a_prompt_follow_the_conditional_distribution(sampler, params, model):
+    """Against the exact distribution of whole names, conditioned on the prompt."""
     ended, cut = enumerate_names(params, model)
     exact = {(name, True): p for name, p in ended.items() if name[:1] == "a"}
     exact |= {(name, False): p for name, p in cut.items() if name[:1] == "a"}
@@ -421,7 +421,7 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(sampler, 
     expected = {outcome: num * p / total for outcome, p in exact.items()}
     statistic = sum((observed[x] - expected[x]) ** 2 / expected[x] for x in exact)
     assert statistic < chi_squared_limit(len(exact) - 1)
-    # The log-probabilities under the model are those of whole names, under the law of what follows.
+    # Log-probabilities under the model are of whole names; those drawn are of what follows.
     outcomes = zip(texts(samples), samples.ended.tolist(), strict=True)
     laws = [(ended if whole else cut_characters(cut, ended))["a" + x] for x, whole in outcomes]
     np.testing.assert_allclose(np.exp(samples.log_probabilities), laws, rtol=1e-4)
@@ -430,7 +430,7 @@ def test_names_after_a_prompt_come_as_often_as_all_names_that_begin_so(sampler, 
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_going_on_from_a_prompt_equals_sampling_whose_first_characters_were_forced(cell):
+def test_continuing_a_prompt_equals_sampling_with_forced_first_characters(cell):
     cells = [CELLS[cell](VOCAB.size, 6), CELLS[cell](6, 5)]
     model = char_model([*map(from_cell, cells)], VOCAB)
     params = model.init(jax.random.key(5))
@@ -440,7 +440,7 @@ def test_going_on_from_a_prompt_equals_sampling_whose_first_characters_were_forc
     for _ in range(num):
         key, key_draw = jax.random.split(key)
         uniforms.append(jax.random.uniform(key_draw))
-    # Sampling from the start of a text, where the first characters are what they have to be.
+    # Sampling from the start of a text, with the first characters forced.
     step = jax.jit(lambda *args: sample.sample_step(params, model, *args))
     state, previous, written = model.initial_state(()), jnp.array(VOCAB.no_character), []
     for t in range(len(forced) + num):
@@ -455,7 +455,7 @@ def test_going_on_from_a_prompt_equals_sampling_whose_first_characters_were_forc
     assert len(set(ids.tolist())) == VOCAB.size
 
 
-def test_a_text_in_pieces_is_drawn_from_where_the_piece_before_it_ended(params, model):
+def test_each_piece_of_a_text_continues_the_one_before(params, model):
     start = sample.read_prompt(params, model, jnp.array([1, 2]))
     key = jax.random.key(3)
     after, ids = sample.sample_text(key, params, model, start, 30)

@@ -139,8 +139,8 @@ def ab_draws(request, tiny):
 
 
 @pytest.mark.parametrize("prompt", ["", "ab"])
-def test_a_name_depends_on_the_seed_and_its_place_alone(prompt, tiny):
-    """Not on how many are drawn, which is how many a stream writes."""
+def test_a_name_depends_only_on_the_seed_and_its_position(prompt, tiny):
+    """The number of names drawn, which sets the length of a stream, does not matter."""
     draw = partial(draw_names, jax.random.key(3), tiny, prompt=prompt, max_length=MAX_LENGTH)
     drawn = [list(islice(draw(num), 3)) for num in (10, FIRST_BLOCK + BLOCK, 5000, 10**6)]
     sizes = [[len(block.names) for block in blocks] for blocks in drawn]
@@ -188,7 +188,7 @@ def test_names_are_decoded_as_one_by_one():
 
 
 def assert_drawn_by(law, names):
-    """Chi-squared, all that are rare as one."""
+    """Chi-squared test, with rare names pooled."""
     num, observed = len(names), Counter(names)
     total = sum(law.values())
     expected = {name: num * p / total for name, p in law.items() if p > 0}
@@ -208,7 +208,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
     value, is_wanted = CONSTRAINTS[flag]
     law = {name: p for name, p in ended.items() if is_wanted(name)}
     if flag == "unique":
-        # The second of those that differ: each of the others may have been the first.
+        # Distribution of the second distinct name: any other name may have been the first.
         total = sum(law.values())
         second = {
             name: sum(p * q / (total - q) for other, q in law.items() if other != name)
@@ -221,7 +221,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
         ]
         assert all(len(set(part)) == len(part) for part in parts)
         assert_drawn_by(law, [part[0] for part in parts if part])
-        # So seldom is there no second that it does not count.
+        # Parts without a second name are too rare to matter.
         assert sum(len(part) < 2 for part in parts) < len(parts) / 200
         assert_drawn_by(second, [part[1] for part in parts if len(part) > 1])
         return
@@ -233,7 +233,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
     assert_drawn_by(law, names)
 
 
-def test_what_is_too_rare_ends_with_what_was_found(trained, draws):
+def test_a_search_for_rare_names_ends_with_what_was_found(trained, draws):
     result = run("sample.py", trained.folder, "--match=qqqq", "--max-draws=1000", cwd=trained.cwd)
     assert (result.code, result.out) == (1, "")
     assert result.err == "sample.py: 0 of 1,000 draws were accepted (0)\n"
@@ -245,7 +245,7 @@ def test_what_is_too_rare_ends_with_what_was_found(trained, draws):
     assert f"{len(expected)} of 4,000 draws" in result.err
 
 
-def test_the_best_are_those_that_are_drawn_most(trained, draws):
+def test_the_best_names_are_those_drawn_most_often(trained, draws):
     result = run("sample.py", trained.folder, "--best=40", "--json", cwd=trained.cwd)
     best = rows_of(result)
     totals = [row["log_probability"] for row in best]
@@ -265,11 +265,11 @@ def test_the_best_are_those_that_are_drawn_most(trained, draws):
     assert all(name.startswith("Zo") for name in lines(result.out))
 
 
-# Newlines that may be and need not, advice for later versions of Python, and é in two characters.
+# Optional newlines, patterns with a FutureWarning, and an accented letter in two characters.
 @pytest.mark.parametrize(
     "pattern", [r"[^\n]", r"x?\n*", r"^(z|\n)", r"\s?", "[[z]", "e\u0308", "(?!\\n)a"]
 )
-def test_what_may_be_matched(pattern, trained, draws):
+def test_valid_patterns_are_accepted(pattern, trained, draws):
     result = run("sample.py", trained.folder, f"--match={pattern}", "--num=20", cwd=trained.cwd)
     expected = re.compile(pattern.replace("e\u0308", "ë").replace("[[", r"[\["))
     wanted = [r["name"] for r in draws if r["ended"] and expected.search(r["name"].lower())]
@@ -300,7 +300,7 @@ def test_what_is_not_a_file_is_not_replaced(place):
     assert (place / "pipe").is_fifo()
 
 
-def test_a_link_leads_to_the_file_that_is_written(trained, place):
+def test_a_link_is_followed_to_the_file_that_is_written(trained, place):
     (place / "link.txt").symlink_to(place / "other" / "out.txt")
     result = run("sample.py", "run", "--num=20", "--out=link.txt", cwd=place)
     assert (result.code, result.out, result.err) == (0, "", "")
@@ -401,12 +401,12 @@ def test_a_model_that_knows_capitals_is_asked_for_them(params, model):
     ],
     ids=str,
 )
-def test_a_call_says_what_is_wrong(arguments, says, tiny):
+def test_a_call_refuses_bad_arguments(arguments, says, tiny):
     with pytest.raises(ValueError, match=says):
         sample_by_call(tiny, **arguments)
 
 
-def test_more_devices_than_there_are(tiny):
+def test_too_many_devices_are_refused(tiny):
     with pytest.raises(ValueError, match=f"expected up to {jax.device_count()}"):
         draw_names(jax.random.key(0), tiny, 10**6, num_devices=99, stream_size=50 * BLOCK)
 

@@ -121,14 +121,14 @@ def test_one_string_and_a_batch_are_the_same_code():
         np.testing.assert_allclose(alone, each[:, i], rtol=1e-5, atol=1e-6)
 
 
-def test_weights_weigh():
+def test_weights_scale_the_scores():
     model, examples = make_model(), pad_names(NAMES, VOCAB)
     params = make_params(model)
     half = score_all(params, model, examples._replace(weights=examples.weights / 2))
     np.testing.assert_allclose(half, score_all(params, model, examples) / 2, rtol=1e-6)
 
 
-def test_a_model_knows_how_probable_what_it_writes_is():
+def test_scores_equal_the_log_probabilities_of_the_sampler():
     model = make_small_model()
     params = make_params(model)
     # Of 9 characters at most: some are cut.
@@ -147,7 +147,7 @@ def test_a_model_knows_how_probable_what_it_writes_is():
 
 
 def test_the_probabilities_of_all_strings_sum_to_one():
-    """Of those that end by a length, and of being cut there."""
+    """The strings that end within a length, and those that are cut there."""
     model = make_small_model()
     params = make_params(model)
 
@@ -212,7 +212,7 @@ def test_shares_below_by_counting():
     actual = share_below(values, samples)
     np.testing.assert_allclose(actual, expected, rtol=1e-15)
     assert {0.0, 1.0} < set(actual.tolist())
-    # Of the same law as the samples, they are uniform: the mean is a half just so.
+    # Shares of the samples themselves are uniform, with a mean of exactly one half.
     assert share_below(samples, samples).mean() == pytest.approx(0.5, rel=1e-14)
 
 
@@ -245,7 +245,7 @@ def test_ranks_are_shares_of_new_names():
     assert (len(scores.in_training_data), scores.nearest, len(scores.distances)) == (0, [], 0)
 
 
-def test_strings_that_have_no_score():
+def test_strings_without_a_score_are_refused():
     trained = Trained(make_model(), make_params(make_model()), VOCAB)
     unknown = "'k' at position 2 is not in the vocabulary"
     for score in strings.score, strings.names_nats:
@@ -263,7 +263,7 @@ def test_strings_that_have_no_score():
 
 # The script.
 
-# As in this process: it compiles in a third of the time.
+# The flags of this process, which compile faster.
 FLAGS = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
 ODD_NAMES = [
     "áda",
@@ -285,7 +285,7 @@ FIGURES = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A run of odd names, which it learns by heart, and one of a text."""
+    """A run on odd names, which it memorises, and one on a text."""
     folder = tmp_path_factory.mktemp("score")
     (folder / "odd.txt").write_text("\n".join(ODD_NAMES) + "\n", "utf-8")
     (folder / "poem.txt").write_text(POEM, "utf-8")
@@ -341,7 +341,7 @@ def score(place, *arguments, terminal=False, **environment):
 
 
 def refused(place, *arguments):
-    """What is said, in one line, of bad input."""
+    """The one-line message for bad input."""
     result = score(place, *arguments)
     assert_one_line(result, "score.py", code=2)
     assert result.out == ""
@@ -370,7 +370,7 @@ def costs(loaded, names):
 
 @pytest.fixture(scope="module")
 def drawn(place):
-    """The 10,000 names of seed 3: what they are, where they ended, and what they are worth."""
+    """The 10,000 names of seed 3: name, whether it ended, and log-probability."""
     loaded = load(place, "names")
     write = jax.jit(lambda key: stream_names(key, loaded.params, loaded.model, 10_000, 1_000))
     samples = jax.device_get(write(jax.random.key(3)))
@@ -382,8 +382,8 @@ def drawn(place):
 
 @pytest.fixture(scope="module")
 def answers(place):
-    """What processes print: of names, --json; the same in a terminal, with colours; of a text."""
-    # As a person may write them; one that it has not learned, twice.
+    """Output of processes: names as --json and in a terminal with colours; a text."""
+    # Names as a person may write them; an unknown one occurs twice.
     names = ["ZOË", " a\u0301da ", "X\u0301A", "\U0001f995é", "E\x1b[1mX", "zab", "щи", "zab"]
     command = "names", "--characters", "--seed=3", "--names", *names
     processes = [start("score.py", "--json", *command, cwd=place, **FLAGS)]
@@ -411,7 +411,7 @@ def answers(place):
     )
 
 
-def test_names_are_worth_what_the_library_says(place, answers, drawn):
+def test_scores_of_names_equal_those_of_the_library(place, answers, drawn):
     loaded = load(place, "names")
     names = [row["name"] for row in answers.rows]
     expected = ["zoë", "áda", "x\u0301a", "\U0001f995é", "e\x1b[1mx", "zab", "щи", "zab"]
@@ -428,9 +428,9 @@ def test_names_are_worth_what_the_library_says(place, answers, drawn):
     assert answers.rows[5] == answers.rows[7]
     nearest = [(row["nearest"], row["distance"]) for row in answers.rows]
     assert nearest[:5] == [(name, 0) for name in names[:5]]
-    # As near to "zab" are "zoë" and "a\tb", which follow in the file.
+    # "zoë" and "a\tb" are as near to "zab", but come later in the file.
     assert nearest[5:7] == [("a\u2028b", 2), ("щит", 1)]
-    # Names that are drawn again and again tie with themselves, all others do not.
+    # A name ties only with its own copies among the draws.
     for row in answers.rows:
         ties = sum(ended and name == row["name"] for name, ended, _ in drawn)
         below = sum(
@@ -463,7 +463,7 @@ def test_the_table_is_the_json_rounded(place, answers):
             *expected,
             f"{nearest} ({row['distance']})",
         ]
-    # All columns stand below each other: by what a terminal shows, not by code points.
+    # Columns are aligned by displayed width, not by code points.
     ends = [line.index("%") for line in body]
     shown = {"zoë": 3, "x\u0301a": 2, "\U0001f995é": 3, "e\x1b[1mx": 9}
     for row, end in zip(answers.rows, ends, strict=True):
@@ -474,7 +474,7 @@ def test_the_table_is_the_json_rounded(place, answers):
 
 
 def luminance(colour):
-    """Of one of the 256 colours' cube, from 0 to 1 (WCAG 2)."""
+    """Luminance of a colour of the 256-colour cube, from 0 to 1 (WCAG 2)."""
     digits = (colour - 16) // 36, (colour - 16) // 6 % 6, (colour - 16) % 6
     levels = [[0, 95, 135, 175, 215, 255][digit] / 255 for digit in digits]
     linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels]
@@ -488,7 +488,7 @@ def test_colours_in_a_terminal(answers):
     assert [text.strip() for *_, text in legend] == ["0", "1", "2", "3", "4", "5", "6+"]
     colours = [int(background) for background, *_ in legend]
     lights = list(map(luminance, colours))
-    # Lightness alone tells the order, whatever colours an eye sees, and the ink can be read.
+    # Lightness increases, so the order does not depend on hue, and the text is legible.
     assert all(b > a + 0.02 for a, b in pairwise(lights))
     inks = {}
     for (_, ink, _), light in zip(legend, lights, strict=True):
@@ -500,7 +500,7 @@ def test_colours_in_a_terminal(answers):
     used = set()
     for row, line in zip(answers.rows, body, strict=True):
         found = cell.findall(line)
-        # Nothing else is there, and nothing of a name steers the terminal.
+        # Nothing else is printed, and no name sends control sequences to the terminal.
         assert "\x1b" not in cell.sub("", line)
         assert cell.sub("", line) == ""
         shown = [
@@ -577,7 +577,7 @@ def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, tmp_path):
 
 
 @pytest.mark.parametrize("at_once", [25, 100])
-def test_a_long_name_costs_the_many_short_ones_no_memory(place, at_once):
+def test_a_long_name_does_not_pad_the_short_ones(place, at_once):
     loaded, shapes = load(place, "names"), []
 
     def unroll(params, state, inputs):
@@ -590,7 +590,7 @@ def test_a_long_name_costs_the_many_short_ones_no_memory(place, at_once):
     assert [len(each) for each in found] == [len(name) + 1 for name in names]
     totals = [each.sum() for each in found]
     np.testing.assert_allclose(totals, costs(loaded, names), rtol=2e-5)
-    # The long one alone, the rest in blocks of so many characters; each shape is compiled once.
+    # The long name by itself, the others in blocks of bounded size; each shape compiles once.
     long, *others = shapes
     assert long == (512, 1)
     assert max(time * num for time, num in others) <= at_once
@@ -601,7 +601,7 @@ def test_the_seed_decides_which_names_are_drawn(place, answers):
     command = "names", "--json", "--names", "zoë"
     default, one = (rows_of(score(place, *command, *flag))[0] for flag in ([], ["--seed=1"]))
     assert len({default["rank"], one["rank"], answers.rows[0]["rank"]}) == 3
-    # Of shares of 10,000, standard deviations of up to a half percent each.
+    # Each share of 10,000 has a standard deviation of at most half a percent.
     assert abs(one["rank"] - default["rank"]) < 0.03
     assert one["log_probability"] == default["log_probability"]
 
@@ -629,7 +629,7 @@ def test_best_last_or_any_checkpoint(place, tmp_path):
     assert json.loads(result.out)["nats"] == pytest.approx(totals[0], rel=2e-5)
 
 
-def test_a_text_costs_what_the_library_says(place, answers):
+def test_the_score_of_a_text_equals_that_of_the_library(place, answers):
     loaded, (row,) = load(place, "text"), answers.text
     nats = text_nats(loaded)
     figures = evaluate.summarize(evaluate.in_blocks(nats))
@@ -654,7 +654,7 @@ def test_a_text_costs_what_the_library_says(place, answers):
     assert shown == written.split("\n")
 
 
-def test_a_perplexity_past_all_numbers_is_null_in_json():
+def test_a_perplexity_that_overflows_is_null_in_json():
     assert in_json({"perplexity": math.inf, "nats": 1.5}) == '{"perplexity": null, "nats": 1.5}'
 
 
@@ -700,7 +700,7 @@ def test_bad_input_is_one_line(place, tmp_path):
         assert says in refused(place, *command), command
 
 
-def test_what_it_learned_from_must_be_as_it_was(place, tmp_path):
+def test_changed_training_data_is_refused(place, tmp_path):
     shutil.copytree(place / "names", tmp_path / "names")
     (tmp_path / "names" / "train.txt").write_text("rex\n")
     said = refused(tmp_path, "names", "--names", "zoë")

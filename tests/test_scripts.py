@@ -52,7 +52,7 @@ ODD_FILE = "\ufeffÁda\r\n\r\nЩит\nx\n  \n日本語\na\u2028b\nÁda\r\nzoë\n
 ODD_NAMES = ["áda", "щит", "x", "日本語", "a\u2028b", "áda", "zoë", "\U0001f995é"]
 FLAGS = {"steps": 2500, "hidden-size": 20, "learning-rate": 0.01, "clip-value": 2.0, "seed": 3}
 
-# Sends a signal to its own process at a chosen event, so that no test of it waits for a clock.
+# Sends a signal to its own process at a chosen event, so that no test depends on timing.
 TRAP = """
 import atexit, json, os, sys
 event, text, counts, signal = json.loads(os.environ["TRAP"])
@@ -83,7 +83,7 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn(command)))
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once(tmp_path_factory):
-    """Let all scripts, of all workers, share what XLA compiled: 1.5 s a training, not 4 s."""
+    """Let all scripts, of all workers, share what XLA compiled."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(base / "compiled")
@@ -103,7 +103,7 @@ def start(script, *arguments, cwd, **environment):
 
 def finish(process, read=""):
     out, err = process.communicate(timeout=TIMEOUT)
-    # A character for each undecodable byte: what is not UTF-8 fails the comparison.
+    # Undecodable bytes are replaced, so output that is not UTF-8 fails the comparison.
     return SimpleNamespace(
         code=process.returncode, out=read + out.decode("utf-8", "replace"), err=err.decode()
     )
@@ -114,7 +114,7 @@ def run(script, *arguments, cwd, **environment):
 
 
 def succeed(script, *arguments, cwd, **environment):
-    """Standard output of a script that must end well and say nothing else."""
+    """Standard output of a script that must succeed with an empty standard error."""
     result = run(script, *arguments, cwd=cwd, **environment)
     assert (result.code, result.err) == (0, "")
     return result.out
@@ -153,7 +153,7 @@ def step_of(path):
 
 
 def trap(folder, event, text, counts, what):
-    """The environment in which a script gets signal `what` at those occurrences of an event."""
+    """The environment in which a script gets signal `what` at given occurrences of an event."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(TRAP)
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -162,7 +162,7 @@ def trap(folder, event, text, counts, what):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on an odd file in an odd place, with every flag but --overwrite, and what was said."""
+    """A run on an odd file in an odd place, with every flag but --overwrite, and its output."""
     cwd = tmp_path_factory.mktemp("scripts") / "an ödd $HOME's 日"
     cwd.mkdir()
     (cwd / "the names.txt").write_bytes(ODD_FILE)
@@ -194,7 +194,7 @@ def place(trained, tmp_path):
 # What training says and leaves behind.
 
 
-def test_training_says_what_it_reads_and_how_it_learns(trained):
+def test_training_reports_its_data_and_its_progress(trained):
     first = lines(trained.out)[0]
     symbols = len(build_vocab(ODD_NAMES).characters)
     for part in (
@@ -207,7 +207,7 @@ def test_training_says_what_it_reads_and_how_it_learns(trained):
         assert part in first
     reports = re.findall(r"^step +([\d,]+) +(\d+\.\d+) nats a name  (.+)$", trained.out, re.M)
     steps = [int(step.replace(",", "")) for step, _, _ in reports]
-    # At least where a compiled call ends, every 1,000 steps.
+    # There is a report at least every 1,000 steps, where a compiled call ends.
     assert len(steps) >= 2
     assert steps == sorted(set(steps))
     assert steps[-1] < 2500
@@ -330,7 +330,7 @@ def test_default_folders_default_data_and_another_seed(tmp_path):
 
 def test_one_name_of_one_letter(tmp_path):
     (tmp_path / "one.txt").write_text("É", "utf-8")
-    # A folder whose name looks like a flag: the command that samples more must work all the same.
+    # A folder whose name looks like a flag: the suggested command must still work.
     out = succeed("train.py", "--data=one.txt", "--steps=60", "--out=-run", cwd=tmp_path)
     assert out.startswith("1 name, 2 symbols;")
     command = out.split("More names: ")[1]
@@ -401,7 +401,7 @@ def test_json(flags, trained):
         np.testing.assert_array_equal(drawn, whole)
 
 
-def test_a_low_temperature_gives_the_likeliest_and_a_high_one_all_sorts(trained):
+def test_a_low_temperature_gives_the_likeliest_name_and_a_high_one_variety(trained):
     lowest, low, high = (
         len(set(sample(trained.folder, f"--temperature={t}", "--num=200"))) for t in (1e-6, 0.5, 3)
     )
@@ -409,8 +409,8 @@ def test_a_low_temperature_gives_the_likeliest_and_a_high_one_all_sorts(trained)
     assert 2 * low < high
 
 
-def test_a_reader_that_has_seen_enough(trained):
-    # More than a pipe holds, so that writing fails once the reader has gone.
+def test_a_reader_that_closes_the_pipe_early_is_no_error(trained):
+    # More output than a pipe holds, so that writing fails once the reader has gone.
     with start("sample.py", trained.folder, "--num=30000", cwd=trained.cwd) as process:
         line = process.stdout.readline().decode()
         process.stdout.close()
@@ -496,7 +496,7 @@ def test_in_a_terminal_a_bar_shows_progress_and_control_c_saves(trained, tmp_pat
     done = [re.search(r" ([\d.,]+)(k?)/210[.,]?[0k]+ ", bar).groups() for bar in bars]
     steps = [float(number.replace(",", "")) * (1000 if kilo else 1) for number, kilo in done]
     assert steps == sorted(steps)
-    # Steps a second from beginning to end, never seconds a step.
+    # The rate is always in steps per second, never in seconds per step.
     assert not re.search(r"\ds/ ?step", out)
     (saved,) = re.findall(r"train\.py: interrupted; saved (\S+);", out)
     assert step_of(tmp_path / saved) >= max(steps) * 0.99
@@ -591,7 +591,7 @@ def test_help_shows_every_default_and_unit(script, tmp_path):
     for flag, (meaning, default) in HELP[script].items():
         assert meaning in shown[flag]
         assert default == "" or f"{default}" in shown[flag].split("default")[1]
-    # "default: None" tells nobody anything.
+    # "default: None" tells the user nothing.
     assert "None" not in out
     assert {"train.py": "dinos", "sample.py": "folder"}.get(script, "") in positional
 
@@ -637,7 +637,7 @@ def poet(tmp_path_factory):
     return SimpleNamespace(folder=folder, run=folder / "run", out=out)
 
 
-def test_training_on_a_text_says_what_it_read_and_writes_some(poet):
+def test_training_on_a_text_reports_its_data_and_writes_a_text(poet):
     first, *_ = lines(poet.out)
     num_symbols, held_out = len(set(POEM.lower())), round(len(POEM) / 10)
     expected = (
@@ -657,7 +657,7 @@ def test_training_on_a_text_says_what_it_read_and_writes_some(poet):
     assert len(done.stdout.decode()) == 401
 
 
-def test_a_text_goes_on_from_its_prompt(poet):
+def test_a_text_continues_its_prompt(poet):
     texts = [
         succeed("sample.py", "run", f"--prompt={prompt}", f"--length={n}", *more, cwd=poet.folder)
         for prompt, n, more in (
@@ -683,7 +683,7 @@ def test_a_prompt_may_be_longer_than_any_window(poet):
     assert len(out) == len(prompt) + 10
 
 
-def test_a_text_is_the_librarys(poet):
+def test_a_text_equals_that_of_the_library(poet):
     loaded = runs.load_run(poet.run)
     prompt = jax.numpy.asarray(loaded.vocab.encode("this "), int)
     beginning = read_prompt(loaded.params, loaded.model, prompt)
@@ -698,9 +698,9 @@ def test_a_text_is_the_librarys(poet):
     assert out == continue_text(trained, "this ", 32, seed=7) + "\n"
 
 
-def test_a_text_stops_after_what_it_was_told_to_stop_at(poet):
+def test_a_text_stops_after_the_given_string(poet):
     whole = succeed("sample.py", "run", "--prompt=this", "--length=200", cwd=poet.folder)
-    # The last two: longer than what is drawn in one call, and as nobody but a reader writes it.
+    # The last two: longer than what one call draws, and typed in decomposed capitals.
     for start, end in ((15, 18), (40, 41), (60, 90), (1, 60), (30, 33)):
         stop = whole[4 + start : 4 + end]
         typed = unicodedata.normalize("NFD", stop.upper()) if start == 30 else stop
@@ -746,7 +746,7 @@ def test_text_and_names_have_flags_of_their_own(poet):
         assert all(part in result.err for part in says)
 
 
-def test_training_goes_on_from_a_run(poet):
+def test_training_continues_from_a_run(poet):
     arguments = "text", "--data=poem.txt", "--lowercase", *TEXT_FLAGS[:3], "--init-from=run"
     succeed("train.py", *arguments, "--learning-rate=1e-9", "--out=on", cwd=poet.folder)
     before, after = runs.load_run(poet.run), runs.load_run(poet.folder / "on")
@@ -767,7 +767,7 @@ def test_a_run_learns_for_one_more_epoch_and_reads_its_data_as_before(poet):
     assert costs[1] < costs[0]
     out = succeed("sample.py", "longer", "--prompt=FORSOOTH ", "--length=9", cwd=poet.folder)
     assert out.startswith("forsooth ")
-    # What the command line or the settings of a run say goes before.
+    # Settings of the command line or of --config take precedence over the earlier run's.
     flags = f"--config={poet.folder / 'longer' / 'config.json'}", "--no-lowercase", "--out=capital"
     result = run("train.py", *flags, cwd=poet.folder)
     assert_one_line(result, "train.py", code=2)
@@ -888,8 +888,8 @@ FIRST = {
 
 
 def run_until_jax(script, *arguments, cwd):
-    """What a script says that ends before it needs JAX, ten times as fast as in a process."""
-    # Here JAX has started already, as a script does but once.
+    """Result of a script that ends before it needs JAX, without a process of its own."""
+    # JAX starts only once per process, so a script that needs it fails here.
     jax.devices()
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -1019,7 +1019,7 @@ def test_bad_folders_for_a_run(arguments, says, place):
     [
         (["--json=none/log.json"], ["none"]),
         (["--json=names.txt/log.json"], ["names.txt/log.json"]),
-        # Said before the work, not after it.
+        # Reported before the work, not after it.
         (["--json=other"], ["other", "directory"]),
         # The file it reads is not one to write.
         (["--json=names.txt"], ["names.txt", "--json"]),
@@ -1061,7 +1061,7 @@ def edit_array(path):
 
 
 class Payload:
-    """What NumPy would run if it were let unpickle a checkpoint."""
+    """Code that NumPy would run if it were allowed to unpickle a checkpoint."""
 
     def __reduce__(self):
         return os.mkdir, ("unpickled",)
@@ -1161,7 +1161,7 @@ def test_an_interrupt_saves(place):
 
 @pytest.mark.parametrize("counts", [[1], [2], [2, 3]])
 def test_interrupts_while_saving(counts, place):
-    """The second save is in the midst of training; the third is the one that Ctrl-C asks for."""
+    """The second save happens during training; the third is caused by Ctrl-C."""
     environment = trap(place / "trap", "os.rename", "checkpoint-", counts, signal.SIGINT)
     arguments = "--data=names.txt", "--steps=7000", "--out=new", "--save-every=1000"
     result = run("train.py", *arguments, cwd=place, **environment)
@@ -1174,7 +1174,7 @@ def test_interrupts_while_saving(counts, place):
         assert f"saved new/{found[-1].name}" in result.err
 
 
-def test_an_interrupt_that_comes_twice_saves_once(place):
+def test_a_second_interrupt_does_not_save_twice(place):
     process = start("train.py", "--data=names.txt", "--steps=210_000", "--out=new", cwd=place)
     read = ""
     while not re.search("^step", read, re.M):
@@ -1190,7 +1190,7 @@ def test_an_interrupt_that_comes_twice_saves_once(place):
 
 @pytest.mark.parametrize("moment", ["exit", "teardown"])
 def test_an_interrupt_while_the_process_ends(moment, place):
-    """Before and after Python gives up its own handlers: where a second Ctrl-C often arrives."""
+    """Before and after Python removes its handlers, where a second Ctrl-C often arrives."""
     environment = trap(place / "trap", moment, "", [1], signal.SIGINT)
     result = run("sample.py", "run", cwd=place, **environment)
     assert lines(result.out) == sample(place / "run")
@@ -1239,14 +1239,14 @@ def test_a_kill_while_saving_loses_nothing(event, count, left, place):
     if event == "open":
         assert len(sample(place / "new")) == 10
     if event == "os.rename":
-        # What the kill left behind is no one else's file, and goes.
+        # The leftovers of the kill belong to the run and are removed.
         succeed("train.py", *arguments, "--overwrite", cwd=place)
         assert not list((place / "new").glob(".*.tmp"))
         assert runs.load_run(place / "new").step == 7000
 
 
 def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(place):
-    # No setting within the flags' bounds does it: tanh saturates long before float32 overflows.
+    # No valid setting diverges: tanh saturates long before float32 overflows.
     (place / "diverge.py").write_text(
         "import runpy, sys\n"
         "import jax.numpy as jnp, optax\n"
@@ -1268,7 +1268,7 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
     )
     result = SimpleNamespace(code=process.returncode, err=process.stderr)
     assert_one_line(result, "train.py", code=1)
-    # Depending on where the compiled call ended, a parameter shows it or the next step's loss.
+    # A parameter or the next step's loss shows it, depending on where the compiled call ended.
     assert re.search(r"step 15[12]\b", result.err)
     newest = checkpoints(place / "new")[-1]
     assert f"new/{newest.name}" in result.err
@@ -1279,7 +1279,7 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
 
 @pytest.mark.parametrize("platform", ["nonsense", "cuda"])
 @pytest.mark.parametrize("script", FIRST)
-def test_a_platform_that_jax_does_not_have(script, platform, place):
+def test_an_unknown_jax_platform_is_one_line(script, platform, place):
     arguments = ["--out=run", "--overwrite"] if script == "train.py" else []
     before = snapshot(place)
     result = run(script, *FIRST[script], *arguments, cwd=place, JAX_PLATFORMS=platform)
@@ -1289,7 +1289,7 @@ def test_a_platform_that_jax_does_not_have(script, platform, place):
     assert snapshot(place) == before
 
 
-def test_a_training_whose_reader_has_gone_saves_what_it_learned(place):
+def test_training_saves_its_state_when_its_reader_has_gone(place):
     process = start(
         "train.py", "--data=names.txt", "--steps=7000", "--out=new", cwd=place, PYTHONUNBUFFERED="1"
     )

@@ -1,4 +1,4 @@
-"""The most probable names, against all there are."""
+"""The most probable names, against an enumeration of all names."""
 
 from itertools import product
 
@@ -61,7 +61,7 @@ def test_it_finds_what_brute_force_finds(num, params, model):
     np.testing.assert_allclose(found.names.log_probabilities, [p for p, _ in expected], rtol=1e-5)
 
 
-def test_more_than_there_are_are_all_there_are(params, model):
+def test_asking_for_more_names_than_exist_returns_all(params, model):
     found = search(params, model, 1000, 3)
     expected = all_names(params, model, max_length=3)
     assert found.names.names == [name for _, name in expected]

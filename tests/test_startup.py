@@ -33,7 +33,7 @@ def test_flags_are_set_once():
     assert os.environ["XLA_FLAGS"] == first
 
 
-def test_what_the_user_has_chosen_stays(monkeypatch):
+def test_flags_set_by_the_user_are_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=x {SCHEDULER}=true")
     startup.set_cpu_flags()
     assert flags()["--xla_dump_to"] == "x"
@@ -41,7 +41,7 @@ def test_what_the_user_has_chosen_stays(monkeypatch):
     assert os.environ["XLA_FLAGS"].count(SCHEDULER) == 1
 
 
-def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monkeypatch):
+def test_an_untested_newer_jaxlib_gets_no_flag_it_may_not_know(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "0.13.0")
     startup.set_cpu_flags()
     assert SCHEDULER not in flags()
@@ -52,12 +52,12 @@ def test_a_jaxlib_newer_than_those_tried_is_not_sent_a_flag_it_may_not_know(monk
     ("batch_size", "available", "expected"),
     [(1, 8, 1), (7, 2, 1), (8, 2, 2), (64, 2, 2), (64, 3, 2), (66, 3, 3), (64, 1, 1), (64, 0, 1)],
 )
-def test_rows_are_shared_evenly_by_as_many_devices_as_are_worth_it(batch_size, available, expected):
+def test_rows_are_shared_evenly_by_as_many_devices_as_pay_off(batch_size, available, expected):
     assert startup.best_share(batch_size, available) == expected
 
 
 def run_program(program, **environment):
-    """Whether a program succeeds, and what it says on standard error."""
+    """The exit code of a program and its standard error."""
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -76,7 +76,7 @@ def compile_something(**environment):
     )
 
 
-def test_more_devices_than_there_are():
+def test_too_many_devices_are_refused():
     num = jax.device_count()
     parallel.make_mesh(num)
     message = f"^--devices: expected up to {num}, .* got {num + 1}"
@@ -96,7 +96,7 @@ assert all(result.is_ready() for result in results)
     assert run_program(program) == (0, "")
 
 
-def test_what_was_compiled_is_kept_and_found_again(tmp_path):
+def test_compiled_programs_are_cached_and_found_again(tmp_path):
     folder = tmp_path / "dinojax"
     assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
     first = {path: path.stat().st_mtime_ns for path in folder.glob("*-cache")}

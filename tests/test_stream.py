@@ -32,7 +32,7 @@ def test_a_name_of_a_stream_does_not_depend_on_how_many_are_drawn(params, model)
         np.testing.assert_allclose(x[:150], y, rtol=1e-6)
 
 
-def test_a_row_of_a_stream_goes_on_with_the_next_name_of_all(params, model):
+def test_a_row_of_a_stream_continues_with_the_next_unwritten_name(params, model):
     """The same names from a Python loop that hands out their numbers, row by row, step by step."""
     key, num, rows = jax.random.key(4), 40, 3
     stream = write(partial(stream_names, rows=rows), key, params, model, num)

@@ -178,7 +178,7 @@ def test_figures_of_the_exercise_for_one_step(x64):
     close(moved["readout"]["kernel"][2, 1], -0.007773876032)
     close(moved["layers"][0]["bias"][4], -0.06809825)
     close(moved["readout"]["bias"][1], 0.01538192)
-    # Several entries lie at the bound of clipping; the figure is the first of them.
+    # Several entries are clipped to the bound; the exercise quotes the first of them.
     assert np.argmax(np.round(moved["layers"][0]["input_kernel"].T, 6)) == 93
 
 
@@ -212,7 +212,7 @@ def test_what_is_in_the_padding_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, new.params, other.params)
 
 
-def test_the_state_starts_anew_unless_it_is_carried():
+def test_the_state_is_reset_unless_it_is_carried():
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
     elsewhere = state._replace(recurrent_state=(jnp.ones((1, HIDDEN)),))
@@ -233,11 +233,11 @@ def test_a_handful_of_names_can_be_memorised():
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
     _, logits = model.unroll(state.params, model.initial_state((len(NAMES),)), batch.inputs)
     nats = cross_entropy(logits, batch.targets, batch.weights).sum(axis=0)
-    # Five names, each as likely as the other, cost log(5) nats each at best.
+    # Five equally likely names cost at least log(5) nats each.
     np.testing.assert_allclose(nats.mean(), np.log(5), atol=0.1)
 
 
-def test_a_loss_of_ones_own_is_what_is_minimised():
+def test_a_custom_loss_is_minimised():
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     state = make_state(model, optimizer)
 
@@ -306,7 +306,7 @@ def test_cutting_a_run_into_pieces_changes_no_bit():
     assert steps._cache_size() == 1
 
 
-def test_a_run_that_is_left_and_taken_up_equals_one_that_is_not():
+def test_a_resumed_run_equals_an_uninterrupted_one():
     model, optimizer = make_model(), optax.sgd(0.02, momentum=0.9)
     step = train.make_train_step(model, optimizer)
     start = make_state(model, optimizer, 2)
@@ -424,7 +424,7 @@ def test_carried_windows_have_the_loss_of_one_long_window(cell, rows, x64):
         jax.random.key(1), model.init(jax.random.key(0)), model, optax.sgd(0.0), batch_size=rows
     )
     dataset = windows(text, vocab, rows, 4)
-    # Two epochs, of which the second starts from a fresh state as the first did.
+    # Two epochs: the second starts from a fresh state, like the first.
     steps = dataset.steps_per_epoch
     losses = np.concatenate(
         [x.losses for x in loop.run(train_step, state, dataset, steps=2 * steps)]
@@ -466,7 +466,7 @@ def test_training_in_products_of_bfloat16_keeps_float32_elsewhere():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_reset_rate_sets_back_that_share_of_the_rows():
+def test_reset_rate_resets_that_share_of_the_rows():
     model = make_model()
     rows = 2_000
     batch = jax.tree.map(
@@ -488,7 +488,7 @@ def test_reset_rate_sets_back_that_share_of_the_rows():
     assert abs(is_fresh.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / rows)
 
 
-def test_dropout_is_drawn_anew_each_step_from_the_runs_key():
+def test_each_step_draws_its_own_dropout_from_the_key_of_the_run():
     model = char_model([from_cell(vanilla(VOCAB.size, HIDDEN))], VOCAB, dropout=0.5)
     optimizer = optax.sgd(0.0)
     train_step = jax.jit(train.make_train_step(model, optimizer))
@@ -513,7 +513,7 @@ def test_two_devices_learn_what_one_learns(cell, kind, x64):
         "windows": windows("rex\ntriceratops\nyi\nmei\niguanodon\n" * 3, VOCAB, 4, 5),
     }[kind]
 
-    # Not a mean over rows, nor over characters. The devices count differently many.
+    # Neither a mean over rows nor over characters, and the counts differ between devices.
     def loss(logits, targets, weights):
         nats = cross_entropy(logits, targets, weights)
         return jnp.square(nats).sum(), weights[7:].any(axis=0).sum()
@@ -572,7 +572,7 @@ def test_every_optimizer_and_schedule_lowers_the_loss(name):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory as Linux does")
 @pytest.mark.parametrize("devices", [1, 2])
 def test_memory_stays_as_it_is_once_training_has_begun(devices):
-    # Two hundred calls of ten steps: what is not given back after each shows.
+    # Two hundred calls of ten steps, so that a leak in each call is visible.
     program = f"""
 import jax, os
 jax.config.update("jax_num_cpu_devices", {devices})

@@ -110,7 +110,7 @@ def test_ids_of_any_integer_type_are_decoded(dtype):
     assert build_vocab(["abc"]).decode(np.array([3, 0, 1], dtype)) == "c\na"
 
 
-def test_no_ids_are_no_text():
+def test_no_ids_decode_to_an_empty_text():
     assert build_vocab(["abc"]).decode([]) == ""
 
 
