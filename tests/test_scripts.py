@@ -44,7 +44,8 @@ TIMEOUT = 300
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("JAX_", "XLA_", "TQDM_", "PYTHONIOENCODING", "PYTHONUTF8", "COLUMNS"))
+    if not name.startswith(("JAX_", "XLA_", "TQDM_", "COLUMNS"))
+    and name not in ("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONUNBUFFERED")
 } | {"PYTHONIOENCODING": "utf-8", "XLA_FLAGS": QUICK_TO_COMPILE}
 
 ODD_FILE = "\ufeffÁda\r\n\r\nЩит\nx\n  \n日本語\na\u2028b\nÁda\r\nzoë\n\U0001f995é".encode()
