@@ -31,8 +31,8 @@ def slow_nearest(names, references):
     return [(row.index(min(row)), min(row)) for row in tables]
 
 
-def found(names, references):
-    indices, edits = nearest(names, references)
+def found(names, references, **options):
+    indices, edits = nearest(names, references, **options)
     assert indices.shape == edits.shape == (len(names),)
     return list(zip(indices.tolist(), edits.tolist(), strict=True))
 
@@ -46,13 +46,11 @@ LISTS = st.lists(st.text(LETTERS, max_size=7), min_size=1, max_size=6)
 @given(LISTS, LISTS, st.integers(1, 6), st.integers(0, 8))
 def test_distances_are_those_of_the_table_whatever_the_chunks(names, references, pairs, distance):
     expected = slow_nearest(names, references)
-    with pytest.MonkeyPatch.context() as patch:
-        for at_once in (distances.PAIRS_AT_ONCE, pairs):
-            patch.setattr(distances, "PAIRS_AT_ONCE", at_once)
-            assert found(names, references) == expected
-            far = far_from(names, references, distance)
-            assert far.dtype == bool
-            assert far.tolist() == [edits >= distance for _, edits in expected]
+    for at_once in (distances.PAIRS_AT_ONCE, pairs):
+        assert found(names, references, at_once=at_once) == expected
+        far = far_from(names, references, distance, at_once=at_once)
+        assert far.dtype == bool
+        assert far.tolist() == [edits >= distance for _, edits in expected]
 
 
 def test_long_names_and_any_character():
@@ -82,15 +80,14 @@ def test_few_distances_are_held_at_a_time(monkeypatch):
 
     original = distances.process.cdist
     monkeypatch.setattr(distances.process, "cdist", cdist)
-    monkeypatch.setattr(distances, "PAIRS_AT_ONCE", 100)
     names = [f"name {i}" for i in range(57)]
-    indices, edits = nearest(names, names[:30])
+    indices, edits = nearest(names, names[:30], at_once=100)
     assert indices[:30].tolist() == list(range(30))
     assert not edits[:30].any()
     assert max(sizes) <= 100
     assert sum(sizes) == 57 * 30
     # One name at least, however many references.
-    assert nearest(names[:2], names * 3)[1].tolist() == [0, 0]
+    assert nearest(names[:2], names * 3, at_once=100)[1].tolist() == [0, 0]
 
 
 def test_distances_do_not_wrap():
