@@ -417,7 +417,7 @@ def test_every_picture_of_one_run(trained):
     # Another process writes the same bytes, and they are those of the library.
     result = run_script(PLOT, *arguments, "--layer", 1, cwd=trained.cwd)
     assert {file: (trained.folder / file).read_bytes() for file in files} == contents
-    model = Trained(trained.loaded.model, trained.loaded.params, trained.loaded.vocab)
+    model = trained.loaded.trained
     strings = ["tyrannosaurus\n", "mangosaurus\n"]
     nats = names_nats(model, [string[:-1] for string in strings])
     axes, _ = heat_maps.plot_surprisal(strings, nats).axes
@@ -434,8 +434,10 @@ def test_every_picture_of_one_run(trained):
 def test_one_call_draws_each_picture_of_the_command(trained, tmp_path):
     drawn = {
         "loss": losses.plot_runs([trained.folder]),
-        "surprisal": heat_maps.plot_strings(trained.loaded, ["Tyrannosaurus", "mangosaurus"]),
-        "activations": heat_maps.plot_text(trained.loaded, "rex"),
+        "surprisal": heat_maps.plot_strings(
+            trained.loaded.trained, ["tyrannosaurus", "mangosaurus"]
+        ),
+        "activations": heat_maps.plot_text(trained.loaded.trained, "rex"),
     }
     arguments = "run", "--strings", "Tyrannosaurus", "mangosaurus", "--text", "rex"
     assert run_script(PLOT, *arguments, cwd=trained.cwd).returncode == 0
@@ -448,7 +450,7 @@ def test_one_call_draws_each_picture_of_the_command(trained, tmp_path):
 def test_layers_and_units_that_do_not_exist_are_errors(trained):
     for arguments in {"layer": 2}, {"units": [8]}:
         with pytest.raises(IndexError):
-            heat_maps.plot_text(trained.loaded, "rex", **arguments)
+            heat_maps.plot_text(trained.loaded.trained, "rex", **arguments)
 
 
 def test_chosen_units_of_a_chosen_layer(trained):

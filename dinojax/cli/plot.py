@@ -3,10 +3,15 @@
 import logging
 from argparse import ArgumentParser, Namespace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dinojax.cli.arguments import Parser, about, path, whole_number
 from dinojax.config import check_range
+from dinojax.data.text import composed
 from dinojax.startup import start_jax
+
+if TYPE_CHECKING:
+    from dinojax.runs.folder import Run
 
 MAX_CHARACTERS = 2_000
 
@@ -53,15 +58,29 @@ def main(parser: Parser, arguments: Namespace) -> int:
             run = load_run(arguments.runs[0])
             if arguments.strings is not None:
                 with about("--strings"):
-                    figures["surprisal"] = plot_strings(run, arguments.strings)
+                    strings = [as_read(run, string) for string in arguments.strings]
+                as_names = not run.config.is_text
+                figures["surprisal"] = plot_strings(run.trained, strings, as_names=as_names)
             if arguments.text is not None:
                 layer = run.config.num_layers - 1 if arguments.layer is None else arguments.layer
                 check_range("--layer", layer, 0, run.config.num_layers - 1)
                 for unit in arguments.units or []:
                     check_range("--units", unit, 0, run.config.hidden_size - 1)
                 with about("--text"):
-                    figures["activations"] = plot_text(run, arguments.text, layer, arguments.units)
+                    text = as_read(run, arguments.text)
+                figures["activations"] = plot_text(run.trained, text, layer, arguments.units)
     for name, figure in figures.items():
         for file in save(figure, arguments.runs[0] / name):
             print(file)
     return 0
+
+
+def as_read(run: "Run", text: str) -> str:
+    """The text in the form of the data of a run; a ValueError if the run cannot read it."""
+    text = composed(text, run.config.lowercase)
+    if not text:
+        raise ValueError("expected a text, got an empty one")
+    run.vocab.encode(text)
+    if not run.config.is_text and "\n" in text:
+        raise ValueError("a name holds no newline")
+    return text

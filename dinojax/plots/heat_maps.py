@@ -11,11 +11,10 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from dinojax.data.text import composed
 from dinojax.evaluation.probe import hidden_states, most_varying
 from dinojax.evaluation.strings import names_nats, text_nats
+from dinojax.models.trained import Trained
 from dinojax.plots.style import is_drawable, new_figure
-from dinojax.runs.folder import Run
 
 COLUMNS = 40
 """Characters in a row. Longer texts continue in the next row."""
@@ -29,31 +28,31 @@ MARKS = {" ": ("␣", "space"), "\n": ("↵", "newline"), "\t": ("⇥", "tab")}
 """Signs for invisible characters, and what they mean."""
 
 
-def plot_strings(run: Run, strings: Sequence[str]) -> Figure:
-    """A heat map of how surprising each character of `strings` is to the model of a run.
+def plot_strings(trained: Trained, strings: Sequence[str], *, as_names: bool = True) -> Figure:
+    """A heat map of how surprising each character of `strings` is to a model.
 
-    If the run has learned names, each string is a name, and the newline that ends it is drawn too.
+    Each string is read as a name, whose newline is drawn too, or as a text.
 
     Raises:
-        ValueError: a string is empty, not a name, or has a character unknown to the model.
+        ValueError: a string is empty, is not a name, or has a character unknown to the model.
     """
-    strings = [_as_read(run, string) for string in strings]
-    if run.config.is_text:
-        return plot_surprisal(strings, [text_nats(run.trained, string) for string in strings])
-    return plot_surprisal([f"{name}\n" for name in strings], names_nats(run.trained, strings))
+    if as_names:
+        return plot_surprisal([f"{name}\n" for name in strings], names_nats(trained, strings))
+    return plot_surprisal(strings, [text_nats(trained, string) for string in strings])
 
 
-def plot_text(run: Run, text: str, layer: int = -1, units: Sequence[int] | None = None) -> Figure:
-    """A heat map of the outputs of a layer of a run's model along a text.
+def plot_text(
+    trained: Trained, text: str, layer: int = -1, units: Sequence[int] | None = None
+) -> Figure:
+    """A heat map of the outputs of a layer of a model along a text.
 
     `units` are the units to draw; None chooses the ten whose outputs vary most.
 
     Raises:
         IndexError: the model has no such layer or unit.
-        ValueError: the text is empty, not a name, or has a character unknown to the model.
+        ValueError: the text has a character unknown to the model.
     """
-    text = _as_read(run, text)
-    layers = hidden_states(run.trained, text)
+    layers = hidden_states(trained, text)
     activations, layer = layers[layer], range(len(layers))[layer]
     chosen = most_varying(activations, 10) if units is None else units
     return plot_activations(text, activations, chosen, layer)
@@ -128,17 +127,6 @@ def plot_activations(text: str, activations: ArrayLike, units: Sequence[int], la
         label, ticks = "activation after the character (-1 to 1)", [-1, -0.5, 0, 0.5, 1]
         _colour_bar(figure, mesh, list(panels), ticks=ticks, label=label)
     return figure
-
-
-def _as_read(run: Run, text: str) -> str:
-    """The text in the form of the data that the run has learned from."""
-    text = composed(text, run.config.lowercase)
-    if not text:
-        raise ValueError("expected a text, got an empty one")
-    run.vocab.encode(text)
-    if not run.config.is_text and "\n" in text:
-        raise ValueError("a name holds no newline")
-    return text
 
 
 def _heat_map(
