@@ -444,3 +444,21 @@ def test_patterns_are_composed_and_may_ignore_case():
     assert compile_pattern("e\u0308").search("zoë")
     assert not compile_pattern("^Z").search("zoë")
     assert compile_pattern("^Z", ignore_case=True).search("zoë")
+
+
+MOLECULES = ["c1ccccc1O", "CCO", "c1ccccc1", "CC(=O)O", "c1ccncc1", "CCN"] * 3
+
+
+def test_names_whose_case_has_a_meaning_are_printed_as_drawn(tmp_path):
+    """An aromatic c is another atom than an aliphatic C."""
+    (tmp_path / "smiles.txt").write_text("\n".join(MOLECULES))
+    flags = "--data=smiles.txt", "--no-lowercase", "--steps=700", "--out=run"
+    out = run("train.py", *flags, cwd=tmp_path).out
+    drawn = sample_by_call(load_run(tmp_path / "run").trained, 40, seed=5).names
+    assert any(name[:1].islower() for name in drawn)
+    printed = run("sample.py", "run", "--num=40", "--seed=5", cwd=tmp_path)
+    assert printed.out == "".join(f"{name}\n" for name in drawn)
+    records = run("sample.py", "run", "--num=40", "--seed=5", "--json", cwd=tmp_path)
+    assert [json.loads(line)["name"] for line in records.out.splitlines()] == drawn
+    reported = out.split("New names:\n")[1].split("\n\n")[0]
+    assert re.search("^  c", reported, re.M)

@@ -46,7 +46,7 @@ def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
 def make_writer(experiment: Experiment) -> Writer:
     """A function that draws names or a text as a terminal shows them."""
     model, vocab = experiment.model, experiment.description.vocab
-    is_text = experiment.config.is_text
+    is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
 
     @jax.jit
     def draw(params: Any, step: Any) -> Any:
@@ -64,7 +64,7 @@ def make_writer(experiment: Experiment) -> Writer:
         texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
         if is_text:
             return ["\n".join(map(visible, text.split("\n"))) for text in texts]
-        return [visible(capitalized(name)) for name in texts]
+        return [visible(shown(name)) for name in texts]
 
     return write
 

@@ -176,7 +176,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
             constraints = Constraints(**given(arguments, CONSTRAINTS), ignore_case=lowercase)
             blocks = noted(parser, accept(blocks, num, constraints, learned))
     with output(arguments.out) as file:
-        return int(write_names(blocks, file, set(learned), arguments.json) < num)
+        written = write_names(
+            blocks, file, set(learned), as_json=bool(arguments.json), capitalize=lowercase
+        )
+    return int(written < num)
 
 
 def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
@@ -206,16 +209,19 @@ def output(path: Path | None) -> Iterator[TextIO]:
 
 
 def write_names(
-    blocks: "Iterable[Names]", file: TextIO, learned: set[str], as_json: bool | None
+    blocks: "Iterable[Names]", file: TextIO, learned: set[str], *, as_json: bool, capitalize: bool
 ) -> int:
-    """Write names, one a line; returns how many there were."""
+    """Write names, one a line; returns how many there were.
+
+    Where case has a meaning, as the run learned it, names are not capitalized.
+    """
     from dinojax.data.text import capitalized
 
     shown: Callable[[str], str] = visible if file.isatty() else str
     encode = json.JSONEncoder(ensure_ascii=(file.encoding or "").lower() != "utf-8").encode
     written = 0
     for names, whole, drawn, ended in blocks:
-        lines = list(map(capitalized, names))
+        lines = list(map(capitalized, names)) if capitalize else names
         if as_json:
             # Names that were not drawn have NaN, which JSON does not have.
             drawn_or_none = [None if x != x else x for x in drawn.tolist()]
