@@ -576,6 +576,17 @@ def test_where_the_newest_is_damaged_the_one_before_it_is_used(kind, tmp_path):
     assert runs.load_run(tmp_path, "10").damaged == ()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_parameters_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    state = make_state(10)
+    spoiled = jax.tree.map(lambda x: x, state.params)
+    spoiled["readout"]["bias"] = spoiled["readout"]["bias"].at[1].set(value)
+    path = runs.save_checkpoint(tmp_path, state._replace(params=spoiled), DESCRIPTION, Tally())
+    said = re.escape(f"{path} could not be read: params/readout/bias is not finite")
+    with pytest.raises(ValueError, match=said):
+        runs.load_run(tmp_path)
+
+
 def test_several_damaged_checkpoints_are_passed_over_newest_first(tmp_path):
     paths = [save(tmp_path, step, best=10, keep=9) for step in (10, 20, 30, 40)]
     damage(paths[3])

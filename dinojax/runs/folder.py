@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import dinojax
 from dinojax import files
@@ -233,6 +234,9 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
         model = build_model(description.config, description.vocab)
         like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
         params = checkpoint.restore(arrays, like, "params/")
+        for name, array in arrays.items():
+            if name.startswith("params/") and not np.isfinite(array).all():
+                raise ValueError(f"{name} is not finite")
         run = Run(description, model, params, metadata["step"], tally, path, ())
     return run, arrays
 
