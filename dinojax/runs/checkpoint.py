@@ -81,7 +81,7 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
     for name, leaf in _named_leaves(like).items():
         is_key = _is_key(leaf)
         expected = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-        array = arrays.get(prefix + name)
+        array: Any = arrays.get(prefix + name)
         if array is None or (array.shape, array.dtype) != (expected.shape, expected.dtype):
             got = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
             raise ValueError(

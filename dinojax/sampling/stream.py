@@ -118,8 +118,12 @@ def draw_ahead(
     key: jax.Array, num: int, rows: int, dtype: DTypeLike
 ) -> tuple[jax.Array, jax.Array]:
     """The key after `num` steps, and the uniform numbers [num, rows] of these steps."""
-    keys: jax.Array
-    key, keys = lax.scan(lambda key, _: tuple(jax.random.split(key)), key, length=num)
+
+    def split(key: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        key, key_draw = jax.random.split(key)
+        return key, key_draw
+
+    key, keys = lax.scan(split, key, length=num)
     return key, jax.vmap(lambda key: jax.random.uniform(key, (rows,), dtype))(keys)
 
 
