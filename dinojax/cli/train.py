@@ -164,7 +164,7 @@ def train(
             if is_due and report.step < config.steps and not signals:
                 texts = write(report.state.params, report.step)
                 progress.write(reports.describe_report(report, config, texts))
-                # A pipe, as to tee, is to show it at once too.
+                # So that a pipe, for example to tee, shows it at once.
                 sys.stdout.flush()
             minutes = (time.monotonic() - started_at) / 60
             is_late = arguments.max_minutes is not None and minutes > arguments.max_minutes

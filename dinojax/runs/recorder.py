@@ -117,7 +117,7 @@ def record(
             num = len(done.losses)
             yield Report(state, step, num, loss, validation_loss, is_best, is_patient, line)
     finally:
-        # However the loop ended, be it because the caller's output is no longer read.
+        # Also where the caller leaves, for example as its output is no longer read.
         if int(state.step) != saved_step:
             save()
 
