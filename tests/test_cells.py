@@ -16,7 +16,8 @@ from dinojax.data.vocab import build_vocab
 from dinojax.evaluation import ngram
 from dinojax.evaluation.losses import column_evaluation
 from dinojax.models import recurrence
-from dinojax.models.cells import CELLS, gru, lstm, sigmoid, vanilla
+from dinojax.models.cells import CELLS, gru, lstm, vanilla
+from dinojax.models.gates import sigmoid
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
 from dinojax.training import loop
