@@ -7,11 +7,14 @@ from typing import Any, Literal, get_args
 # ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
 BatchKind = Literal["padded", "packed", "windows"]
-CellName = Literal["vanilla", "gru", "lstm"]
+CellName = Literal["vanilla", "gru", "gru_reset_before", "lstm"]
+GateName = Literal["sigmoid", "hard_sigmoid"]
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lion"]
 LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
+OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
+"""The settings that parameters depend on."""
 _NATS = "nats per unit"
 
 
@@ -34,6 +37,7 @@ class TrainConfig:
     )
     lowercase: bool = _setting(True, "convert the data to lower case")
     cell: CellName = _setting("vanilla", "recurrent cell of each layer")
+    gate: GateName = _setting("sigmoid", "function of the gates of a cell that has gates")
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
     dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)
@@ -79,6 +83,8 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
             if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
                 check_range(name.replace("_", " "), value, *each.metadata["range"])
+        if self.cell == "vanilla" and self.gate != "sigmoid":
+            raise ValueError(f"gate: a vanilla cell has none; expected sigmoid, got {self.gate}")
         if (held_out := self.validation_fraction + self.test_fraction) > 0.99:
             raise ValueError(
                 f"validation and test fraction: expected a sum of up to 0.99, got {held_out}"
@@ -131,7 +137,7 @@ def resolve(
 
     The settings start from `preset` or, in its place, from those `recorded` with another run.
     `given` settings replace them. A run that starts from the parameters of an `earlier` run has its
-    cell, layers and hidden units, and, unless recorded or given, its lower-casing.
+    cell, gate, layers and hidden units, and, unless recorded or given, its lower-casing.
 
     Raises:
         ValueError: a setting is unknown, has a bad value, or contradicts the earlier run.
@@ -140,23 +146,20 @@ def resolve(
         raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
     base = PRESETS[preset] if recorded is None else config_from(recorded)
     given = _without_epochs(given or {})
-    config = config_from(asdict(base) | given)
-    if earlier:
-        if config.is_text != earlier.is_text:
-            old, new = ("names", "a text") if config.is_text else ("a text", "names")
+    inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}
+    for name, value in inherited.items():
+        if given.get(name, value) != value:
             raise ValueError(
-                f"the earlier run learned {old}, this one is to learn {new}; choose a "
-                f"preset for {old}"
+                f"{name.replace('_', ' ')}: the earlier run has {value}, got {given[name]}"
             )
-        inherited = {name: getattr(earlier, name) for name in ("cell", "num_layers", "hidden_size")}
-        for name, value in inherited.items():
-            if given.get(name, value) != value:
-                raise ValueError(
-                    f"{name.replace('_', ' ')}: the earlier run has {value}, got {given[name]}"
-                )
-        if recorded is None and "lowercase" not in given:
-            inherited["lowercase"] = earlier.lowercase
-        config = replace(config, **inherited)
+    if earlier and recorded is None:
+        inherited["lowercase"] = earlier.lowercase
+    config = config_from(asdict(base) | inherited | given)
+    if earlier and config.is_text != earlier.is_text:
+        old, new = ("names", "a text") if config.is_text else ("a text", "names")
+        raise ValueError(
+            f"the earlier run learned {old}, this one is to learn {new}; choose a preset for {old}"
+        )
     if "reset_rate" in given and not config.is_text:
         raise ValueError("reset rate: only for batches of windows; names always start afresh")
     if "window" in given and config.batches == "padded":

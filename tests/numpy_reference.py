@@ -251,24 +251,47 @@ def sample_names(
     return [sample_name(params, generator.random(max_length), max_length) for _ in range(num)]
 
 
-def gru_step(gates: dict[str, Leaves], candidate_bias: Array, hidden: Array, x: Array) -> Array:
+def sigmoid(x: Array) -> Array:
+    """The function of gates."""
+    return 1 / (1 + np.exp(-x))
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """Three straight lines in its place, as Keras 2 draws them: they meet at -2.5 and 2.5."""
+    return np.where(x < -2.5, 0, np.where(x > 2.5, 1, 0.2 * x + 0.5))
+
+
+def gru_step(
+    gates: dict[str, Leaves],
+    candidate_bias: Array | None,
+    hidden: Array,
+    x: Array,
+    gate: Callable[[Array], Array] = sigmoid,
+) -> Array:
     """One step of the gated recurrent unit of Cho et al. (2014), in cuDNN's form: the next state.
 
     Each of the gates "r", "z" and "n" has `input_kernel` [input, hidden], `recurrent_kernel`
     [hidden, hidden] and `bias` [hidden]. `candidate_bias` [hidden] joins what the state adds to
-    the candidate n, before the reset gate r multiplies it; the paper has the gate multiply the
-    state instead. `hidden` is [..., hidden], `x` is [..., input].
+    the candidate n, before the reset gate r multiplies it; without one, the gate multiplies the
+    state instead, as in the paper. `hidden` is [..., hidden], `x` is [..., input].
     """
     r, z, n = gates["r"], gates["z"], gates["n"]
-    reset = _sigmoid(x @ r["input_kernel"] + hidden @ r["recurrent_kernel"] + r["bias"])
-    update = _sigmoid(x @ z["input_kernel"] + hidden @ z["recurrent_kernel"] + z["bias"])
-    recurrent = hidden @ n["recurrent_kernel"] + candidate_bias
-    candidate = np.tanh(x @ n["input_kernel"] + n["bias"] + reset * recurrent)
+    reset = gate(x @ r["input_kernel"] + hidden @ r["recurrent_kernel"] + r["bias"])
+    update = gate(x @ z["input_kernel"] + hidden @ z["recurrent_kernel"] + z["bias"])
+    if candidate_bias is None:
+        recurrent = (reset * hidden) @ n["recurrent_kernel"]
+    else:
+        recurrent = reset * (hidden @ n["recurrent_kernel"] + candidate_bias)
+    candidate = np.tanh(x @ n["input_kernel"] + n["bias"] + recurrent)
     return (1 - update) * candidate + update * hidden
 
 
 def lstm_step(
-    gates: dict[str, Leaves], memory: Array, hidden: Array, x: Array
+    gates: dict[str, Leaves],
+    memory: Array,
+    hidden: Array,
+    x: Array,
+    gate: Callable[[Array], Array] = sigmoid,
 ) -> tuple[Array, Array]:
     """One step of the LSTM of Hochreiter & Schmidhuber (1997): the next memory and hidden state.
 
@@ -277,13 +300,9 @@ def lstm_step(
     is [..., input].
     """
     i, f, g, o = gates["i"], gates["f"], gates["g"], gates["o"]
-    input_gate = _sigmoid(x @ i["input_kernel"] + hidden @ i["recurrent_kernel"] + i["bias"])
-    forget_gate = _sigmoid(x @ f["input_kernel"] + hidden @ f["recurrent_kernel"] + f["bias"])
+    input_gate = gate(x @ i["input_kernel"] + hidden @ i["recurrent_kernel"] + i["bias"])
+    forget_gate = gate(x @ f["input_kernel"] + hidden @ f["recurrent_kernel"] + f["bias"])
     candidate = np.tanh(x @ g["input_kernel"] + hidden @ g["recurrent_kernel"] + g["bias"])
-    output_gate = _sigmoid(x @ o["input_kernel"] + hidden @ o["recurrent_kernel"] + o["bias"])
+    output_gate = gate(x @ o["input_kernel"] + hidden @ o["recurrent_kernel"] + o["bias"])
     memory = forget_gate * memory + input_gate * candidate
     return memory, output_gate * np.tanh(memory)
-
-
-def _sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))

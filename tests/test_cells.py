@@ -16,8 +16,8 @@ from dinojax.data.vocab import build_vocab
 from dinojax.evaluation import ngram
 from dinojax.evaluation.losses import column_evaluation
 from dinojax.models import recurrence
-from dinojax.models.cells import CELLS, gru, lstm, vanilla
-from dinojax.models.gates import sigmoid
+from dinojax.models.cells import CELLS, lstm, vanilla
+from dinojax.models.gates import GATES, hard_sigmoid, sigmoid
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
 from dinojax.training import loop
@@ -147,31 +147,48 @@ def gate_by_gate(params, names):
     return {name: {leaf: blocks[leaf][i] for leaf in blocks} for i, name in enumerate(names)}
 
 
-@pytest.mark.parametrize(("hidden_size", "tolerance"), [(HIDDEN, 1e-14), (150, 1e-13)])
-def test_gru_equals_the_numpy_reference(hidden_size, tolerance, x64):
-    cell = gru(INPUT, hidden_size, jnp.float64)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("name", ["gru", "gru_reset_before"])
+@pytest.mark.parametrize(("hidden_size", "tolerance"), [(HIDDEN, 1e-14), (150, 1e-12)])
+def test_gru_equals_the_numpy_reference(hidden_size, tolerance, name, gate, x64):
+    cell = CELLS[name](INPUT, hidden_size, jnp.float64, gate=GATES[gate])
     params, state, inputs = random_case(cell, 5, 3)
-    gates, bias = gate_by_gate(params, "rzn"), np.asarray(params["candidate_bias"])
+    gates, bias = gate_by_gate(params, "rzn"), params.get("candidate_bias")
+    bias = None if name == "gru_reset_before" else np.asarray(bias)
     expected = np.asarray(state)
     for x in inputs:
         state = recurrence.step(cell, params, state, cell.project(params, x))
-        expected = numpy_reference.gru_step(gates, bias, expected, np.asarray(x))
+        own_gate = getattr(numpy_reference, gate)
+        expected = numpy_reference.gru_step(gates, bias, expected, np.asarray(x), own_gate)
         np.testing.assert_allclose(state, expected, rtol=1e-12, atol=tolerance)
         np.testing.assert_array_equal(cell.output(state), state)
 
 
+@pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize(("hidden_size", "tolerance"), [(HIDDEN, 1e-14), (130, 1e-13)])
-def test_lstm_equals_the_numpy_reference(hidden_size, tolerance, x64):
-    cell = lstm(INPUT, hidden_size, jnp.float64)
+def test_lstm_equals_the_numpy_reference(hidden_size, tolerance, gate, x64):
+    cell = lstm(INPUT, hidden_size, jnp.float64, gate=GATES[gate])
     params, state, inputs = random_case(cell, 5, 3)
     gates = gate_by_gate(params, "ifgo")
     memory, hidden = map(np.asarray, state)
     for x in inputs:
         state = recurrence.step(cell, params, state, cell.project(params, x))
-        memory, hidden = numpy_reference.lstm_step(gates, memory, hidden, np.asarray(x))
+        own_gate = getattr(numpy_reference, gate)
+        memory, hidden = numpy_reference.lstm_step(gates, memory, hidden, np.asarray(x), own_gate)
         np.testing.assert_allclose(state[0], memory, rtol=1e-12, atol=tolerance)
         np.testing.assert_allclose(state[1], hidden, rtol=1e-12, atol=tolerance)
         np.testing.assert_array_equal(cell.output(state), state[1])
+
+
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "vanilla"])
+def test_gradients_with_hard_gates(name, x64):
+    cell = CELLS[name](INPUT, HIDDEN, jnp.float64, gate=hard_sigmoid)
+    params, state, inputs = random_case(cell, 3, 2)
+
+    def three_steps(params, state, inputs):
+        return recurrence.loop(cell, params, state, cell.project(params, inputs), 3)
+
+    check_grads(three_steps, (params, state, inputs), order=1, modes=["rev"])
 
 
 def test_parameters_are_drawn_from_their_key(cell):
@@ -181,7 +198,9 @@ def test_parameters_are_drawn_from_their_key(cell):
         assert np.all(first[name] != other[name])
 
 
-@pytest.mark.parametrize(("name", "num_gates"), [("vanilla", 1), ("gru", 3), ("lstm", 4)])
+@pytest.mark.parametrize(
+    ("name", "num_gates"), [("vanilla", 1), ("gru", 3), ("gru_reset_before", 3), ("lstm", 4)]
+)
 def test_every_gate_is_drawn_on_its_own(name, num_gates):
     num_inputs, num_hidden = 30, 20
     params = CELLS[name](num_inputs, num_hidden).init(jax.random.key(0))
@@ -203,6 +222,7 @@ def test_every_gate_is_drawn_on_its_own(name, num_gates):
     [
         ("vanilla", {"bias": [0]}),
         ("gru", {"bias": [0, 0, 0], "candidate_bias": [0]}),
+        ("gru_reset_before", {"bias": [0, 0, 0]}),
         ("lstm", {"bias": [0, 1, 0, 0]}),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from dinojax.config import (
     PRESETS,
     CellName,
+    GateName,
     TrainConfig,
     check_range,
     config_from,
@@ -17,6 +18,7 @@ from dinojax.config import (
     with_steps,
 )
 from dinojax.models.cells import CELLS
+from dinojax.models.gates import GATES
 
 RANGES = {
     "num_layers": (1, 100),
@@ -62,8 +64,9 @@ def test_defaults_are_the_exercise():
     assert PRESETS["dinos"] == TrainConfig()
 
 
-def test_every_cell_can_be_chosen():
+def test_every_cell_and_every_gate_can_be_chosen():
     assert set(get_args(CellName)) == set(CELLS)
+    assert set(get_args(GateName)) == set(GATES)
 
 
 def test_a_config_does_not_change():
@@ -234,7 +237,9 @@ def test_json_integers_are_accepted_as_floats_and_ranges_are_checked():
         assert config_from({"clip_norm": value}) == TrainConfig(clip_norm=float(value))
     with pytest.raises(ValueError, match=r"^learning rate: expected a number from"):
         config_from({"learning_rate": 0})
-    with pytest.raises(ValueError, match=r"^cell: expected one of vanilla, gru, lstm, got 'rnn'"):
+    with pytest.raises(
+        ValueError, match=r"^cell: expected one of vanilla, gru, gru_reset_before, lstm, got 'rnn'"
+    ):
         config_from({"cell": "rnn"})
     with pytest.raises(ValueError, match=r"^patience: "):
         config_from({"patience": 2})
@@ -272,11 +277,13 @@ def test_a_given_number_of_steps_replaces_epochs():
     assert (both.steps, both.epochs) == (5, 2.0)
 
 
-EARLIER = TrainConfig(cell="gru", num_layers=2, hidden_size=7, lowercase=False, dropout=0.5)
+EARLIER = TrainConfig(
+    cell="gru", gate="hard_sigmoid", num_layers=2, hidden_size=7, lowercase=False, dropout=0.5
+)
 
 
 def test_the_model_and_the_lower_casing_of_an_earlier_run_are_kept():
-    like = {"cell": "gru", "num_layers": 2, "hidden_size": 7}
+    like = {"cell": "gru", "gate": "hard_sigmoid", "num_layers": 2, "hidden_size": 7}
     expected = replace(TrainConfig(), **like, lowercase=False)
     assert resolve(earlier=EARLIER) == expected
     assert resolve(earlier=EARLIER, given=like) == expected
@@ -300,6 +307,14 @@ def text_config(**settings):
         ({"given": {"steps": 1.5}}, "steps: expected int, got 1.5"),
         ({"given": {"hidden_size": 0}}, "hidden size: expected a number from 1 to 10,000, got 0"),
         ({"recorded": {"steps": 0}}, "steps: expected a number from"),
+        (
+            {"given": {"gate": "hard_sigmoid"}},
+            "gate: a vanilla cell has none; expected sigmoid, got hard_sigmoid",
+        ),
+        (
+            {"earlier": EARLIER, "given": {"gate": "sigmoid"}},
+            "gate: the earlier run has hard_sigmoid, got sigmoid",
+        ),
         (
             {"earlier": EARLIER, "given": {"hidden_size": 8}},
             "hidden size: the earlier run has 7, got 8",

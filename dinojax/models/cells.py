@@ -16,8 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dinojax.models.gates import contributions, init_gates, project_gates, sigmoid
-from dinojax.models.products import ProductDType, affine, linear
+from dinojax.models.gates import (
+    Gate,
+    contributions,
+    init_gates,
+    input_contributions,
+    project_gates,
+    sigmoid,
+)
+from dinojax.models.products import ProductDType, affine, linear, per_gate
 
 Params = Any
 """A pytree of parameters."""
@@ -96,6 +103,8 @@ def gru(
     hidden_size: int,
     dtype: DTypeLike = jnp.float32,
     product_dtype: ProductDType = None,
+    *,
+    gate: Gate = sigmoid,
 ) -> Cell:
     """The gated recurrent unit of Cho et al. (2014), in the form that cuDNN and PyTorch compute.
 
@@ -104,11 +113,12 @@ def gru(
         n_t = tanh(x_t W_xn + b_n + r_t * (h_{t-1} W_hn + b_hn))      candidate
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-    The reset gate acts after the matrix product, so that one product serves all gates; in the paper
-    it acts before. The state is h [..., hidden], initially zero, and is also the output.
-    Parameters, with the gates side by side in the order r, z, n: `input_kernel` [input, 3 hidden],
-    `recurrent_kernel` [hidden, 3 hidden], `bias` [3 hidden], and `candidate_bias` b_hn [hidden],
-    initially zero; see `init_gates` for the other initial values.
+    `gate` takes the place of sigmoid. The reset gate acts after the matrix product, so that one
+    product serves all gates; in the paper it acts before, see `gru_reset_before`. The state is h
+    [..., hidden], initially zero, and is also the output. Parameters, with the gates side by side
+    in the order r, z, n: `input_kernel` [input, 3 hidden], `recurrent_kernel` [hidden, 3 hidden],
+    `bias` [3 hidden], and `candidate_bias` b_hn [hidden], initially zero; see `init_gates` for the
+    other initial values.
     """
 
     def init(key: jax.Array) -> Params:
@@ -128,7 +138,7 @@ def gru(
 
     def update(state: State, preactivations: Activations) -> State:
         reset, update, candidate, recurrent_candidate = preactivations
-        reset_gate, update_gate = sigmoid(reset), sigmoid(update)
+        reset_gate, update_gate = gate(reset), gate(update)
         candidate = jnp.tanh(candidate + reset_gate * recurrent_candidate)
         return candidate + update_gate * (state - candidate)
 
@@ -138,11 +148,48 @@ def gru(
     return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
 
 
+def gru_reset_before(
+    input_size: int,
+    hidden_size: int,
+    dtype: DTypeLike = jnp.float32,
+    product_dtype: ProductDType = None,
+    *,
+    gate: Gate = sigmoid,
+) -> Cell:
+    """The gated recurrent unit as Cho et al. (2014) wrote it: the reset gate acts on the state.
+
+        n_t = tanh(x_t W_xn + b_n + (r_t * h_{t-1}) W_hn)
+
+    Otherwise it is as in `gru`, without `candidate_bias`. A step takes two products, one after the
+    other, and the gradient one more.
+    """
+
+    def init(key: jax.Array) -> Params:
+        return init_gates(key, input_size, hidden_size, 3, dtype)
+
+    def preactivate(params: Params, state: State, projected: Activations) -> Activations:
+        reset, update, candidate = input_contributions(params, projected, 3, product_dtype)
+        of_gates, of_candidate = jnp.split(params["recurrent_kernel"], [2 * hidden_size], axis=1)
+        to_reset, to_update = per_gate(lambda x: linear(x, state, product_dtype), 2, of_gates)
+        kept = gate(reset + to_reset) * state
+        return update + to_update, candidate + linear(of_candidate, kept, product_dtype)
+
+    def update(state: State, preactivations: Activations) -> State:
+        update, candidate = preactivations
+        candidate = jnp.tanh(candidate)
+        return candidate + gate(update) * (state - candidate)
+
+    after = gru(input_size, hidden_size, dtype, product_dtype)
+    return after._replace(init=init, preactivate=preactivate, update=update)
+
+
 def lstm(
     input_size: int,
     hidden_size: int,
     dtype: DTypeLike = jnp.float32,
     product_dtype: ProductDType = None,
+    *,
+    gate: Gate = sigmoid,
 ) -> Cell:
     """The long short-term memory of Hochreiter & Schmidhuber (1997).
 
@@ -153,11 +200,12 @@ def lstm(
         c_t = f_t * c_{t-1} + i_t * g_t
         h_t = o_t * tanh(c_t)
 
-    It has the forget gate of Gers et al. (2000) and no peepholes. The state is the pair (c, h),
-    each [..., hidden], initially zero; h is the output. Parameters, with the gates side by side in
-    the order i, f, g, o: `input_kernel` [input, 4 hidden], `recurrent_kernel` [hidden, 4 hidden],
-    `bias` [4 hidden]; see `init_gates` for their initial values. The bias of the forget gate is
-    initially one instead, so that the cell remembers (Jozefowicz et al., 2015).
+    `gate` takes the place of sigmoid. The cell has the forget gate of Gers et al. (2000) and no
+    peepholes. The state is the pair (c, h), each [..., hidden], initially zero; h is the output.
+    Parameters, with the gates side by side in the order i, f, g, o: `input_kernel`
+    [input, 4 hidden], `recurrent_kernel` [hidden, 4 hidden], `bias` [4 hidden]; see `init_gates`
+    for their initial values. The bias of the forget gate is initially one instead, so that the cell
+    remembers (Jozefowicz et al., 2015).
     """
 
     def init(key: jax.Array) -> Params:
@@ -179,8 +227,8 @@ def lstm(
     def update(state: State, preactivations: Activations) -> State:
         memory, _ = state
         input_gate, forget_gate, candidate, output_gate = preactivations
-        memory = sigmoid(forget_gate) * memory + sigmoid(input_gate) * jnp.tanh(candidate)
-        return memory, sigmoid(output_gate) * jnp.tanh(memory)
+        memory = gate(forget_gate) * memory + gate(input_gate) * jnp.tanh(candidate)
+        return memory, gate(output_gate) * jnp.tanh(memory)
 
     def output(state: State) -> jax.Array:
         _, hidden = state
@@ -189,5 +237,10 @@ def lstm(
     return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
 
 
-CELLS = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+CELLS: dict[str, Callable[..., Cell]] = {
+    "vanilla": vanilla,
+    "gru": gru,
+    "gru_reset_before": gru_reset_before,
+    "lstm": lstm,
+}
 """All cells by name."""

@@ -72,13 +72,21 @@ def contributions(
     product_dtype: ProductDType,
 ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """The contributions of the inputs, from `project_gates`, and of the state to each gate."""
-    if not isinstance(projected, tuple):
-        projected = affine_gates(params, projected, num_gates, product_dtype)
 
     def product(kernel: jax.Array) -> jax.Array:
         return linear(kernel, hidden, product_dtype)
 
-    return projected, per_gate(product, num_gates, params["recurrent_kernel"])
+    inputs = input_contributions(params, projected, num_gates, product_dtype)
+    return inputs, per_gate(product, num_gates, params["recurrent_kernel"])
+
+
+def input_contributions(
+    params: dict[str, jax.Array], projected: Projected, num_gates: int, product_dtype: ProductDType
+) -> tuple[jax.Array, ...]:
+    """The contribution of the inputs, from `project_gates`, to each gate, [..., hidden]."""
+    if isinstance(projected, tuple):
+        return projected
+    return affine_gates(params, projected, num_gates, product_dtype)
 
 
 def affine_gates(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dinojax.models.cells import Activations, Cell, InitialState, Params, State
+from dinojax.models.products import are_ids
 
 
 def step(cell: Cell, params: Params, state: State, projected: Activations) -> State:
@@ -158,6 +159,10 @@ def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
     last = _at(records.preactivations, jnp.maximum(length - 1, 0))
     start = _Backward(d_last, last, records.preactivations)
     d_state, _, d_preactivations = lax.fori_loop(0, length, body, start)
+    if not are_ids(jax.tree.leaves(projected)[0]):
+        # If `preactivate` is not linear, NaN past the length would be NaN in the gradient too.
+        is_read = jnp.arange(jax.tree.leaves(projected)[0].shape[0]) < length
+        projected = choose_rows(is_read, projected, jax.tree.map(jnp.zeros_like, projected))
     _, pull_rest = jax.vjp(
         lambda params, projected: cell.preactivate(params, records.states, projected),
         params,

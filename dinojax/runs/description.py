@@ -167,11 +167,13 @@ def build_model(config: TrainConfig, vocab: Vocab) -> "CharModel":
     import jax.numpy as jnp
 
     from dinojax.models.cells import CELLS
+    from dinojax.models.gates import GATES
     from dinojax.models.layers import from_cell
     from dinojax.models.model import char_model
 
     sizes = vocab.size, *[config.hidden_size] * config.num_layers
     dtype = None if config.dtype == "float32" else jnp.bfloat16
-    cells = [CELLS[config.cell](*each, product_dtype=dtype) for each in pairwise(sizes)]
+    gate = {} if config.cell == "vanilla" else {"gate": GATES[config.gate]}
+    cells = [CELLS[config.cell](*each, product_dtype=dtype, **gate) for each in pairwise(sizes)]
     layers = [from_cell(cell) for cell in cells]
     return char_model(layers, vocab, dropout=config.dropout, product_dtype=dtype)
