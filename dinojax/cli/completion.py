@@ -1,6 +1,5 @@
 """Print a script that completes the arguments of `dinojax` in a shell."""
 
-import importlib
 from argparse import ArgumentParser, Namespace
 
 from dinojax.cli.arguments import Parser, path
@@ -15,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(parser: Parser, arguments: Namespace) -> int:
     """Print the script; returns the exit code."""
     # Imported late, as main imports this module.
-    from dinojax.cli.main import COMMANDS
+    from dinojax.cli.main import COMMANDS, module_of
 
     try:
         import shtab
@@ -25,7 +24,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     subparsers = root.add_subparsers()
     for name, description in COMMANDS.items():
         command = subparsers.add_parser(name, description=description, help=description)
-        importlib.import_module(f"dinojax.cli.{name}").add_arguments(command)
+        module_of(name).add_arguments(command)
         for action in command._actions:
             if action.type is path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it

@@ -4,7 +4,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 from functools import partial
+from keyword import iskeyword
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import dinojax
@@ -18,10 +20,11 @@ COMMANDS = {
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
     "plot": "Draw the losses of runs and, of one run, how surprising strings are and what units "
     "do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
+    "import": "Make a run of a model that Keras saved. Needs h5py.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
     "completion": "Print the completion script for a shell. Needs shtab.",
 }
-"""The sub-commands; each is the module of this package with its name."""
+"""The sub-commands; see `module_of`."""
 HELP = """\
 usage: dinojax COMMAND ...
 
@@ -56,10 +59,15 @@ def run_script(file: str) -> NoReturn:
 
 def call(program: Program, arguments: Sequence[str]) -> int:
     """Run a sub-command with these arguments; returns its code."""
-    module = importlib.import_module(f"dinojax.cli.{program.command}")
+    module = module_of(program.command)
     parser = Parser(program, COMMANDS[program.command])
     module.add_arguments(parser)
     return module.main(parser, parser.parse_args(arguments))
+
+
+def module_of(command: str) -> ModuleType:
+    """The module of this package with the name of a sub-command; `import_` for a keyword."""
+    return importlib.import_module(f"dinojax.cli.{command}{'_' * iskeyword(command)}")
 
 
 def answer(program: Program, argument: str) -> int:

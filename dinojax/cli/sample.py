@@ -31,12 +31,12 @@ RANGES = {
     "seed": (0, 2**32 - 1), "temperature": (0, 1e6), "top_k": (1, 2**31 - 1), "top_p": (1e-6, 1),
     "min_p": (0, 1), "num": (1, 10**9), "max_length": (1, 10_000), "min_length": (1, 10_000),
     "distance": (1, 10_000), "max_draws": (1, 10**12), "best": (1, 100_000), "devices": (1, 4096),
-    "length": (1, 10**9),
+    "length": (1, 10**9), "context": (1, 10_000),
 }  # fmt: skip
 OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws", "devices"
 CONSTRAINTS = "min_length", "match", "novel", "unique", "distance"
 FOR_NAMES = "num", "max_length", *CONSTRAINTS, "max_draws", "best", "devices", "json", "out"
-FOR_TEXT = "length", "stop"
+FOR_TEXT = "length", "stop", "context"
 KINDS = {"TEXT": str, "REGEX": str, "FILE": path, "P": number, "T": number}
 """Types of the values of flags, by their names in the help; others are whole numbers."""
 KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training_data"
@@ -77,6 +77,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = partial(add_value, parser.add_argument_group("for a run of a text"))
     add("--length", "N", f"how many characters after the prompt (default: {LENGTH})")
     add("--stop", "TEXT", "stop after this text, if it comes sooner")
+    help_context = "for each character, read only the last N again from a fresh state, with zeros "
+    add("--context", "N", f"{help_context}before the text (default: the state is carried)")
 
 
 def add_value(group: Any, flag: str, metavar: str, text: str) -> None:
@@ -129,6 +131,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         import jax
 
         from dinojax.data.text import composed
+        from dinojax.models.context import in_context
         from dinojax.runs.folder import read_part
         from dinojax.sampling.accept import Constraints, accept
         from dinojax.sampling.controls import Controls
@@ -149,6 +152,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
                 raise ValueError("the prompt: got no answer; or give it by --prompt") from None
         prompt = composed(arguments.prompt or "", lowercase)
         trained = run.trained
+        if arguments.context:
+            trained = trained._replace(model=in_context(trained.model, arguments.context))
         beginning = begin(trained, prompt, is_name=not is_text)
         is_compared = arguments.json or arguments.novel or arguments.distance
         learned = read_part(arguments.run, run.description, "train") if is_compared else []

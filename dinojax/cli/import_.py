@@ -1,0 +1,66 @@
+"""Make a run of a model that Keras saved; see --help."""
+
+import importlib.util
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+
+from dinojax.cli.arguments import Parser, path
+from dinojax.cli.settings import named_flags
+from dinojax.cli.terminal import count, short_path
+from dinojax.config import PRESETS, resolve
+from dinojax.files import digest
+from dinojax.startup import start_jax
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `dinojax import`."""
+    add = parser.add_argument
+    text = "model that Keras 2 or 3 saved, .h5 or .keras (needs dinojax[keras])"
+    add("file", metavar="FILE", type=path, help=text)
+    text = "settings of the run that are not those of the model (default: %(default)s)"
+    add("preset", nargs="?", choices=tuple(PRESETS), default="text", help=text)
+    text = "text or list of names that the model learned from; its characters, sorted, are the "
+    add("--data", metavar="FILE", type=path, required=True, help=f"{text}symbols of the model")
+    text = "convert the data to lower case (default: as the preset does)"
+    add("--lowercase", action=BooleanOptionalAction, help=text)
+    add("--out", metavar="FOLDER", type=path, required=True, help="folder of the run")
+    add("--overwrite", action="store_true", help="replace the run in the folder --out")
+
+
+def main(parser: Parser, arguments: Namespace) -> int:
+    """Make the run and say how to go on; returns the exit code."""
+    if importlib.util.find_spec("h5py") is None:
+        parser.error("h5py is missing; install it: pip install 'dinojax[keras]'")
+    with parser.reported_errors(), named_flags():
+        start_jax()
+
+        from dinojax.data.text import read_names, read_running_text
+        from dinojax.interchange import keras
+        from dinojax.interchange.imported import start_run
+
+        imported = keras.read(arguments.file)
+        # The model may have learned from all of the data: no part would be new to it.
+        given = {**imported.settings, "validation_fraction": 0.0}
+        if arguments.lowercase is not None:
+            given["lowercase"] = arguments.lowercase
+        config = resolve(arguments.preset, given=given)
+        data: list[str] | str
+        if config.is_text:
+            data = read_running_text(arguments.data, config.lowercase)
+        else:
+            data, _ = read_names(arguments.data, config.lowercase)
+        start_run(
+            imported,
+            arguments.out,
+            config,
+            data,
+            overwrite=arguments.overwrite,
+            source=str(arguments.data),
+            sha256=digest(arguments.data.read_bytes()),
+            init_from=str(arguments.file),
+        )
+    layers = f"{count(config.num_layers, f'{config.cell} layer')} of {config.hidden_size:,} units"
+    print(f"{layers}; saved in {arguments.out}")
+    more = ("--length", "400") if config.is_text else ("--num", "20")
+    again = parser.program.shell_line("sample", short_path(arguments.out), *more)
+    print(f"{'Text' if config.is_text else 'Names'}: {again}")
+    return 0

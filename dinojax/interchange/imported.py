@@ -1,0 +1,61 @@
+"""A model from a file of another program, and the run that it becomes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dinojax.config import TrainConfig
+from dinojax.data.vocab import Vocab
+from dinojax.models.cells import Params
+from dinojax.runs import folder as runs
+from dinojax.runs import session
+from dinojax.runs.description import Part, describe
+from dinojax.runs.experiment import make_experiment
+
+
+class Imported(NamedTuple):
+    """What a file says of a model."""
+
+    settings: Mapping[str, Any]
+    """The settings of a configuration that it decides, such as the cell."""
+    params: Params
+    """NumPy arrays in float32, as `model.char_model` nests them."""
+    vocab: Vocab | None
+    """Its characters; None if it does not name them."""
+
+
+def start_run(
+    imported: Imported,
+    folder: Path,
+    config: TrainConfig,
+    data: Part,
+    *,
+    overwrite: bool = False,
+    source: str = "",
+    sha256: str = "",
+    init_from: str = "",
+) -> None:
+    """Make a run in a folder that starts from an imported model, with its first checkpoint.
+
+    `config` has the settings of the model, and `data` become those of the run. A model that does
+    not name its characters gets those of the data, sorted. The optimizer starts afresh, so that
+    resuming the run is training as in a new one. For `source` and the rest see
+    `description.describe`; `init_from` is the path of the file.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: the data have more or fewer characters than the model, or do not suit the
+            configuration, or the folder is not suitable; see `folder.take_folder`.
+    """
+    sources: dict[str, Any] = {"source": source, "sha256": sha256, "init_from": init_from}
+    description, parts, dataset = describe(config, data, imported.vocab, **sources)
+    num_inputs, num = len(imported.params["layers"][0]["input_kernel"]), description.vocab.size
+    if num_inputs != num:
+        raise ValueError(
+            f"the model reads {num_inputs:,} different characters, the data have {num:,}, newline "
+            "included; expected the text that the model learned from, in lower case if it was so"
+        )
+    experiment = make_experiment(description, parts, dataset)
+    runs.take_folder(folder, overwrite)
+    with runs.locked(folder):
+        session.start(experiment, folder, imported.params)
