@@ -49,13 +49,17 @@ def main(parser: Parser, arguments: Namespace) -> int:
             from dinojax.plots.style import save
         except ImportError:
             parser.error("matplotlib is missing; install it: pip install 'dinojax[plot]'")
-        figures = {"loss": plot_runs(arguments.runs)}
+        run, figures = None, {}
         if arguments.strings is not None or arguments.text is not None:
             start_jax()
             from dinojax.plots.heat_maps import plot_strings, plot_text
             from dinojax.runs.folder import load_run
 
             run = load_run(arguments.runs[0])
+        # A run before its first step, such as an imported one, has no loss, but a model to draw.
+        if run is None or run.step:
+            figures["loss"] = plot_runs(arguments.runs)
+        if run is not None:
             if arguments.strings is not None:
                 with about("--strings"):
                     strings = [as_read(run, string) for string in arguments.strings]
