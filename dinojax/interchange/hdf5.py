@@ -10,8 +10,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_TEXT = 2**24
-"""Longest text of fixed size that is read, in bytes; others are no longer than the file."""
 MAX_MEMBERS, MAX_DEPTH = 1000, 10
 
 
@@ -48,8 +46,8 @@ def text(group: Any, name: str) -> str:
     if not h5py.h5a.exists(group.id, name.encode()):
         raise ValueError(f"expected the attribute {name}, which is not there")
     attribute = h5py.h5a.open(group.id, name.encode())
-    is_text = attribute.shape == () and h5py.check_string_dtype(attribute.dtype) is not None
-    if not is_text or attribute.dtype.itemsize > MAX_TEXT:
+    # HDF5 itself refuses a text that is longer than the file.
+    if attribute.shape != () or h5py.check_string_dtype(attribute.dtype) is None:
         raise ValueError(f"expected the attribute {name} as a text, got another type")
     value = group.attrs[name]
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -98,7 +98,7 @@ def _check(layers: Sequence[Layer]) -> None:
     if not re.fullmatch(order, " ".join(kinds)) or sum(is_softmax) + kinds.count("Softmax") > 1:
         raise ValueError(
             "expected an Embedding or none, recurrent layers, a Dense layer and one softmax or "
-            f"none, got {', '.join(kinds)}"
+            f"none, got {', '.join(kinds) or 'nothing'}"
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from dinojax.config import check_range
 from dinojax.data.text import composed
+from dinojax.models.context import in_context
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import NO_LIMIT, Controls
 from dinojax.sampling.patterns import compile_pattern
@@ -146,13 +147,17 @@ def continue_text(
     top_k: int | None = None,
     top_p: float = 1.0,
     min_p: float = 0.0,
+    context: int | None = None,
 ) -> str:
     """The prompt and the next `length` characters, or fewer, up to `stop`; see `stream_text`.
 
-    If the model knows no upper-case letter, `prompt` and `stop` are lower-cased. A ValueError is
-    raised if a number is out of range, or the prompt is not in the vocabulary.
+    With a `context`, the model reads only so many characters, again for each new one; see
+    `in_context`. If it knows no upper-case letter, `prompt` and `stop` are lower-cased. A
+    ValueError is raised if a number is out of range, or the prompt is not in the vocabulary.
     """
     prompt, stop = (composed(x, knows_only_lowercase(trained)) for x in (prompt, stop))
+    if context is not None:
+        trained = trained._replace(model=in_context(trained.model, context))
     key, beginning = jax.random.key(seed), begin(trained, prompt)
     controls = make_controls(temperature, top_k, top_p, min_p)
     pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
