@@ -84,6 +84,12 @@ def changed(kind="LSTM", place=1, **config):
     return layers
 
 
+def named(name):
+    layers = make_model("LSTM")
+    layers[1]["config"] |= {"name": name, "go_backwards": True}
+    return layers
+
+
 def renamed(kind, place=1):
     layers = make_model("LSTM")
     layers[place]["kind"] = kind
@@ -93,31 +99,53 @@ def renamed(kind, place=1):
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        (renamed("Bidirectional"), "layer my_1 is a Bidirectional; expected some of InputLayer, "),
-        (renamed("Lambda", 2), "layer my_2 is a Lambda"),
-        (renamed("CuDNNLSTM"), "layer my_1 is a CuDNNLSTM"),
-        (changed(activation="relu"), "layer my_1: expected activation tanh, got relu"),
-        (changed(activation={"class_name": "f"}), "layer my_1: expected activation tanh, got {"),
-        (changed(go_backwards=True), "layer my_1: expected go_backwards False, got True"),
-        (changed(return_state=True), "layer my_1: expected return_state False, got True"),
-        (changed(recurrent_activation="tanh"), "expected recurrent_activation sigmoid or hard"),
-        (changed(recurrent_activation="hard_sigmoid"), "that are all alike, got lstm hard_sigmoid"),
-        (changed(place=3, activation="relu"), "layer my_3: expected activation linear or softmax"),
-        (changed(place=4, activation="elu"), "layer my_4: expected activation softmax, got elu"),
-        (changed(place=3, activation="softmax"), "one softmax or none, got LSTM, LSTM, Dense, Act"),
-        (changed(units=3), "that are all alike, got lstm sigmoid 3, lstm sigmoid 5"),
-        (changed(units=3)[2:], "kernel:0: expected float32[7, 20], got float32[5, 20]"),
+        (
+            renamed("Bidirectional"),
+            "layer 'my_1' is a 'Bidirectional'; expected some of InputLayer, ",
+        ),
+        (renamed("Lambda", 2), "layer 'my_2' is a 'Lambda'"),
+        (renamed("CuDNNLSTM"), "layer 'my_1' is a 'CuDNNLSTM'"),
+        (changed(activation="relu"), "layer 'my_1': expected activation 'tanh', got 'relu'"),
+        (
+            changed(activation={"class_name": "f"}),
+            "layer 'my_1': expected activation 'tanh', got {",
+        ),
+        (changed(go_backwards=True), "layer 'my_1': expected go_backwards False, got True"),
+        (changed(return_state=True), "layer 'my_1': expected return_state False, got True"),
+        (
+            changed(recurrent_activation="tanh"),
+            "expected recurrent_activation 'sigmoid' or 'hard_sigmoid' for",
+        ),
+        (
+            changed(recurrent_activation="hard_sigmoid"),
+            "that are all alike, got [{'cell': 'lstm', 'gate': 'hard",
+        ),
+        (
+            changed(place=3, activation="relu"),
+            "layer 'my_3': expected activation 'linear' or 'softmax', got",
+        ),
+        (
+            changed(place=4, activation="elu"),
+            "layer 'my_4': expected activation 'softmax', got 'elu'",
+        ),
+        (
+            changed(place=3, activation="softmax"),
+            "one softmax or none, got ['LSTM', 'LSTM', 'Dense', 'Activ",
+        ),
+        (changed(units=3), "that are all alike, got [{'cell'"),
+        (changed(units=3)[2:], "kernel:0': expected float32[7, 20], got float32[5, 20]"),
         (changed(units="5"), "that are all alike"),
+        (named("a\n\x1b[2J" * 9), "layer 'a\\n\\x1b[2J"),
         (make_model("GRU") + renamed("LSTM"), "an Embedding or none, recurrent layers, a Dense"),
         (make_model("LSTM")[:2], "an Embedding or none, recurrent layers, a Dense layer"),
         ([layer("InputLayer")], "an Embedding or none, recurrent layers, a Dense layer"),
         (
             [layer("Embedding", mask_zero=True), *make_model("LSTM")],
-            "layer my_0: expected mask_zero False, got True",
+            "layer 'my_0': expected mask_zero False, got True",
         ),
         (
             [*make_model("LSTM", softmax=None), layer("Softmax", axis=1)],
-            "layer my_3: expected axis -1, got 1",
+            "layer 'my_3': expected axis -1, got 1",
         ),
     ],
 )
@@ -133,7 +161,7 @@ def test_what_has_no_counterpart_is_refused_by_name(layers, says, tmp_path):
 def test_the_hard_sigmoid_of_keras_3_is_another_function(tmp_path):
     layers = make_model("LSTM", gate="hard_sigmoid")
     with pytest.raises(
-        ValueError, match=r"recurrent_activation sigmoid for Keras 3\.8\.0, got har"
+        ValueError, match=r"recurrent_activation 'sigmoid' for Keras '3\.8\.0', got 'h"
     ):
         keras.read(saved(tmp_path, layers, "3"))
 
@@ -180,9 +208,9 @@ def test_layers_that_are_not_a_chain_are_refused(layout, change, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"class_name": "MyModel"}, "expected a Sequential or a Functional model, got MyModel"),
+        ({"class_name": "MyModel"}, "expected a Sequential or a Functional model, got 'MyModel'"),
         ({"config": None}, "is damaged, or not a model that Keras saved"),
-        ({"config": []}, "an Embedding or none, recurrent layers, .* got nothing"),
+        ({"config": []}, r"an Embedding or none, recurrent layers, .* got \[\]"),
     ],
 )
 def test_other_models_are_refused(change, says, tmp_path):
@@ -195,7 +223,7 @@ def test_a_class_of_ones_own_is_refused(tmp_path):
     description = keras_writer.described(make_model("LSTM"), "archive")
     description["config"]["layers"][1]["module"] = "mine"
     file = saved(tmp_path, make_model("LSTM"), "archive", description=description)
-    with pytest.raises(ValueError, match=r"layer my_1 is a mine\.LSTM; expected some of"):
+    with pytest.raises(ValueError, match=r"layer 'my_1' is a 'mine\.LSTM'; expected some of"):
         keras.read(file)
 
 
@@ -288,9 +316,9 @@ def nested_json(file, secret):
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (soft_link, "kernel:0 is a link; expected what it leads to"),
-        (external_link, "kernel:0 is a link; expected what it leads to"),
-        (linked_group, "my_1 is a link; expected what it leads to"),
+        (soft_link, "kernel:0' is a link; expected what it leads to"),
+        (external_link, "kernel:0' is a link; expected what it leads to"),
+        (linked_group, "my_1' is a link; expected what it leads to"),
         (external_storage, "expected numbers in one piece, not compressed, in the file"),
         (virtual, "expected numbers in one piece, not compressed, in the file"),
         (compressed, "expected numbers in one piece, not compressed, in the file"),
@@ -300,7 +328,7 @@ def nested_json(file, secret):
         (objects, "expected float32[7, 20], got object[7, 20]"),
         (not_finite, "expected finite numbers, got some that are not"),
         (too_large_for_float32, "expected finite numbers, got some that are not"),
-        (missing, "expected kernel, which is not there"),
+        (missing, "expected 'kernel', which is not there"),
         (many_groups, "expected up to 10 groups within each other"),
         (many_members, "expected a group of up to 1,000 members"),
         (texts, "expected the attribute model_config as a text, got another type"),

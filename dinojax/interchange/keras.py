@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,7 @@ def _convert(saved: Saved) -> Imported:
     (readout,) = (layer for layer in saved.layers if layer.kind == "Dense")
     designs = [_design(layer, saved.version) for layer in recurrent]
     if any(design != designs[0] for design in designs):
-        shown = ", ".join(" ".join(map(str, design.values())) for design in designs)
-        raise ValueError(f"expected recurrent layers that are all alike, got {shown}")
+        raise ValueError(f"expected recurrent layers that are all alike, got {shown(designs)}")
     num_symbols, size = readout.config["units"], designs[0]["hidden_size"]
     embedding = [layer for layer in saved.layers if layer.kind == "Embedding"]
     num_inputs = embedding[0].config["output_dim"] if embedding else num_symbols
@@ -87,42 +87,48 @@ def _check(layers: Sequence[Layer]) -> None:
     for layer in layers:
         if layer.kind not in SETTINGS:
             known = ", ".join(SETTINGS)
-            raise ValueError(f"layer {layer.name} is a {layer.kind}; expected some of {known}")
+            kind = f"layer {shown(layer.name)} is a {shown(layer.kind)}"
+            raise ValueError(f"{kind}; expected some of {known}")
         for name, allowed in SETTINGS[layer.kind].items():
             if (value := layer.config.get(name, allowed[0])) not in allowed:
-                expected = " or ".join(map(str, allowed))
-                raise ValueError(f"layer {layer.name}: expected {name} {expected}, got {value}")
+                setting = f"layer {shown(layer.name)}: expected {name}"
+                expected = " or ".join(map(repr, allowed))
+                raise ValueError(f"{setting} {expected}, got {shown(value)}")
     kinds = [layer.kind for layer in layers if layer.kind not in ("InputLayer", "Dropout")]
     order = r"(Embedding )?((SimpleRNN|GRU|LSTM) )+Dense( Activation| Softmax)?"
     is_softmax = [layer.config.get("activation") == "softmax" for layer in layers]
     if not re.fullmatch(order, " ".join(kinds)) or sum(is_softmax) + kinds.count("Softmax") > 1:
         raise ValueError(
             "expected an Embedding or none, recurrent layers, a Dense layer and one softmax or "
-            f"none, got {', '.join(kinds) or 'nothing'}"
+            f"none, got {shown(kinds)}"
         )
 
 
 def _design(layer: Layer, version: str) -> dict[str, Any]:
     """The settings that describe a recurrent layer."""
-    cell = {"SimpleRNN": "vanilla", "GRU": "gru_reset_before", "LSTM": "lstm"}[layer.kind]
-    if layer.config.get("reset_after"):
-        cell = "gru"
+    gru = "gru" if _resets_after(layer) else "gru_reset_before"
+    cell = {"SimpleRNN": "vanilla", "GRU": gru, "LSTM": "lstm"}[layer.kind]
     gate = layer.config.get("recurrent_activation", "sigmoid")
     # Keras 3 has another function of that name, x / 6 + 0.5.
     gates = ("sigmoid", "hard_sigmoid") if version.startswith("2.") else ("sigmoid",)
     if gate not in gates:
         raise ValueError(
-            f"layer {layer.name}: expected recurrent_activation {' or '.join(gates)} for Keras "
-            f"{version}, got {gate}"
+            f"layer {shown(layer.name)}: expected recurrent_activation "
+            f"{' or '.join(map(repr, gates))} for Keras {shown(version)}, got {shown(gate)}"
         )
     return {"cell": cell, "gate": gate, "hidden_size": layer.config["units"]}
+
+
+def _resets_after(layer: Layer) -> bool:
+    """Whether the reset gate of a GRU acts after the product; the first versions had no choice."""
+    return layer.kind == "GRU" and bool(layer.config.get("reset_after"))
 
 
 def _recurrent_params(saved: Saved, layer: Layer, num_inputs: int) -> dict[str, Array]:
     """The parameters of a recurrent layer, its gates in our order."""
     size = layer.config["units"]
     columns = NUM_GATES[layer.kind] * size
-    has_two = layer.kind == "GRU" and layer.config.get("reset_after")
+    has_two = _resets_after(layer)
     shapes: Shapes = {
         "kernel": (num_inputs, columns),
         "recurrent_kernel": (size, columns),
