@@ -9,7 +9,10 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from test_command import dinojax
 
+from dinojax.cli.main import call
+from dinojax.cli.terminal import Program
 from dinojax.config import resolve
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.interchange import hdf5, keras
@@ -434,6 +437,26 @@ def test_a_folder_that_holds_a_run_is_kept(run):
     run, _ = run
     with pytest.raises(ValueError, match="holds a run; choose another folder, or overwrite it"):
         start_run(keras.Imported({}, run.params, None), run.checkpoint.parent, run.config, TEXT)
+
+
+def test_bad_input_is_one_line(tmp_path):
+    file = saved(tmp_path, make_model("LSTM"))
+    (tmp_path / "text.txt").write_text(TEXT)
+    words = "import", file, "--data=text.txt", "--lowercase", "--out=run"
+    result = dinojax(*words, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    says = "dinojax import: error: the model reads 7 different characters, the data have 8, newline"
+    assert result.stderr.startswith(says)
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_h5py_the_remedy_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(SystemExit, match="2"):
+        call(Program("import", "dinojax"), ["a.h5", "--data=a.txt", "--out=a"])
+    says = "dinojax import: error: h5py is missing; install it: pip install 'dinojax[keras]'\n"
+    assert capsys.readouterr().err == says
 
 
 FROM_KERAS = """

@@ -9,6 +9,7 @@ import pytest
 from test_architecture import FILES, STOREYS, imports_of
 
 from conftest import ROOT, USERS_ENVIRONMENT
+from keras_writer import make_model, write
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -35,6 +36,11 @@ def place(tmp_path_factory, environment):
     # Stand-ins for what is not in the repository.
     for name in ("tinyshakespeare.txt", "names.txt"):
         (folder / name).symlink_to(ROOT / "data" / "dinos.txt")
+    sonnets = "Forsooth this maketh no sense\n" * 200
+    (folder / "sonnets.txt").write_text(sonnets)
+    num_symbols = len(set(sonnets.lower()))
+    model = make_model("LSTM", num_symbols=num_symbols, units=16, gate="hard_sigmoid")
+    write(folder / "poems.h5", model)
     run(["-m", "dinojax", "train", "--steps", "2000"], folder, environment)
     return folder
 

@@ -697,6 +697,9 @@ def test_a_text_equals_that_of_the_library(poet):
     assert out == f"this {written}\n"
     trained = Trained(loaded.model, loaded.params, loaded.vocab)
     assert out == continue_text(trained, "this ", 32, seed=7) + "\n"
+    flags = "--prompt=this ", "--length=32", "--seed=7", "--context=3"
+    in_context = succeed("sample.py", "run", *flags, cwd=poet.folder)
+    assert in_context == continue_text(trained, "this ", 32, seed=7, context=3) + "\n" != out
 
 
 def test_a_text_stops_after_the_given_string(poet):
