@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from test_command import dinojax
 
-from dinojax.cli.main import call
-from dinojax.cli.terminal import Program
 from dinojax.config import resolve
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.interchange import hdf5, keras
@@ -451,12 +449,12 @@ def test_bad_input_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_without_h5py_the_remedy_is_named(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(SystemExit, match="2"):
-        call(Program("import", "dinojax"), ["a.h5", "--data=a.txt", "--out=a"])
+def test_without_h5py_the_remedy_is_named(tmp_path):
+    (tmp_path / "h5py.py").write_text("raise ModuleNotFoundError('h5py')")
+    result = dinojax("import", "a.h5", "--data=a.txt", "--out=a", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
     says = "dinojax import: error: h5py is missing; install it: pip install 'dinojax[keras]'\n"
-    assert capsys.readouterr().err == says
+    assert result.stderr == says
 
 
 FROM_KERAS = """

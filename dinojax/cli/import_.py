@@ -1,6 +1,5 @@
 """Make a run of a model that Keras saved; see --help."""
 
-import importlib.util
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path
@@ -8,7 +7,7 @@ from dinojax.cli.settings import named_flags
 from dinojax.cli.terminal import count, short_path
 from dinojax.config import PRESETS, resolve
 from dinojax.files import digest
-from dinojax.startup import start_jax
+from dinojax.startup import best_share, num_cores, start_jax
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,21 +27,21 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Make the run and say how to go on; returns the exit code."""
-    if importlib.util.find_spec("h5py") is None:
-        parser.error("h5py is missing; install it: pip install 'dinojax[keras]'")
     with parser.reported_errors(), named_flags():
-        start_jax()
-
         from dinojax.data.text import read_names, read_running_text
-        from dinojax.interchange import keras
         from dinojax.interchange.imported import start_run
 
+        try:
+            from dinojax.interchange import keras
+        except ImportError:
+            parser.error("h5py is missing; install it: pip install 'dinojax[keras]'")
         imported = keras.read(arguments.file)
         # The model may have learned from all of the data: no part would be new to it.
         given = {**imported.settings, "validation_fraction": 0.0}
         if arguments.lowercase is not None:
             given["lowercase"] = arguments.lowercase
         config = resolve(arguments.preset, given=given)
+        start_jax(best_share(config.batch_size, num_cores()))
         data: list[str] | str
         if config.is_text:
             data = read_running_text(arguments.data, config.lowercase)
