@@ -258,6 +258,11 @@ def compressed(file, secret):
     file.create_dataset(KERNEL, data=np.ones((7, 20), "f4"), compression="gzip")
 
 
+def in_chunks(file, secret):
+    """A filter might make more of a chunk than the array should hold."""
+    file.create_dataset(KERNEL, data=np.ones((7, 20), "f4"), chunks=(7, 20))
+
+
 def huge(file, secret):
     file.create_dataset(KERNEL, (7, 2**45), "f4")
 
@@ -323,6 +328,7 @@ def nested_json(file, secret):
         (external_storage, "expected numbers in one piece, not compressed, in the file"),
         (virtual, "expected numbers in one piece, not compressed, in the file"),
         (compressed, "expected numbers in one piece, not compressed, in the file"),
+        (in_chunks, "expected numbers in one piece, not compressed, in the file"),
         (huge, "expected float32[7, 20], got float32[7, 35184372088832]"),
         (never_written, "expected numbers in one piece, not compressed, in the file"),
         (whole_numbers, "expected float32[7, 20], got int64[7, 20]"),
@@ -372,6 +378,7 @@ def test_an_archive_is_not_inflated(tmp_path):
         for name, each in content.items():
             kind = zipfile.ZIP_DEFLATED if name == "model.weights.h5" else zipfile.ZIP_STORED
             archive.writestr(name, each, kind)
+        archive.writestr("more", bytes(10**6))
     with pytest.raises(ValueError, match=r"expected model\.weights\.h5 whole and not compressed"):
         keras.read(file)
 
