@@ -37,7 +37,7 @@ class TrainConfig:
     )
     lowercase: bool = _setting(True, "convert the data to lower case")
     cell: CellName = _setting("vanilla", "recurrent cell of each layer")
-    gate: GateName = _setting("sigmoid", "function of the gates of a cell that has gates")
+    gate: GateName = _setting("sigmoid", "function of the gates; a vanilla cell has none")
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
     dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)

@@ -35,14 +35,15 @@ def read(path: Path) -> Imported:
     """The model in a file of Keras: one-hot characters, recurrent layers, a Dense readout.
 
     The recurrent layers are of one kind, SimpleRNN, GRU or LSTM, and of one size. The softmax may
-    be in the file or not. Dropout has no part in what the model computes; where it is the same
-    after each layer, it becomes the setting. A layer that keeps its state between batches
-    (`stateful`) is read like any other.
+    be in the file or not. Dropout has no part in what the model computes: where the same follows
+    each recurrent layer, it becomes the setting; dropout within layers is left out. A layer that
+    keeps its state between batches (`stateful`) is read like any other.
 
     A vector of zeros, with which the input of such a model is padded, is "no character" here, and
     newline is a character like the others. The file does not name the characters: they are those of
     the text that the model learned from, sorted. An Embedding in place of one-hot characters
-    becomes part of the input kernel, embedding @ kernel, of which training then changes each row.
+    becomes part of the input kernel, embedding @ kernel, so that further training is not the same
+    as in Keras.
 
     Raises:
         OSError: the file cannot be opened.
