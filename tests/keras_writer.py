@@ -95,10 +95,10 @@ def described(layers, layout):
     return {"class_name": class_name, "config": {"layers": written} | ends}
 
 
-def write(path, layers, layout="2", version=None, description=None):
+def write(path, layers, layout="2", description=None):
     """Write a model to a file in one of the `LAYOUTS`."""
     description = description or described(layers, layout)
-    version = version or ("2.2.4" if layout.startswith("2") else "3.8.0")
+    version = "2.2.4" if layout.startswith("2") else "3.8.0"
     if layout.startswith("archive"):
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
