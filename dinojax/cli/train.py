@@ -87,7 +87,10 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
 
     folder, experiment, *_ = started
     config, write = experiment.config, reports.make_writer(experiment)
+    # Now, as the current folder may be gone when training ends.
     resume = f"resume with: {parser.program.shell_line('train', '--resume', short_path(folder))}"
+    more = ("--length", "400") if config.is_text else ("--num", "20")
+    again = parser.program.shell_line("sample", short_path(folder), *more)
     try:
         report, seconds, signals = train(arguments, started, write)
     except BrokenPipeError:
@@ -116,8 +119,6 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     print(reports.describe_result(experiment, best, report.step, texts))
     reports.draw_losses(parser.program, folder)
     print(f"{steps} in {seconds:.1f} s; saved in {folder}")
-    more = ("--length", "400") if config.is_text else ("--num", "20")
-    again = parser.program.shell_line("sample", short_path(folder), *more)
     print(f"More {'text' if config.is_text else 'names'}: {again}")
     return 0
 
