@@ -268,6 +268,19 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order():
         assert len({tuple(split[i]) for split in splits}) == 20
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_names_learned_before_are_held_out_only_where_no_others_are_left(seed):
+    for num_new in 0, 3, 7, 15, 30, 60:
+        new, learned = MANY[:num_new], [*MANY[num_new:60], "other"]
+        train, validation, test = split_names(MANY[:60], 0.2, 0.1, seed, learned)
+        assert (len(train), len(validation), len(test)) == (42, 12, 6)
+        assert sorted(train + validation + test) == sorted(MANY[:60])
+        assert len(set(test) & set(new)) == min(6, num_new)
+        assert len(set(test + validation) & set(new)) == min(18, num_new)
+    held_out = {tuple(split_names(MANY, 0.2, 0.1, x, MANY[:50])[1]) for x in range(9)}
+    assert len(held_out) == 9
+
+
 def test_every_name_is_as_likely_in_each_part():
     counts = Counter()
     for seed in range(2_000):

@@ -59,6 +59,7 @@ LEFTOVERS = [
     ".train.txt.123.tmp",
     ".validation.txt.123.tmp",
     ".test.txt.123.tmp",
+    ".earlier.txt.123.tmp",
     ".config.json.123.tmp",
     ".metrics.jsonl.123.tmp",
     ".loss.png.123.tmp",
@@ -68,7 +69,8 @@ LEFTOVERS = [
 
 def describe(parts, config=CONFIG):
     digests = {name: digest(part_content(part)) for name, part in parts.items()}
-    return Description(config, VOCAB, "d\u00e4ta/\u2028.txt", "f" * 64, "runs/earlier", digests)
+    sources = "d\u00e4ta/\u2028.txt", "f" * 64, "runs/earlier"
+    return Description(config, VOCAB, *sources, digests, ("", "d" * 64))
 
 
 DESCRIPTION = describe({"train": NAMES, "validation": ["a"]})

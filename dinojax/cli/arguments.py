@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dinojax.cli.terminal import BAD_INPUT, Program, describe_error
 
 if TYPE_CHECKING:
+    from dinojax.runs.description import Description, Part
     from dinojax.runs.folder import Run
 
 MAX_DIGITS = 20
@@ -87,6 +88,34 @@ def note_damaged(parser: Parser, run: "Run") -> None:
     """Print a note on each damaged checkpoint that was passed over."""
     for file in run.damaged:
         note = f"{file} could not be read; using {run.checkpoint.name}"
+        print(f"{parser.prog}: note: {note}", file=sys.stderr)
+
+
+def load_learned(
+    parser: Parser, folder: Path, description: "Description", needed_by: str = ""
+) -> "Part | None":
+    """All that a run and those before it learned; None, and a note, where the files are missing.
+
+    If a flag cannot do without, `needed_by` names it, and a ValueError is raised instead.
+    """
+    from dinojax.runs.lineage import read_learned
+
+    note_unknown(parser, description)
+    try:
+        return read_learned(folder, description)
+    except FileNotFoundError as error:
+        missing = f"what the run learned is not known, as {error.filename} is missing"
+        if needed_by:
+            raise ValueError(f"{needed_by}: {missing}") from None
+        print(f"{parser.prog}: note: {missing}", file=sys.stderr)
+        return None
+
+
+def note_unknown(parser: Parser, description: "Description") -> None:
+    """Print a note if it is not known what all runs before a run learned."""
+    if "" in description.learned_before:
+        note = f"the run began with {description.init_from}; not all that was learned until then "
+        note += "is known, so what counts as new may be old"
         print(f"{parser.prog}: note: {note}", file=sys.stderr)
 
 

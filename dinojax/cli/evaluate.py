@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, add_which, load, path, whole_number
+from dinojax.cli.arguments import Parser, add_which, load, load_learned, path, whole_number
 from dinojax.cli.terminal import count, in_json
 from dinojax.config import check_range
 from dinojax.startup import start_jax
@@ -68,8 +68,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.samples is not None:
             check_range("--samples", arguments.samples, 1, 1_000_000)
         start_jax()
+        from dinojax.cli.reports import describe_learned
         from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
         from dinojax.runs.folder import read_part
+        from dinojax.runs.lineage import num_learned
 
         run = load(parser, arguments)
         is_text, trained = run.config.is_text, run.trained
@@ -77,26 +79,36 @@ def main(parser: Parser, arguments: Namespace) -> int:
             raise ValueError(f"--context is for runs of a text; {arguments.run} learned names")
         if arguments.samples is not None and is_text:
             raise ValueError(f"--samples is for runs of names; {arguments.run} learned a text")
-        train = read_part(arguments.run, run.description, "train")
         if arguments.data:
             split, part = str(arguments.data), read_data(arguments.data, run)
         else:
             default = "validation" if "validation" in run.description.parts else "train"
             split = arguments.split or default
             part = read_part(arguments.run, run.description, split)
+        needed_by = "--samples" if arguments.samples is not None else ""
+        learned = load_learned(parser, arguments.run, run.description, needed_by)
+    num = num_learned(run.description, part, learned)
     contexts = [arguments.context] if arguments.context else CONTEXTS
     answer: dict[str, Any] = {"run": str(arguments.run), "step": run.step, "split": split}
-    answer["models"] = [row_of(each) for each in compare(trained, train, part, contexts=contexts)]
+    said = ""
+    # Of another text, it is not known how much of it was learned.
+    if split != "train" and not (is_text and arguments.data):
+        answer["num_learned"] = num
+        if num or run.description.init_from:
+            said = f",\n{describe_learned(num, run.description)}"
+    if is_text and num is None:
+        said += ";\nn-gram models learned the text of this run alone"
+    answer["models"] = [row_of(each) for each in compare(trained, learned, part, contexts=contexts)]
     if arguments.samples:
         held_out, seed = [] if split == "train" else part, arguments.seed or 0
-        drawn = compare_samples(trained, train, held_out, arguments.samples, seed=seed)
+        drawn = compare_samples(trained, learned or (), held_out, arguments.samples, seed=seed)
         head = {name: value for name, value in drawn._asdict().items() if value is not None}
         answer["samples"] = head | {"models": [row_of(each) for each in drawn.models]}
     if arguments.json:
         print(in_json(answer, indent=2))
     else:
         print(f"{arguments.run} after {run.step:,} steps, on {split}\n")
-        print(table(answer["models"], is_text))
+        print(table(answer["models"], is_text, said))
         if "samples" in answer:
             print(f"\n{table_of_samples(answer['samples'])}")
     return 0
@@ -122,8 +134,8 @@ def read_data(file: Path, run: "Run") -> list[str] | str:
     return part
 
 
-def table(rows: Sequence[Mapping[str, Any]], is_text: bool) -> str:
-    """The figures as lines of a table."""
+def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> str:
+    """The figures as lines of a table; something may be `said` about what they measure."""
 
     def with_error(value: float, error: float, digits: int) -> str:
         # The error of a single piece is NaN.
@@ -145,7 +157,7 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool) -> str:
     if not is_text:
         num = count(int(rows[0]["num_pieces"]), "name")
         amount, pieces = f"{num}, {amount}, newlines included", "names"
-    return "\n".join([*lines, f"\n{amount}; ± one standard error over {pieces}"])
+    return "\n".join([*lines, f"\n{amount}{said}; ± one standard error over {pieces}"])
 
 
 def table_of_samples(samples: Mapping[str, Any]) -> str:

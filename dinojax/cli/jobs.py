@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, note_damaged
+from dinojax.cli.arguments import Parser, note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
@@ -31,7 +31,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.runs.description import describe, read_config
 
     given, data, init_from = given_settings(arguments), arguments.data, arguments.init_from
-    recorded, expected, earlier = None, None, None
+    recorded, expected, earlier, origin = None, None, None, None
     if arguments.config:
         recorded, sources = read_config(arguments.config)
         if not data:
@@ -39,9 +39,11 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         init_from = init_from or sources["init_from"]
     if init_from:
         from dinojax.runs.folder import load_run
+        from dinojax.runs.lineage import read_origin
 
         earlier = load_run(Path(init_from))
         note_damaged(parser, earlier)
+        origin = read_origin(Path(init_from), earlier)
     preset, known = arguments.preset or "dinos", earlier.config if earlier else None
     config = resolve(preset, recorded=recorded, earlier=known, given=given)
     if config.is_text and not data:
@@ -61,9 +63,8 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
             f"{file} has changed since {arguments.config} was written: its checksum is "
             f"{checksum[:12]}.., not {expected[:12]}..; give --data to use it"
         )
-    sources = {"source": str(data or ""), "sha256": checksum, "init_from": str(init_from or "")}
-    vocab = earlier.vocab if earlier else None
-    described = describe(config, read, vocab, keep_window="window" in given, **sources)
+    sources = {"source": str(data or ""), "sha256": checksum}
+    described = describe(config, read, origin, keep_window="window" in given, **sources)
     experiment = start_experiment(*described, stack)
 
     from dinojax.cli.reports import describe_experiment
@@ -74,6 +75,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     runs.take_folder(folder, arguments.overwrite)
     stack.enter_context(runs.locked(folder))
     print(describe_experiment(experiment, num_blank), flush=True)
+    note_unknown(parser, experiment.description)
     state, tally = session.start(experiment, folder, earlier.params if earlier else None)
     return folder, experiment, state, tally
 
@@ -113,6 +115,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.runs import session
 
     print(describe_experiment(experiment), flush=True)
+    note_unknown(parser, run.description)
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
     return folder, experiment, state, tally
 

@@ -15,8 +15,10 @@ from dinojax.config import TrainConfig
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
 from dinojax.models.cells import Params
+from dinojax.runs.description import HELD_OUT, Description
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
 from dinojax.runs.folder import Run
+from dinojax.runs.lineage import learned_of, num_learned
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.recorder import Report
 from dinojax.sampling.draw import read_prompt, sample_names, sample_text
@@ -33,7 +35,11 @@ def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
     """A run in one line; `num_blank` lines of its data held no name."""
     config, parts = experiment.config, experiment.parts
     amounts = [count(len(parts["train"]), "character" if config.is_text else "name")]
-    amounts += [f"{len(parts[name]):,} for {name}" for name in parts if name != "train"]
+    for name in HELD_OUT:
+        if name in parts:
+            num = num_learned(experiment.description, parts[name], learned_of(parts))
+            before = f" ({num:,} learned before)" if num else ""
+            amounts.append(f"{len(parts[name]):,} for {name}{before}")
     if num_blank:
         amounts[-1] += f" ({count(num_blank, 'blank line')} skipped)"
     layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
@@ -84,9 +90,17 @@ def describe_report(report: Report, config: TrainConfig, texts: Sequence[str]) -
     return f"{said}{shown}"
 
 
+def describe_learned(num: int | None, description: Description) -> str:
+    """How many of some names, or of the characters of a text, were learned, in words."""
+    if num is None:
+        return "which the runs that this one began with may have learned"
+    runs = "this run or the runs it began with" if description.init_from else "this run"
+    return f"{num:,} of them learned by {runs}" if num else f"not learned by {runs}"
+
+
 def describe_result(experiment: Experiment, best: Run, step: int, texts: Sequence[str]) -> str:
     """The loss of the best parameters of a run of `step` steps, and `texts` drawn from them."""
-    parts = experiment.parts
+    parts, description = experiment.parts, experiment.description
     evaluate = experiment.evaluate or make_evaluation(experiment.model, best.vocab, parts["train"])
     figures = summarize(evaluate(best.params))
     if experiment.config.is_text:
@@ -99,6 +113,9 @@ def describe_result(experiment: Experiment, best: Run, step: int, texts: Sequenc
     over = f"all the {thing}s it learned from"
     if "validation" in parts:
         over = f"{count(len(parts['validation']), thing)} held out for validation"
+        if description.init_from:
+            num = num_learned(description, parts["validation"], learned_of(parts))
+            over += f", {describe_learned(num, description)}"
         if best.step < step:
             over += f", after {count(best.step, 'step')}, when it was lowest"
     spread = f" ± {figures['standard_error']:.4f}" if figures["num_pieces"] > 1 else ""

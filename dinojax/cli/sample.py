@@ -13,7 +13,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dinojax.cli.arguments import Parser, about, add_which, load, number, path, whole_number
+from dinojax.cli.arguments import (
+    Parser,
+    about,
+    add_which,
+    load,
+    load_learned,
+    number,
+    path,
+    whole_number,
+)
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import visible
 from dinojax.config import check_range
@@ -132,7 +141,6 @@ def main(parser: Parser, arguments: Namespace) -> int:
 
         from dinojax.data.text import composed
         from dinojax.models.context import in_context
-        from dinojax.runs.folder import read_part
         from dinojax.sampling.accept import Constraints, accept
         from dinojax.sampling.controls import Controls
         from dinojax.sampling.search import most_probable_names
@@ -155,8 +163,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.context:
             trained = trained._replace(model=in_context(trained.model, arguments.context))
         beginning = begin(trained, prompt, is_name=not is_text)
-        is_compared = arguments.json or arguments.novel or arguments.distance
-        learned = read_part(arguments.run, run.description, "train") if is_compared else []
+        needed_by = next(map(flag_of, given(arguments, ["novel", "distance"])), "")
+        learned = None
+        if arguments.json or needed_by:
+            learned = load_learned(parser, arguments.run, run.description, needed_by)
     key = jax.random.key(arguments.seed or 0)
     controls = Controls(**given(arguments, Controls._fields))
     if is_text:
@@ -179,11 +189,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
         blocks = draw_names(key, trained, most, **options)
         if is_constrained:
             constraints = Constraints(**given(arguments, CONSTRAINTS), ignore_case=lowercase)
-            blocks = noted(parser, accept(blocks, num, constraints, learned))
+            blocks = noted(parser, accept(blocks, num, constraints, learned or ()))
     with output(arguments.out) as file:
-        written = write_names(
-            blocks, file, set(learned), as_json=bool(arguments.json), capitalize=lowercase
-        )
+        known = None if learned is None else set(learned)
+        as_json = bool(arguments.json)
+        written = write_names(blocks, file, known, as_json=as_json, capitalize=lowercase)
     return int(written < num)
 
 
@@ -214,9 +224,16 @@ def output(path: Path | None) -> Iterator[TextIO]:
 
 
 def write_names(
-    blocks: "Iterable[Names]", file: TextIO, learned: set[str], *, as_json: bool, capitalize: bool
+    blocks: "Iterable[Names]",
+    file: TextIO,
+    learned: set[str] | None,
+    *,
+    as_json: bool,
+    capitalize: bool,
 ) -> int:
     """Write names, one a line; returns how many there were.
+
+    In JSON, `in_training_data` is null where what was `learned` is not known.
 
     Where case has a meaning, as the run learned it, names are not capitalized.
     """
@@ -230,7 +247,7 @@ def write_names(
         if as_json:
             # Names that were not drawn have NaN, which JSON does not have.
             drawn_or_none = [None if x != x else x for x in drawn.tolist()]
-            known = [name in learned for name in names]
+            known = [None if learned is None else name in learned for name in names]
             rows = zip(lines, whole.tolist(), drawn_or_none, ended.tolist(), known, strict=True)
             lines = [encode(dict(zip(KEYS, row, strict=True))) for row in rows]
         # One write for the block: one for each name would take as long as drawing it.

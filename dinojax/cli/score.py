@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, about, add_which, load, path, whole_number
+from dinojax.cli.arguments import Parser, about, add_which, load, load_learned, path, whole_number
 from dinojax.cli.terminal import in_json, visible
 from dinojax.config import check_range
 from dinojax.startup import start_jax
@@ -51,8 +51,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
         check_range("--seed", arguments.seed or 0, 0, 2**32 - 1)
         start_jax()
         run = load(parser, arguments)
-        score = score_text if run.config.is_text else score_names
-        rows, strings, nats = score(arguments, run)
+        if run.config.is_text:
+            rows, strings, nats = score_text(arguments, run)
+        else:
+            learned = load_learned(parser, arguments.run, run.description) or ()
+            rows, strings, nats = score_names(arguments, run, learned)
     bits = [each / math.log(2) for each in nats]
     if arguments.json:
         is_unicode = (sys.stdout.encoding or "").lower() == "utf-8"
@@ -61,17 +64,17 @@ def main(parser: Parser, arguments: Namespace) -> int:
             print(in_json(shown, ensure_ascii=not is_unicode))
         return 0
     print(f"{arguments.run} after {run.step:,} steps\n")
-    print(describe_text(rows[0]) if run.config.is_text else table(rows))
+    has_origin = bool(run.description.init_from)
+    print(describe_text(rows[0]) if run.config.is_text else table(rows, has_origin))
     if arguments.characters:
         show_characters(strings, bits)
     return 0
 
 
-def score_names(arguments: Namespace, run: "Run") -> Scored:
-    """Score the names that the user gave."""
+def score_names(arguments: Namespace, run: "Run", learned: Sequence[str]) -> Scored:
+    """Score the names that the user gave, beside those `learned`, if they are known."""
     from dinojax.data import text as data
     from dinojax.evaluation.strings import score
-    from dinojax.runs.folder import read_part
 
     if arguments.file:
         names, _ = data.read_names(arguments.file, run.config.lowercase)
@@ -83,16 +86,16 @@ def score_names(arguments: Namespace, run: "Run") -> Scored:
         if len(name) > data.MAX_NAME_LENGTH:
             most = f"names may have up to {data.MAX_NAME_LENGTH:,}"
             raise ValueError(f"--names: number {number} has {len(name):,} characters; {most}")
-    learned, seed = read_part(arguments.run, run.description, "train"), arguments.seed or 0
+    seed, unknown = arguments.seed or 0, [None] * len(names)
     scores = score(run.trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
     columns = {
         "name": names,
         "log_probability": scores.log_probabilities.tolist(),
         "bits_per_character": scores.bits_per_character.tolist(),
         "rank": scores.ranks.tolist(),
-        "in_training_data": scores.in_training_data.tolist(),
-        "nearest": scores.nearest,
-        "distance": scores.distances.tolist(),
+        "in_training_data": scores.in_training_data.tolist() or unknown,
+        "nearest": scores.nearest or unknown,
+        "distance": scores.distances.tolist() or unknown,
     }
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return rows, [f"{name}\n" for name in names], scores.character_nats
@@ -121,23 +124,25 @@ def describe_text(row: dict[str, Any]) -> str:
     )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[dict[str, Any]], has_origin: bool) -> str:
     """The figures of names as lines of a table."""
     shown = [visible(row["name"]) for row in rows]
     wide = max(map(width, shown))
     lines = [f"{'':{wide}}      nats  bits a character    rank  learned  nearest (edits)"]
+    says = {True: "yes", False: "no", None: "-"}
     for row, name in zip(rows, shown, strict=True):
+        is_known = row["nearest"] is not None
+        nearest = f"{visible(row['nearest'])} ({row['distance']})" if is_known else "-"
         lines.append(
             f"{name}{' ' * (wide - width(name))}{row['log_probability']:10.3f}"
             f"{row['bits_per_character']:18.4f}{row['rank']:8.2%}"
-            f"  {'yes' if row['in_training_data'] else 'no':7}"
-            f"  {visible(row['nearest'])} ({row['distance']})"
+            f"  {says[row['in_training_data']]:7}  {nearest}"
         )
     lines.append(
         "\nnats: log-probability, newline included; rank: the share of "
         f"{NUM_SAMPLES:,} new names\nthat are less probable; nearest: of those it learned from"
     )
-    return "\n".join(lines)
+    return "\n".join(lines) + ",\nor a run it began with" * has_origin
 
 
 def width(text: str) -> int:

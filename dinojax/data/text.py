@@ -1,7 +1,7 @@
 """Reading names and running texts from files, and splitting them into parts."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,22 +75,29 @@ def read_running_text(path: Path, lowercase: bool = False) -> str:
 
 
 def split_names(
-    names: Sequence[str], validation_fraction: float, test_fraction: float, seed: int
+    names: Sequence[str],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+    learned: Iterable[str] = (),
 ) -> tuple[list[str], list[str], list[str]]:
     """Split names at random into training, validation and test parts, each in the given order.
 
     All copies of a name go to the same part. Fractions are of the distinct names; a fraction above
-    zero gives at least one. The split depends on the set of names and `seed`, not on the order.
+    zero gives at least one. The test part, then the validation part, takes names already `learned`
+    by an earlier run only where no others are left. The split depends on the set of names, on
+    `learned` and on `seed`, not on the order.
 
     Raises:
         ValueError: no name would be left for training.
     """
     distinct = sorted(set(names))
     sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
-    order = np.random.default_rng(seed).permutation(len(distinct))
+    known, order = set(learned), np.random.default_rng(seed).permutation(len(distinct))
+    drawn = sorted((distinct[i] for i in order.tolist()), key=known.__contains__)
     # The test part is drawn first, so that it does not depend on the validation fraction.
     parts = np.repeat([2, 1, 0], sizes[::-1])
-    part_of = {distinct[i]: part for i, part in zip(order.tolist(), parts.tolist(), strict=True)}
+    part_of = dict(zip(drawn, parts.tolist(), strict=True))
     train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
     return train, validation, test
 

@@ -46,7 +46,7 @@ class SampleComparison(NamedTuple):
 
 def compare(
     trained: Trained,
-    train: Sequence[str] | str,
+    train: Sequence[str] | str | None,
     part: Sequence[str] | str,
     *,
     contexts: Sequence[int | str] = CONTEXTS,
@@ -54,19 +54,18 @@ def compare(
 ) -> list[ModelFigures]:
     """The costs of `part` under a network and under n-gram models of orders 1 to `max_order`.
 
-    The n-gram models are fitted to `train`, the names or the text that the network learned from.
-    The network reads a text in each of `contexts`: "carry" carries its state from beginning to end;
-    a number cuts the text into windows of that length, each read from a fresh state. See
-    `summarize` for the figures.
+    The n-gram models are fitted to `train`, the names or the text that the network learned from;
+    there are none if it is None. The network reads a text in each of `contexts`: "carry" carries
+    its state from beginning to end; a number cuts the text into windows of that length, each read
+    from a fresh state. See `summarize` for the figures.
 
     Raises:
         ValueError: `train` or `part` is empty or holds an unknown character, only one of them is a
             text, or a context or `max_order` is below 1.
     """
-    if isinstance(train, str) != isinstance(part, str):
+    if train is not None and isinstance(train, str) != isinstance(part, str):
         raise ValueError("expected names twice or a text twice, got names and a text")
     model, params, vocab = trained
-    ngrams = fit_ngrams(*_joined(vocab, train), vocab.size, max_order)
     ids, starts = _joined(vocab, part)
     first, found = np.flatnonzero(starts), []
     if not isinstance(part, str):
@@ -81,6 +80,9 @@ def compare(
                 columns = cut_text(part, vocab, min(int(context), len(part)))
                 costs = column_evaluation(model, columns)(params)
             found.append(ModelFigures("network", summarize(costs), context=context))
+    if train is None:
+        return found
+    ngrams = fit_ngrams(*_joined(vocab, train), vocab.size, max_order)
     for order in range(1, max_order + 1):
         each = nats(ngrams, ids, starts, order)
         costs = in_blocks(each) if isinstance(part, str) else in_pieces(each, first)

@@ -59,7 +59,7 @@ def describe_names(names: Sequence[str], train: Sequence[str]) -> Mapping[str, f
     `mean_length` and `length_deviation`, the standard deviation with divisor num, are in characters
     without newlines, over all names. `edit_distance` is the mean Levenshtein distance from each
     distinct name to the nearest training name. `edit_distance_of_novel` is that of the names that
-    are not training names, as held-out names never are. The mean of no names is NaN.
+    are not training names. The mean of no names is NaN.
     """
     distinct, known = sorted(set(names)), set(train)
     novel = [name for name in distinct if name not in known]

@@ -9,7 +9,7 @@ from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params
 from dinojax.runs import folder as runs
 from dinojax.runs import session
-from dinojax.runs.description import Part, describe
+from dinojax.runs.description import Origin, Part, describe
 from dinojax.runs.experiment import make_experiment
 
 
@@ -47,8 +47,8 @@ def start_run(
         ValueError: the data have more or fewer characters than the model, or do not suit the
             configuration, or the folder is not suitable; see `folder.take_folder`.
     """
-    sources: dict[str, Any] = {"source": source, "sha256": sha256, "init_from": init_from}
-    description, parts, dataset = describe(config, data, imported.vocab, **sources)
+    origin = Origin(init_from, imported.vocab, (), ())
+    description, parts, dataset = describe(config, data, origin, source=source, sha256=sha256)
     num_inputs, num = len(imported.params["layers"][0]["input_kernel"]), description.vocab.size
     if num_inputs != num:
         raise ValueError(

@@ -16,7 +16,9 @@ from dinojax.files import digest, write_atomically
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
 
-PARTS = "train", "validation", "test"
+HELD_OUT = "validation", "test"
+PARTS = "train", *HELD_OUT, "earlier"
+"""`earlier` holds the names that the runs before learned and `train` lacks."""
 SOURCES = "data", "data_sha256", "init_from"
 Part = Sequence[str] | str
 """Names, or a text."""
@@ -36,6 +38,24 @@ class Description(NamedTuple):
     """Folder, as given, of the run that provided the initial parameters; empty for none."""
     parts: Mapping[str, str]
     """Checksum of the file of each part, as in {"train": ..}."""
+    learned_before: tuple[str, ...] = ()
+    """Checksum of the training part of each run before this one, the first of them first.
+
+    It is "" for a run whose training part is not known.
+    """
+
+
+class Origin(NamedTuple):
+    """The earlier run, or another file, whose model a new run begins with."""
+
+    path: str
+    """As the user gave it."""
+    vocab: Vocab | None
+    """None for that of the data."""
+    learned_before: tuple[str, ...]
+    """As in `Description`, for the new run."""
+    names: Sequence[str]
+    """The names that it and the runs before it learned, as far as they are known."""
 
 
 class Tally(NamedTuple):
@@ -56,43 +76,51 @@ class Tally(NamedTuple):
 def describe(
     config: TrainConfig,
     data: Part,
-    vocab: Vocab | None = None,
+    origin: Origin | None = None,
     *,
     keep_window: bool = False,
     source: str = "",
     sha256: str = "",
-    init_from: str = "",
 ) -> tuple[Description, Parts, Dataset]:
     """Describe a new run on `data`, names or a text: its description, its parts and its batches.
 
     The configuration gets its number of steps and, for packed names unless `keep_window`, a window
-    that holds the longest name. A `vocab` is that of an earlier run. `source` is the path of the
-    data and `sha256` its checksum.
+    that holds the longest name. A run that begins with an `origin` has its vocabulary, and names
+    that were learned before are held out only where no others are left. `source` is the path of
+    the data and `sha256` its checksum.
 
     Raises:
         ValueError: the data are too small to split or to fill a batch, a name does not fit into
-            the window, or `vocab` lacks a character.
+            the window, or the vocabulary of `origin` lacks a character.
     """
+    learned = origin.names if origin else ()
     fractions = config.validation_fraction, config.test_fraction
     split: Sequence[Part]
     if isinstance(data, str):
         split, texts = split_text(data, *fractions), [data]
     else:
-        split, texts = split_names(data, *fractions, config.seed), list(data)
+        split, texts = split_names(data, *fractions, config.seed, learned), list(data)
+    split = *split, sorted(set(learned).difference(split[0]))
     parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
-    known = vocab or build_vocab(texts)
+    known = origin.vocab if origin else None
+    vocab = known or build_vocab(texts)
     try:
-        for text in texts if vocab else []:
-            known.encode(text)
+        for text in texts if known else []:
+            vocab.encode(text)
     except ValueError as error:
         message = f"the earlier run cannot read {source or 'these data'}: {error}"
         raise ValueError(message) from None
     if config.batches == "packed" and not keep_window:
         config = replace(config, window=max(config.window, max(map(len, parts["train"])) + 1))
-    dataset = make_dataset(config, known, parts["train"])
+    dataset = make_dataset(config, vocab, parts["train"])
     config = with_steps(config, dataset.steps_per_epoch)
     checksums = {name: digest(part_content(part)) for name, part in parts.items()}
-    return Description(config, known, source, sha256, init_from, checksums), parts, dataset
+    description = Description(config, vocab, source, sha256, "", checksums)
+    if origin:
+        description = description._replace(
+            init_from=origin.path, learned_before=origin.learned_before
+        )
+    return description, parts, dataset
 
 
 def make_dataset(config: TrainConfig, vocab: Vocab, part: Part) -> Dataset:
@@ -117,6 +145,7 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
         "config": asdict(description.config),
         "characters": description.vocab.characters,
         "parts": dict(description.parts),
+        "learned_before": list(description.learned_before),
         "tally": tally._asdict() | {"best_loss": repr(tally.best_loss)},
     }
 
@@ -124,13 +153,17 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
 def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
     """The description and the tally in the metadata of a checkpoint.
 
+    An earlier version of dinojax did not record what the runs before had learned.
+
     Raises:
         AttributeError, KeyError, TypeError, ValueError: the metadata do not describe a run.
     """
     config, vocab = config_from(metadata["config"]), Vocab(metadata["characters"])
-    described = (metadata[name] for name in (*SOURCES, "parts"))
+    described = {name: metadata[name] for name in (*SOURCES, "parts")}
+    before = metadata.get("learned_before", [""] if metadata["init_from"] else [])
     tally = metadata["tally"] | {"best_loss": float(metadata["tally"]["best_loss"])}
-    return Description(config, vocab, *described), Tally(**tally)
+    described["learned_before"] = tuple(before)
+    return Description(config, vocab, **described), Tally(**tally)
 
 
 def write_config(file: Path, description: Description) -> None:

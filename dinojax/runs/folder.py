@@ -4,6 +4,7 @@ runs/dinos/checkpoint-000035000.npz     state after so many steps; the newest an
 runs/dinos/config.json                  settings and data of the run
 runs/dinos/train.txt                    names or text that the model learned from
 runs/dinos/validation.txt, test.txt     names or text that were held out, if any
+runs/dinos/earlier.txt                  further names that the runs before it learned, if any
 runs/dinos/metrics.jsonl                losses and speed over time; see `metrics`
 
 All functions raise an OSError if a file cannot be read or written.
@@ -255,7 +256,8 @@ def _checkpoint_path(folder: Path, step: int) -> Path:
 
 def _leftovers(folder: Path) -> list[Path]:
     """Temporary files of processes that were killed while writing."""
-    ours = r"checkpoint-\d{9,}\.npz|(train|validation|test)\.txt|config\.json|metrics\.jsonl"
+    parts = "|".join(PARTS)
+    ours = rf"checkpoint-\d{{9,}}\.npz|({parts})\.txt|config\.json|metrics\.jsonl"
     pattern = re.compile(rf"\.({ours}|loss\.(png|svg))\.\d+\.tmp")
     return [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
 
