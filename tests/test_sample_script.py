@@ -460,5 +460,5 @@ def test_names_whose_case_has_a_meaning_are_printed_as_drawn(tmp_path):
     assert printed.out == "".join(f"{name}\n" for name in drawn)
     records = run("sample.py", "run", "--num=40", "--seed=5", "--json", cwd=tmp_path)
     assert [json.loads(line)["name"] for line in records.out.splitlines()] == drawn
-    reported = out.split("New names:\n")[1].split("\n\n")[0]
+    reported = re.split(r"new:\n", out)[1].split("\n\n")[0]
     assert re.search("^  c", reported, re.M)

@@ -217,9 +217,11 @@ def test_training_reports_its_data_and_its_progress(trained):
 
 def test_training_ends_with_ten_names_and_the_exact_loss(trained):
     loaded = runs.load_run(trained.folder)
-    names = trained.out.split("New names:\n")[1].split("\n\n")[0].split("\n")
+    num_new, shown = re.search(r"Names, (\d+) of 10 new:\n(.*?)\n\n", trained.out, re.S).groups()
+    names = shown.split("\n")
     assert len(names) == 10
     assert all(name.startswith("  ") for name in names)
+    assert int(num_new) == sum(name[2:].lower() not in ODD_NAMES for name in names)
     allowed = set(build_vocab(ODD_NAMES).characters)
     assert {character for name in names for character in name[2:].lower()} <= allowed
     batch = pad_names(ODD_NAMES, loaded.vocab)
@@ -323,7 +325,7 @@ def test_default_folders_default_data_and_another_seed(tmp_path):
     num_names = len(bundled_names().read_text().split())
     for out in outs:
         assert out.startswith(f"{num_names:,} names, 27 symbols; 50 hidden units; 300 steps\n")
-    names = [out.split("New names:")[1].split("\n\n")[0] for out in outs]
+    names = [re.search(r"Names, .* new:\n(.*?)\n\n", out, re.S)[1] for out in outs]
     assert names[0] != names[1]
     params = [runs.load_run(folder).params["readout"]["kernel"] for folder in (first, second)]
     assert not np.allclose(*params)
@@ -1275,7 +1277,7 @@ def test_a_loss_that_is_not_finite_stops_training_at_the_last_good_checkpoint(pl
     newest = checkpoints(place / "new")[-1]
     assert f"new/{newest.name}" in result.err
     assert 0 < step_of(newest) <= 150
-    assert "New names" not in process.stdout
+    assert "Names, " not in process.stdout
     assert len(sample(place / "new")) == 10
 
 

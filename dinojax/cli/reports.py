@@ -2,9 +2,9 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,18 @@ NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
 MAX_LENGTH = 50
 TEXT_LENGTH = 200
-Writer = Callable[[Params, int], list[str]]
-"""From parameters and a step, which seeds the draws, to new names or a list with one new text."""
+
+
+class Written(NamedTuple):
+    """Names as a terminal shows them, or one text."""
+
+    texts: list[str]
+    is_new: list[bool]
+    """Whether neither this run nor one before it learned each name."""
+
+
+Writer = Callable[[Params, int], Written]
+"""From parameters and a step, which seeds the draws, to new names or a new text."""
 
 
 def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
@@ -53,6 +63,7 @@ def make_writer(experiment: Experiment) -> Writer:
     """A function that draws names or a text as a terminal shows them."""
     model, vocab = experiment.model, experiment.description.vocab
     is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
+    learned = set(learned_of(experiment.parts))
 
     @jax.jit
     def draw(params: Any, step: Any) -> Any:
@@ -64,13 +75,15 @@ def make_writer(experiment: Experiment) -> Writer:
         samples = sample_names(key, params, model, NAMES_AT_END, MAX_LENGTH)
         return samples.ids, samples.lengths
 
-    def write(params: Params, step: int) -> list[str]:
+    def write(params: Params, step: int) -> Written:
         # The parameters may lie on several devices, but samples are drawn on one.
         ids, lengths = parallel.gather(draw(parallel.gather(params), step))
         texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
         if is_text:
-            return ["\n".join(map(visible, text.split("\n"))) for text in texts]
-        return [visible(shown(name)) for name in texts]
+            return Written(["\n".join(map(visible, text.split("\n"))) for text in texts], [])
+        return Written(
+            [visible(shown(name)) for name in texts], [name not in learned for name in texts]
+        )
 
     return write
 
@@ -80,14 +93,16 @@ def describe_loss(loss: float, config: TrainConfig) -> str:
     return f"{loss:.2f} nats a {'name' if config.loss == 'summed' else 'character'}"
 
 
-def describe_report(report: Report, config: TrainConfig, texts: Sequence[str]) -> str:
+def describe_report(report: Report, config: TrainConfig, written: Written) -> str:
     """A report in one line, with some of the new names or a new text."""
     width = len(f"{config.steps:,}")
     said = f"step {report.step:>{width},}  {describe_loss(report.loss, config)}"
     if report.validation_loss is not None:
         said += f", {report.validation_loss:.4f} a character in validation"
-    shown = f"\n{texts[0]}\n" if config.is_text else f"  {' '.join(texts[:NAMES_PER_REPORT])}"
-    return f"{said}{shown}"
+    if config.is_text:
+        return f"{said}\n{written.texts[0]}\n"
+    texts, is_new = written.texts[:NAMES_PER_REPORT], written.is_new[:NAMES_PER_REPORT]
+    return f"{said}  {' '.join(texts)} ({sum(is_new)} of {len(is_new)} new)"
 
 
 def describe_learned(num: int | None, description: Description) -> str:
@@ -98,17 +113,18 @@ def describe_learned(num: int | None, description: Description) -> str:
     return f"{num:,} of them learned by {runs}" if num else f"not learned by {runs}"
 
 
-def describe_result(experiment: Experiment, best: Run, step: int, texts: Sequence[str]) -> str:
-    """The loss of the best parameters of a run of `step` steps, and `texts` drawn from them."""
+def describe_result(experiment: Experiment, best: Run, step: int, written: Written) -> str:
+    """The loss of the best parameters of a run of `step` steps, and what they have `written`."""
     parts, description = experiment.parts, experiment.description
     evaluate = experiment.evaluate or make_evaluation(experiment.model, best.vocab, parts["train"])
     figures = summarize(evaluate(best.params))
     if experiment.config.is_text:
         thing, figure = "character", f"in windows of {WINDOW}"
-        said = f"\nNew text:\n{texts[0]}\n\n"
+        said = f"\nNew text:\n{written.texts[0]}\n\n"
     else:
         thing, figure = "name", "newline included"
-        said = "\n  ".join(["\nNew names:", *texts])
+        heading = f"\nNames, {sum(written.is_new)} of {len(written.is_new)} new:"
+        said = "\n  ".join([heading, *written.texts])
         said += f"\n\n{figures['nats_per_piece']:.3f} nats a name, "
     over = f"all the {thing}s it learned from"
     if "validation" in parts:

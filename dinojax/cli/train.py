@@ -115,8 +115,8 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
         print(f"Stopped after {steps}: time is up; {resume}")
     best = load_run(folder)
     note_damaged(parser, best)
-    texts = write(best.params, best.step)
-    print(reports.describe_result(experiment, best, report.step, texts))
+    written = write(best.params, best.step)
+    print(reports.describe_result(experiment, best, report.step, written))
     reports.draw_losses(parser.program, folder)
     print(f"{steps} in {seconds:.1f} s; saved in {folder}")
     print(f"More {'text' if config.is_text else 'names'}: {again}")
@@ -163,8 +163,8 @@ def train(
             if not experiment.evaluate:
                 is_due = any(before < step <= report.step for step in report_at)
             if is_due and report.step < config.steps and not signals:
-                texts = write(report.state.params, report.step)
-                progress.write(reports.describe_report(report, config, texts))
+                written = write(report.state.params, report.step)
+                progress.write(reports.describe_report(report, config, written))
                 # So that a pipe, for example to tee, shows it at once.
                 sys.stdout.flush()
             minutes = (time.monotonic() - started_at) / 60
