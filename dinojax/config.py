@@ -102,6 +102,11 @@ class TrainConfig:
         """Whether the run learns from a running text, not from names."""
         return self.batches == "windows"
 
+    @property
+    def has_constant_rate(self) -> bool:
+        """Whether the learning rate is the same at every step."""
+        return self.schedule == "constant" and not round(self.warmup * self.steps)
+
 
 def config_from(settings: Mapping[str, Any]) -> TrainConfig:
     """The configuration with these settings, as read from JSON; others have their defaults.

@@ -411,7 +411,7 @@ def test_an_imported_model_is_an_ordinary_run(run):
     )
     # A later run has its model and starts from its parameters.
     config = resolve("text", earlier=run.config)
-    described = describe(config, TEXT, Origin("", run.vocab, (), ()))
+    described = describe(config, TEXT, Origin("", run.vocab, "", (), ()))
     state = make_experiment(*described).initial_state(run.params)
     jax.tree.map(np.testing.assert_array_equal, state.params, run.params)
 
@@ -421,7 +421,7 @@ def test_an_imported_run_can_be_resumed_with_a_fresh_optimizer(run):
     folder = run.checkpoint.parent
     last, arrays = runs.load_checkpoint(folder, "last")
     part = {"train": runs.read_part(folder, run.description, "train")}
-    _, _, dataset = describe(run.config, part["train"], Origin("", run.vocab, (), ()))
+    _, _, dataset = describe(run.config, part["train"], Origin("", run.vocab, "", (), ()))
     experiment = make_experiment(run.description, part, dataset)
     like = jax.eval_shape(experiment.initial_state, None)
     state = runs.restore_state(last, arrays, like)

@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -16,7 +18,7 @@ from dinojax.config import TrainConfig, resolve
 from dinojax.evaluation.compare import compare
 from dinojax.runs import checkpoint, session
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Origin, describe
+from dinojax.runs.description import Origin, describe, extended
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.lineage import num_learned, read_learned, read_origin
 
@@ -152,7 +154,8 @@ def as_written_before(folder):
     """Rewrite the checkpoint of a run as versions wrote it that knew of no run before."""
     (path,) = runs.find_checkpoints(folder)
     metadata, arrays = checkpoint.load(path)
-    del metadata["learned_before"]
+    for name in "init_sha256", "extensions", "learned_before":
+        del metadata[name]
     checkpoint.save(path, arrays, metadata)
     return folder
 
@@ -221,10 +224,96 @@ def test_a_run_without_its_names_answers_what_needs_none(place, tmp_path):
         assert f"error: {flag.split('=')[0]}: what the run learned is not known" in message
 
 
+def test_training_says_how_many_names_are_new_and_makes_the_same_run_again(
+    place, tmp_path, monkeypatch
+):
+    (tmp_path / "mixed.txt").write_text("\n".join(OLD))
+    base, folder, here = tmp_path / "base", tmp_path / "run", tmp_path / "here"
+    shutil.copytree(place / "second", base)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    # When training ends, the folder that it was started in is gone.
+    monkeypatch.setattr("dinojax.cli.reports.draw_losses", lambda *_: here.rmdir())
+    data, start = f"--data={tmp_path / 'mixed.txt'}", f"--init-from={base}"
+    flags = "--validation-fraction=0.25", "--schedule=cosine", "--learning-rate=0.2"
+    out = succeed("train", data, start, *flags, "--steps=20", "--out", folder)
+    assert re.search(r"^More names: .*run --num 20\n\Z", out, re.M)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dinojax.cli.reports.draw_losses", lambda *_: None)
+    assert out.startswith("9 names, 3 for validation (3 learned before), ")
+    assert f"3 names held out for validation, 3 of them learned by {CHAIN}" in out
+    learned = set(learned_by(folder))
+    written = re.findall(r"^step .*validation  (.*) \((\d) of 4 new\)$", out, re.M)
+    assert len(written) == 9
+    num, names = re.search(r"^Names, (\d+) of 10 new:\n  (.*?)\n\n", out, re.M | re.S).groups()
+    written.append((names.replace("\n  ", " "), num))
+    for names, num in written:
+        assert int(num) == sum(name.lower() not in learned for name in names.split(" "))
+    assert {num for _, num in written} != {"0"}
+
+    config = folder / "config.json"
+    succeed("train", f"--config={config}", "--out=again")
+    last = runs.find_checkpoints(folder)[-1].name
+    assert (tmp_path / "again" / last).read_bytes() == (folder / last).read_bytes()
+    assert (tmp_path / "again" / "earlier.txt").read_bytes() == (
+        folder / "earlier.txt"
+    ).read_bytes()
+
+    before, after = (0.1 * (1 + np.cos(np.pi * share)) for share in (19 / 20, 20 / 26))
+    says = f"the learning rate rises again, from {before:.3g} at step 20 to {after:.3g} at the next"
+    succeed("train", f"--resume={folder}", "--steps=26", says=says)
+    assert set(learned_by(folder)) == learned
+    message = refused("train", f"--config={config}", "--out=other")
+    assert "was extended (20 steps, from step 20 on 26); give the first number as" in message
+    succeed("train", f"--config={config}", "--steps=20", "--out=first")
+    assert (tmp_path / "first" / last).read_bytes() == (tmp_path / "again" / last).read_bytes()
+
+    # The base goes on, or what it learned is lost.
+    again = f"--config={tmp_path / 'again' / 'config.json'}"
+    for change in (
+        lambda: (base / "earlier.txt").unlink(),
+        lambda: (shutil.rmtree(base), begin(base, MIXED, place / "third", **SPLIT)),
+    ):
+        change()
+        message = refused("train", again, "--out=other")
+        assert f"error: {base} has changed since the run of --config began with it" in message
+    assert not (tmp_path / "other").exists()
+    content = json.loads((tmp_path / "again" / "config.json").read_text())
+    del content["init_sha256"], content["extensions"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    says = f"the run of --config did not record what {base} was"
+    succeed("train", "--config=old.json", "--out=other", says=says)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "steps", "expected"),
+    [
+        ({"schedule": "cosine"}, 10, 20, "10 steps, from step 10 on 20"),
+        ({"schedule": "cosine"}, 4, 20, "10 steps, from step 4 on 20"),
+        ({"warmup": 0.1}, 10, 20, "10 steps, from step 10 on 20"),
+        ({"schedule": "cosine"}, 0, 20, ""),
+        ({"schedule": "cosine"}, 10, 10, ""),
+        ({}, 10, 20, ""),
+        # A validation after the last step that would not have been due.
+        ({"validation_fraction": 0.5, "evaluate_every": 4}, 10, 20, "10 steps, from step 10 on 20"),
+        ({"validation_fraction": 0.5, "evaluate_every": 4}, 8, 20, ""),
+        ({"validation_fraction": 0.5, "evaluate_every": 5}, 10, 20, ""),
+    ],
+)
+def test_an_extension_is_recorded_where_it_changes_the_run(settings, step, steps, expected):
+    config = TrainConfig(steps=10, **settings)
+    description, _, _ = describe(config, OLD)
+    longer = extended(description, replace(description.config, steps=steps), step)
+    assert (longer.extensions, longer.config.steps) == (expected, steps)
+    if expected:
+        longest = extended(longer, replace(longer.config, steps=30), 20)
+        assert longest.extensions == f"{expected}, from step 20 on 30"
+
+
 def test_without_an_earlier_run_nothing_is_recorded_of_one():
     description, parts, _ = describe(TrainConfig(validation_fraction=0.5), OLD)
     assert description.learned_before == ()
     assert parts.keys() == {"train", "validation"}
-    origin = Origin("base", description.vocab, ("1" * 64,), OLD)
+    origin = Origin("base", description.vocab, "0" * 64, ("1" * 64,), OLD)
     _, parts, _ = describe(TrainConfig(validation_fraction=0.5), OLD, origin)
     assert np.union1d(parts["train"], parts["earlier"]).tolist() == sorted(OLD)

@@ -70,7 +70,8 @@ LEFTOVERS = [
 def describe(parts, config=CONFIG):
     digests = {name: digest(part_content(part)) for name, part in parts.items()}
     sources = "d\u00e4ta/\u2028.txt", "f" * 64, "runs/earlier"
-    return Description(config, VOCAB, *sources, digests, ("", "d" * 64))
+    later = "e" * 64, "10 steps, from step 10 on 20", ("", "d" * 64)
+    return Description(config, VOCAB, *sources, digests, *later)
 
 
 DESCRIPTION = describe({"train": NAMES, "validation": ["a"]})
@@ -395,6 +396,8 @@ def test_the_configuration_comes_back_as_it_was_written(tmp_path):
         "data": DESCRIPTION.data,
         "data_sha256": "f" * 64,
         "init_from": "runs/earlier",
+        "init_sha256": "e" * 64,
+        "extensions": "10 steps, from step 10 on 20",
     }
     assert content.endswith(b"}\n")
     assert "d\u00e4ta" in content.decode()
@@ -466,7 +469,7 @@ def test_a_checkpoint_says_how_it_was_made(tmp_path):
     metadata, _ = checkpoint.load(save(tmp_path, 7))
     assert metadata["config"] == asdict(CONFIG)
     assert metadata["characters"] == VOCAB.characters
-    for name in "data", "data_sha256", "init_from", "parts":
+    for name in "data", "data_sha256", "init_from", "init_sha256", "extensions", "parts":
         assert metadata[name] == getattr(DESCRIPTION, name)
     assert metadata["step"] == 7
     assert metadata["key_implementation"] == "threefry2x32"

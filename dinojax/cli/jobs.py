@@ -4,6 +4,7 @@ Errors in flags and data are reported before JAX is imported, and before a folde
 """
 
 import io
+import sys
 from argparse import Namespace
 from contextlib import ExitStack, redirect_stdout, suppress
 from itertools import count
@@ -18,8 +19,9 @@ from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
     from dinojax.data.batches import Dataset
-    from dinojax.runs.description import Description, Parts, Tally
+    from dinojax.runs.description import Description, Origin, Parts, Tally
     from dinojax.runs.experiment import Experiment
+    from dinojax.runs.folder import Run
     from dinojax.training.step import TrainState
 
     Started = tuple[Path, Experiment, TrainState, Tally]
@@ -31,19 +33,21 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.runs.description import describe, read_config
 
     given, data, init_from = given_settings(arguments), arguments.data, arguments.init_from
-    recorded, expected, earlier, origin = None, None, None, None
+    recorded, expected, expected_origin, earlier, origin = None, None, None, None, None
     if arguments.config:
         recorded, sources = read_config(arguments.config)
+        if sources["extensions"] and not {"steps", "epochs"} & given.keys():
+            raise ValueError(
+                f"the run of {arguments.config} was extended ({sources['extensions']}); give the "
+                "first number as --steps and extend the new run likewise, or give the last for a "
+                "run that plans all steps from its start"
+            )
         if not data:
             data, expected = sources["data"], sources["data_sha256"]
-        init_from = init_from or sources["init_from"]
+        if not init_from:
+            init_from, expected_origin = sources["init_from"], sources["init_sha256"]
     if init_from:
-        from dinojax.runs.folder import load_run
-        from dinojax.runs.lineage import read_origin
-
-        earlier = load_run(Path(init_from))
-        note_damaged(parser, earlier)
-        origin = read_origin(Path(init_from), earlier)
+        earlier, origin = load_origin(parser, Path(init_from), expected_origin)
     preset, known = arguments.preset or "dinos", earlier.config if earlier else None
     config = resolve(preset, recorded=recorded, earlier=known, given=given)
     if config.is_text and not data:
@@ -80,10 +84,32 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     return folder, experiment, state, tally
 
 
+def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Run, Origin]":
+    """The run that a new one begins with; a config.json may give its `expected` checksum.
+
+    Earlier versions of dinojax wrote none, an empty one.
+    """
+    from dinojax.runs.folder import load_run
+    from dinojax.runs.lineage import read_origin
+
+    run = load_run(folder)
+    note_damaged(parser, run)
+    origin = read_origin(folder, run)
+    if expected == "":
+        note = f"the run of --config did not record what {folder} was; this one may differ from it"
+        print(f"{parser.prog}: note: {note}", file=sys.stderr)
+    elif expected not in (None, origin.sha256):
+        raise ValueError(
+            f"{folder} has changed since the run of --config began with it: its parameters, or "
+            "what it learned, have another checksum; give --init-from to use it as it is"
+        )
+    return run, origin
+
+
 def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Resume a run. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import folder as runs
-    from dinojax.runs.description import make_dataset
+    from dinojax.runs.description import extended, make_dataset
 
     folder = arguments.resume
     # A folder without a run gets no lock file.
@@ -109,13 +135,16 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     if config.patience and run.tally.validations_since >= config.patience:
         stopped = f"stopped after {run.tally.validations_since:,} validations without improvement"
         raise ValueError(f"{folder} {stopped}; give a larger --patience")
-    experiment = start_experiment(run.description._replace(config=config), parts, dataset, stack)
+    description = extended(run.description, config, run.step)
+    experiment = start_experiment(description, parts, dataset, stack)
 
-    from dinojax.cli.reports import describe_experiment
+    from dinojax.cli.reports import describe_experiment, describe_rates
     from dinojax.runs import session
 
     print(describe_experiment(experiment), flush=True)
-    note_unknown(parser, run.description)
+    note_unknown(parser, description)
+    if config.steps != run.config.steps and (note := describe_rates(experiment, run)):
+        print(f"{parser.prog}: note: {note}", file=sys.stderr)
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
     return folder, experiment, state, tally
 

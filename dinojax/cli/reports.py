@@ -22,6 +22,7 @@ from dinojax.runs.lineage import learned_of, num_learned
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.recorder import Report
 from dinojax.sampling.draw import read_prompt, sample_names, sample_text
+from dinojax.training.optimizers import make_schedule
 
 NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
@@ -103,6 +104,18 @@ def describe_report(report: Report, config: TrainConfig, written: Written) -> st
         return f"{said}\n{written.texts[0]}\n"
     texts, is_new = written.texts[:NAMES_PER_REPORT], written.is_new[:NAMES_PER_REPORT]
     return f"{said}  {' '.join(texts)} ({sum(is_new)} of {len(is_new)} new)"
+
+
+def describe_rates(experiment: Experiment, run: Run) -> str:
+    """How the learning rate rises where `run`, which is planned anew, goes on; or nothing."""
+    planned = make_schedule(run.config)
+    last, expected = (float(planned(step)) for step in (max(0, run.step - 1), run.step))
+    if (rate := float(experiment.schedule(run.step))) <= expected:
+        return ""
+    return (
+        f"the learning rate rises again, from {last:.3g} at step {run.step:,} to {rate:.3g} at the "
+        f"next, as its schedule is now that of {count(experiment.config.steps, 'step')}"
+    )
 
 
 def describe_learned(num: int | None, description: Description) -> str:

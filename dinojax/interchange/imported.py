@@ -47,7 +47,7 @@ def start_run(
         ValueError: the data have more or fewer characters than the model, or do not suit the
             configuration, or the folder is not suitable; see `folder.take_folder`.
     """
-    origin = Origin(init_from, imported.vocab, (), ())
+    origin = Origin(init_from, imported.vocab, "", (), ())
     description, parts, dataset = describe(config, data, origin, source=source, sha256=sha256)
     num_inputs, num = len(imported.params["layers"][0]["input_kernel"]), description.vocab.size
     if num_inputs != num:

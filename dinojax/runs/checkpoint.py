@@ -95,6 +95,11 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+def checksum(tree: Any, metadata: Mapping[str, Any]) -> str:
+    """The SHA-256 checksum of the arrays of a pytree, with their names, and of `metadata`."""
+    return _digest({name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}, metadata)
+
+
 def _named_leaves(tree: Any) -> dict[str, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -20,6 +20,8 @@ HELD_OUT = "validation", "test"
 PARTS = "train", *HELD_OUT, "earlier"
 """`earlier` holds the names that the runs before learned and `train` lacks."""
 SOURCES = "data", "data_sha256", "init_from"
+LATER_SOURCES = "init_sha256", "extensions"
+"""Sources that earlier versions of dinojax did not record; they are empty then."""
 Part = Sequence[str] | str
 """Names, or a text."""
 Parts = Mapping[str, Part]
@@ -38,6 +40,10 @@ class Description(NamedTuple):
     """Folder, as given, of the run that provided the initial parameters; empty for none."""
     parts: Mapping[str, str]
     """Checksum of the file of each part, as in {"train": ..}."""
+    init_sha256: str = ""
+    """Checksum of what it took over from that run; see `Origin`."""
+    extensions: str = ""
+    """The planned steps, as in "300 steps, from step 300 on 400"; see `extended`."""
     learned_before: tuple[str, ...] = ()
     """Checksum of the training part of each run before this one, the first of them first.
 
@@ -52,6 +58,8 @@ class Origin(NamedTuple):
     """As the user gave it."""
     vocab: Vocab | None
     """None for that of the data."""
+    sha256: str
+    """Checksum of the parameters, the vocabulary and what is known to have been learned."""
     learned_before: tuple[str, ...]
     """As in `Description`, for the new run."""
     names: Sequence[str]
@@ -118,9 +126,30 @@ def describe(
     description = Description(config, vocab, source, sha256, "", checksums)
     if origin:
         description = description._replace(
-            init_from=origin.path, learned_before=origin.learned_before
+            init_from=origin.path,
+            init_sha256=origin.sha256,
+            learned_before=origin.learned_before,
         )
     return description, parts, dataset
+
+
+def extended(description: Description, config: TrainConfig, step: int) -> Description:
+    """The description of a run that is resumed after `step` steps with another configuration.
+
+    Another number of steps is recorded unless the run would have taken the same course with this
+    number from its start.
+    """
+    before, planned = description.config, description.extensions
+    # A run is validated after its last step, due or not.
+    is_one_more = step == before.steps and step % before.evaluate_every
+    if not (before.has_constant_rate and config.has_constant_rate) or (
+        is_one_more and "validation" in description.parts
+    ):
+        planned = planned or f"{before.steps} steps"
+    if step and planned and config.steps != before.steps:
+        planned = f"{planned}, from step {step} on {config.steps}"
+        description = description._replace(extensions=planned)
+    return description._replace(config=config)
 
 
 def make_dataset(config: TrainConfig, vocab: Vocab, part: Part) -> Dataset:
@@ -141,7 +170,7 @@ def part_content(part: Part) -> bytes:
 def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
     """A description and a tally as JSON-like metadata of a checkpoint; see `from_metadata`."""
     return {
-        **{name: getattr(description, name) for name in SOURCES},
+        **{name: getattr(description, name) for name in SOURCES + LATER_SOURCES},
         "config": asdict(description.config),
         "characters": description.vocab.characters,
         "parts": dict(description.parts),
@@ -160,6 +189,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
     """
     config, vocab = config_from(metadata["config"]), Vocab(metadata["characters"])
     described = {name: metadata[name] for name in (*SOURCES, "parts")}
+    described |= {name: metadata.get(name, "") for name in LATER_SOURCES}
     before = metadata.get("learned_before", [""] if metadata["init_from"] else [])
     tally = metadata["tally"] | {"best_loss": float(metadata["tally"]["best_loss"])}
     described["learned_before"] = tuple(before)
@@ -168,7 +198,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
 
 def write_config(file: Path, description: Description) -> None:
     """Write the sources and the settings of a run as JSON, which `read_config` reads."""
-    sources = {name: getattr(description, name) for name in SOURCES}
+    sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
     content = json.dumps(sources | asdict(description.config), indent=2, ensure_ascii=False)
     write_atomically(file, f"{content}\n".encode())
 
@@ -182,6 +212,7 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         settings = json.loads(file.read_text("utf-8"))
         sources = {name: settings.pop(name) for name in SOURCES}
+        sources |= {name: settings.pop(name, "") for name in LATER_SOURCES}
         if not all(isinstance(value, str) for value in sources.values()):
             raise TypeError
         config_from(settings)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dinojax.runs import checkpoint
 from dinojax.runs.description import Description, Origin, Part, Parts
 from dinojax.runs.folder import Run, read_part
 
@@ -18,7 +19,10 @@ def read_origin(folder: Path, run: Run) -> Origin:
         except (OSError, ValueError):
             # A missing or changed list need not keep the parameters from being used.
             own = ""
-    return Origin(str(folder), run.vocab, (*description.learned_before, own), names)
+    before = *description.learned_before, own
+    taken = {"characters": run.vocab.characters, "learned_before": before, "names": names}
+    sha256 = checkpoint.checksum(run.params, taken)
+    return Origin(str(folder), run.vocab, sha256, before, names)
 
 
 def read_learned(folder: Path, description: Description) -> Part:

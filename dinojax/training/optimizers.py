@@ -31,8 +31,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Clipping by value, clipping by norm, and the optimizer with its schedule, in this order."""
-    is_constant = config.schedule == "constant" and not round(config.warmup * config.steps)
-    rate = config.learning_rate if is_constant else make_schedule(config)
+    rate = config.learning_rate if config.has_constant_rate else make_schedule(config)
     optimizers = {
         "sgd": lambda: optax.sgd(rate),
         "momentum": lambda: optax.sgd(rate, momentum=0.9, nesterov=True),
