@@ -13,6 +13,7 @@ from dinojax.data.vocab import build_vocab
 seeded = settings(derandomize=True, deadline=None)
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon", "yi", "x"]
 VOCAB = build_vocab(NAMES)
+LETTERS = "abcdefghijk"
 
 
 def read(dataset, seed=0):
@@ -101,6 +102,7 @@ def test_packed_needs_room_for_the_longest_name():
 @given(
     st.text(st.sampled_from("ab\n"), min_size=1, max_size=80), st.integers(1, 4), st.integers(1, 9)
 )
+@example("ab" * 5 + "a", 2, 5)
 def test_windows_give_each_character_once_with_the_one_before_it(text, rows, window):
     vocab = build_vocab([text])
     if len(text) < rows * window:
@@ -117,9 +119,20 @@ def test_windows_give_each_character_once_with_the_one_before_it(text, rows, win
         characters = vocab.decode(targets[row][counts])
         expected = [vocab.no_character, *vocab.encode(characters)[:-1]] if characters else []
         np.testing.assert_array_equal(inputs[row][counts], expected)
-        assert not counts[len(characters) :].any()
         read_text += characters
     assert read_text == text
+    read_in_a_step = [batch.weights.sum(axis=0) for batch in batches]
+    assert len(batches) == -(-int(np.sum(read_in_a_step, axis=0).max()) // window)
+    # No step is spent on a few characters, and no row ends before the others.
+    assert np.max(read_in_a_step) <= min(window, np.min(read_in_a_step) + 1)
+
+
+def test_windows_by_hand():
+    """Rows of five and six characters, each in two steps of two or three."""
+    _, targets, weights = zip(*read(windows(LETTERS, build_vocab([LETTERS]), 2, 4)), strict=True)
+    np.testing.assert_array_equal(targets[0].T, [[1, 2, 3], [6, 7, 8]])
+    np.testing.assert_array_equal(targets[1].T, [[4, 5, 0], [9, 10, 11]])
+    np.testing.assert_array_equal(np.stack(weights)[:, 2].T, [[1, 0], [1, 1]])
 
 
 def test_windows_are_the_same_every_epoch():

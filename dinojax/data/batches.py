@@ -122,11 +122,12 @@ def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> 
 
 
 def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
-    """A text cut into `batch_size` rows; each step reads the next `window` characters of all rows.
+    """A text cut into `batch_size` rows; each step reads up to `window` characters of all rows.
 
     The model must carry its state from one step to the next (truncated backpropagation through
     time), and reset it at the start of each row, where the input is "no character". Every character
-    is a target once in an epoch. Rows are padded at the end.
+    is a target once in an epoch. Rows, and the steps of a row, have equally many characters, up to
+    one, in as few steps as there can be.
 
     Raises:
         ValueError: the text is shorter than `batch_size` windows, or holds an unknown character.
@@ -139,14 +140,18 @@ def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
         )
     targets = vocab.encode(text)
     length = -(-len(text) // batch_size)
-    starts = np.arange(0, len(text), length)
+    edges = np.arange(batch_size + 1) * len(text) // batch_size
+    starts, ends = edges[:-1], edges[1:]
     inputs = np.roll(targets, 1)
     inputs[starts] = vocab.no_character
     flat = _with_padding(Batch(inputs, targets, np.ones(len(text), np.float32)), vocab)
+    # A few characters left for a last step of their own would weigh as much as a whole window.
     steps = -(-length // window)
-    place = np.arange(steps * window).reshape(steps, window, 1)
-    indices = (place + length * np.arange(batch_size)).astype(np.int32)
-    indices[(place >= length) | (indices >= len(text))] = len(text)
+    cuts = np.arange(steps + 1) * length // steps
+    # All rows read equally many in a step: padding, which changes the state, comes at the end.
+    place = cuts[:-1, None, None] + np.arange(-(-length // steps))[:, None]
+    indices = (starts + place).astype(np.int32)
+    indices[(place >= cuts[1:, None, None]) | (indices >= ends)] = len(text)
     return Dataset(flat, 1, steps, lambda _: indices)
 
 
