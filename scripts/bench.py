@@ -36,7 +36,7 @@ TINY_STEPS = 500
 def parse_arguments() -> tuple[Parser, Namespace]:
     """Read the command line; returns the parser, for reporting errors, and the arguments."""
     # This imports NumPy, which reads the environment that main has changed.
-    from dinojax.data.text import bundled_names
+    from dinojax.data.corpus import bundled_names
 
     parser = Parser(
         Program("bench", __file__),
@@ -60,11 +60,11 @@ def main() -> int:
     """Measure and print the table; returns the exit code."""
     removed = [name for name in OPENBLAS_VARIABLES if os.environ.pop(name, None) is not None]
     parser, arguments = parse_arguments()
-    from dinojax.data.text import read_names
+    from dinojax.data.corpus import read_names
     from dinojax.data.vocab import build_vocab
 
     with parser.reported_errors():
-        names, _ = read_names(arguments.data)
+        names = read_names(arguments.data).data
         if "\t" in "".join(names):
             raise ValueError(
                 f"{arguments.data}: a name holds a tab, which the NumPy loop cannot read"

@@ -29,9 +29,10 @@ STOREYS = [
 """The reading order. What stands together in a line imports nothing of its own storey's."""
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
-    "config", "files", "startup", "data.vocab", "data.text", "data.batches", "data.distances",
-    "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal",
-    "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.reproduce",
+    "config", "files", "startup", "data.vocab", "data.text", "data.corpus", "data.batches",
+    "data.distances", "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments",
+    "cli.terminal", "cli.data", "cli.train", "cli.sample", "cli.score",
+    "cli.evaluate", "cli.plot", "cli.reproduce",
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Names padded, names packed and windows of a text: three ways to the same three arrays."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dinojax.data.batches import cut_text, packed, pad_names, padded, windows
-from dinojax.data.text import bundled_names, read_names
+from dinojax.data.corpus import bundled_names, read_names
 from dinojax.data.vocab import build_vocab
 
 seeded = settings(derandomize=True, deadline=None)
@@ -75,7 +77,7 @@ def test_packed_reads_every_name_once_an_epoch_and_cuts_none(names, batch_size, 
 
 @pytest.mark.parametrize("window", [48, 64, 100])
 def test_packed_names_of_dinosaurs_leave_hardly_any_room(window):
-    names, _ = read_names(bundled_names())
+    names = read_names(bundled_names()).data
     names *= 10
     batches = read(packed(names, build_vocab(names), 1, window))
     assert np.mean([batch.weights.mean() for batch in batches]) > 0.995
@@ -96,6 +98,50 @@ def test_packed_needs_room_for_the_longest_name():
     assert packed(NAMES, VOCAB, 1, window=12).steps_per_epoch > 0
     with pytest.raises(ValueError, match=r"up to 10 characters.*window of 11, got one of 11"):
         packed(NAMES, VOCAB, 1, window=11)
+
+
+ALPHABET = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+"""A name far longer than the others, in which no letter comes twice."""
+
+
+@pytest.mark.parametrize("position", [0, 5, 10])
+@pytest.mark.parametrize("make", [padded, partial(packed, window=12), partial(packed, window=30)])
+def test_a_name_far_longer_than_the_others_is_read_in_pieces(make, position):
+    others = [*NAMES, "abc", "triceratop", "rexrex"]
+    names = [*others[:position], ALPHABET, *others[position:]]
+    vocab = build_vocab(names)
+    dataset = make(names, vocab, batch_size=2)
+    found, read_by = [], set()
+    for step, batch in enumerate(read(dataset)):
+        # No longer than without it.
+        assert len(batch.inputs) == make.keywords["window"] if make is not padded else 12
+        for row in zip(*(field.T for field in batch), strict=True):
+            inputs, targets, weights = row
+            piece = vocab.decode(targets[weights == 1])
+            if not set(piece) & set(ALPHABET):
+                continue
+            # In a row of its own, from the character before, without a gap.
+            start = ALPHABET.index(piece[0])
+            assert piece in f"{ALPHABET}\n"
+            before = vocab.encode(ALPHABET[start - 1])[0] if start else vocab.no_character
+            assert inputs[0] == before
+            np.testing.assert_array_equal(inputs[1 : len(piece)], targets[: len(piece) - 1])
+            found.append((start, piece))
+            read_by.add(step)
+    assert "".join(piece for _, piece in sorted(found)) == f"{ALPHABET}\n"
+    sizes = [len(piece) for _, piece in found]
+    assert max(sizes) <= min(sizes) + 1
+    assert len(read_by) > 5
+    assert sorted(names_in(read(make(others, vocab, batch_size=2)), vocab)) == sorted(others)
+
+
+def test_a_long_name_is_whole_where_it_fits_or_others_are_like_it():
+    names = [*NAMES, ALPHABET]
+    vocab = build_vocab(names)
+    assert sorted(names_in(read(packed(names, vocab, 2, window=301)), vocab)) == sorted(names)
+    assert len(padded([*NAMES, ALPHABET, ALPHABET[1:]], vocab).examples.inputs) == 301
+    assert len(padded([*NAMES, "x" * 32], vocab).examples.inputs) == 33
+    assert len(padded([ALPHABET], vocab).examples.inputs) == 301
 
 
 @seeded

@@ -11,7 +11,7 @@ import pytest
 from jax.test_util import check_grads
 
 from dinojax.data.batches import packed, pad_names
-from dinojax.data.text import bundled_names, read_names, split_names
+from dinojax.data.corpus import bundled_names, read_names, split_names
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation import ngram
 from dinojax.evaluation.losses import column_evaluation
@@ -302,7 +302,7 @@ def test_a_cell_with_products_of_bfloat16_keeps_float32_elsewhere(name):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_each_cell_learns_more_than_a_bigram_model_knows(name):
-    names, _ = read_names(bundled_names())
+    names = read_names(bundled_names()).data
     learned, held_out, _ = split_names(names, 0.1, 0.0, 0)
     vocab = build_vocab(names)
     model = char_model([from_cell(CELLS[name](vocab.size, 48))], vocab)

@@ -1,25 +1,31 @@
+import hashlib
+import os
 import random
 import re
 import sys
+import threading
 import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dinojax.data import text as data
-from dinojax.data.text import (
+from dinojax.data import corpus
+from dinojax.data.corpus import (
     MAX_NAME_LENGTH,
+    STANDARD_INPUT,
     bundled_names,
-    capitalized,
-    composed,
+    clean_names,
+    longest_usual,
     read_names,
     read_running_text,
     read_text,
     split_names,
     split_text,
 )
+from dinojax.data.text import INVISIBLE, MAX_MARKS, capitalized, composed, composed_start
 from dinojax.data.vocab import build_vocab
 
 seeded = settings(derandomize=True, deadline=None)
@@ -71,8 +77,8 @@ def test_what_is_not_utf_8_is_named_with_its_offset(read, content, byte, offset,
     [
         ("", ""),
         ("\ufeffrex\nmei", "rex\nmei"),
-        ("\ufeff\ufeffrex", "\ufeffrex"),
-        ("rex\n\ufeffmei", "rex\n\ufeffmei"),
+        ("\ufeff\ufeffrex", "rex"),
+        ("rex\n\ufeffmei", "rex\nmei"),
         ("rex\r\nmei\r\n", "rex\nmei\n"),
         ("rex\rmei\r", "rex\nmei\n"),
         ("a\r\r\nb\n\rc\r\r", "a\n\nb\n\nc\n\n"),
@@ -82,14 +88,145 @@ def test_what_is_not_utf_8_is_named_with_its_offset(read, content, byte, offset,
         ("\u212b\ufb01", "\u00c5\ufb01"),
     ],
 )
-def test_read_text_keeps_all_but_the_bom_line_ends_and_composition(content, text, write):
-    assert read_text(write(content)) == text
+def test_read_text_keeps_all_but_marks_line_ends_and_composition(content, text, write):
+    assert read_text(write(content)).data == text
+
+
+# What is read besides files.
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A function that opens a named pipe, into which a thread writes."""
+    threads = []
+
+    def pipe(content):
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        threads.append(threading.Thread(target=path.write_bytes, args=[content], daemon=True))
+        threads[-1].start()
+        return path
+
+    yield pipe
+    for thread in threads:
+        thread.join()
+
+
+def test_a_pipe_is_read_once_and_its_checksum_is_that_of_its_names(write):
+    path = write("rex\nmei\n")
+    end, other = os.pipe()
+    os.write(other, path.read_bytes())
+    os.close(other)
+    assert read_names(Path(f"/dev/fd/{end}")) == read_names(path)
+    os.close(end)
+
+
+def test_a_dash_is_standard_input(write):
+    path, before = write("rex\nmei\n"), os.dup(0)
+    with open(path, "rb") as file:
+        os.dup2(file.fileno(), 0)
+    try:
+        assert read_names(STANDARD_INPUT) == read_names(path)
+        os.fstat(0)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/full"])
+def test_a_device_is_refused(device):
+    with pytest.raises(ValueError, match=f"^{device} is a device; expected a file or a pipe$"):
+        read_names(Path(device))
+
+
+def test_a_pipe_is_read_up_to_a_limit(pipe, monkeypatch):
+    monkeypatch.setattr(corpus, "MAX_PIPE", 2**20)
+    content = b"x\n" * 2**19
+    path = pipe(content)
+    assert len(read_names(path).data) == 2**19
+    path.unlink()
+    with pytest.raises(ValueError, match=r"pipe gave more than 1,048,576 bytes"):
+        read_names(pipe(content + b"y"))
+
+
+# What no text should hold.
+
+
+@pytest.mark.parametrize("read", [read_text, read_names])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("ada\nbob\n".encode("utf-16-le"), "line 1 holds NUL; if the text is in UTF-16"),
+        ("ada\r\nb\0b", "line 2 holds NUL"),
+        (f"ada\n\ne{chr(0x301) * 101}", "line 3 holds 101 combining marks in a row; .* to 100"),
+        (f"e{chr(0x301)}{chr(0x323)}" + "\u0302\u0323" * 1_000, "line 1 holds 2,002 combining"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_line(read, content, says, write):
+    path = write(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: {says}"):
+        read(path)
+
+
+def test_marks_up_to_the_limit_are_read(write):
+    name = "x" + "\u0323" * MAX_MARKS
+    assert read_names(write(f"{name}\n{name}")).data == [name, name]
+
+
+@pytest.mark.parametrize("character", INVISIBLE)
+def test_invisible_characters_are_dropped_and_counted(character, write):
+    path = write(f"\ufeff{character}re{character}x\n{character}e{character}\u0301os")
+    names, _, notes = read_names(path)
+    assert names == ["rex", "éos"]
+    assert notes == ["4 invisible characters dropped"]
+    assert read_running_text(path).data == "rex\néos"
+    assert read_running_text(path).notes == notes
+
+
+def test_joiners_that_scripts_need_are_kept(write):
+    names = ["\u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937", "a\u034fb", "\u200eab"]
+    assert read_names(write("\n".join(names)))[::2] == (names, [])
+
+
+def test_what_happened_to_a_list_is_noted(write):
+    assert read_names(write("\nrex\nREX\n\nmei\nrex")).notes == [
+        "2 blank lines skipped",
+        "2 duplicates kept",
+    ]
+    lines = ["rex"] * 60
+    lines[16], lines[20] = "x" * 831, "y" * 33
+    assert clean_names(lines)[1][1] == (
+        "line 17 is far longer than the others, 831 characters, and so are 1 more"
+    )
+    lines[20] = "y" * 32
+    assert read_names(write("\n".join(lines))).notes[1] == (
+        "line 17 is far longer than the others, 831 characters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest"),
+    [
+        ([5], 5),
+        ([1_000], 1_000),
+        ([0, 32], 32),
+        ([0, 33], 0),
+        ([*[10] * 19, 40], 40),
+        ([*[10] * 20, 41], 10),
+        ([*[10] * 10, 41, 41], 41),
+        ([*[10] * 40, 41, 41], 10),
+        ([*range(1, 101)], 100),
+    ],
+)
+def test_which_names_are_far_longer_than_the_others(lengths, longest):
+    assert longest_usual(["x" * length for length in lengths]) == longest
+    assert longest_usual(["x" * length for length in reversed(lengths)]) == longest
 
 
 @pytest.mark.parametrize("content", ["", "\n", "\ufeff", "\r\n\r\n", " \t\n\n\u3000\n"])
 def test_a_file_without_a_name_is_refused(content, write):
     path = write(content)
-    with pytest.raises(ValueError, match=re.escape(f"{path} holds no names")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}: no names")):
         read_names(path)
 
 
@@ -112,42 +249,51 @@ def test_a_file_without_a_name_is_refused(content, write):
     ],
 )
 def test_names_are_lines_stripped_and_in_lower_case(content, names, num_blank, write):
-    assert read_names(write(content)) == (names, num_blank)
+    path = write(content)
+    assert read_names(path)[:2] == (names, hashlib.sha256(path.read_bytes()).hexdigest())
+    notes = [note for note in read_names(path).notes if "blank" in note]
+    expected = f"{num_blank} blank line{'s' * (num_blank > 1)} skipped"
+    assert notes == ([expected] if num_blank else [])
 
 
 def slow_read_names(text):
     lines, line, previous = [], "", ""
     for character in text:
-        if character == "\n" and previous == "\r":
+        if character in INVISIBLE or (character == "\n" and previous == "\r"):
             pass
         elif character in "\r\n":
             lines.append(line)
             line = ""
         else:
             line += character
-        previous = character
+        previous = "" if character in INVISIBLE else character
     if line:
         lines.append(line)
     cleaned = [unicodedata.normalize("NFC", line).strip() for line in lines]
     names = [unicodedata.normalize("NFC", line.lower()) for line in cleaned if line]
-    return names, len(lines) - len(names)
+    return names
 
 
 @seeded
 @given(
     st.text(
-        st.one_of(st.sampled_from("aBÉ\r\n\n \t\u0301İΣ" + INNER), st.characters(codec="utf-8"))
+        st.one_of(
+            st.sampled_from("aBÉ\r\n\n \t\u0301İΣ\ufeff" + INNER), st.characters(codec="utf-8")
+        )
     )
 )
 @example("\r\n\r\r\n\n")
 def test_names_are_those_a_loop_over_the_characters_finds(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("data") / "names.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    names, num_blank = slow_read_names(text)
-    if names:
-        assert read_names(path) == (names, num_blank)
+    names = slow_read_names(text)
+    if "\0" in text:
+        with pytest.raises(ValueError, match="holds NUL"):
+            read_names(path)
+    elif names:
+        assert read_names(path).data == names
     else:
-        with pytest.raises(ValueError, match="holds no names"):
+        with pytest.raises(ValueError, match="no names"):
             read_names(path)
 
 
@@ -155,18 +301,18 @@ def test_a_name_has_up_to_a_thousand_characters(write):
     assert MAX_NAME_LENGTH == 1_000
     longest = ["x" * 1_000, "é" * 1_000, "\U0001f995" * 1_000]
     composed = "e\u0301" * 1_000
-    names, _ = read_names(write(f"{longest[0]}\n   {composed}\t\n{longest[2]}"))
-    assert names == longest
+    path = write(f"{longest[0]}\n   {composed}\t\n{longest[2]}")
+    assert read_names(path).data == longest
 
 
 def test_a_longer_name_is_refused_with_its_line_and_length(write):
     path = write("rex\r\n\r\n" + "x" * 1_001 + "\r\nmei\r\n")
-    with pytest.raises(ValueError, match=re.escape(f"{path}, line 3: a name of 1,001 characters")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}: line 3: a name of 1,001 characters")):
         read_names(path)
 
 
 @seeded
-@given(st.text())
+@given(st.text(st.characters(exclude_characters="\0")))
 @example("İΑΣ\u0345\u212a")
 def test_lower_case_is_idempotent_and_composed(text):
     lower = composed(text, True)
@@ -193,6 +339,11 @@ def test_lower_case(text, lower):
         ("\U00010428a", "\U00010400a"),
         ("ßx", "ßx"),
         ("\ufb01x", "\ufb01x"),
+        ("\u10d0\u10d1", "\u10d0\u10d1"),
+        ("\u01c6e", "\u01c5e"),
+        ("i\u0307zmir", "\u0130zmir"),
+        ("\u0131r", "Ir"),
+        ("\u0301a", "\u0301a"),
     ],
 )
 def test_capitalized_changes_the_first_letter_only(name, printed):
@@ -201,16 +352,34 @@ def test_capitalized_changes_the_first_letter_only(name, printed):
 
 @seeded
 @given(st.text())
-def test_capitalized_keeps_the_length_and_the_rest(name):
+@example("i\u0307\u0323")
+def test_capitalized_is_composed_and_keeps_the_rest(name):
+    name = unicodedata.normalize("NFC", name)
     printed = capitalized(name)
-    assert len(printed) == len(name)
-    assert printed[1:] == name[1:]
+    assert unicodedata.is_normalized("NFC", printed)
+    if not unicodedata.combining(name[1:2] or "a"):
+        assert printed[1:] == name[1:]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("", ""),
+        ("\ufeffRex\r\nE\u0301", "rex\n\u00e9"),
+        ("\u039f\u0394\u039f\u03a3", "\u03bf\u03b4\u03bf\u03c3"),
+        ("\u039f\u03a3 \u039c", "\u03bf\u03c2 \u03bc"),
+        ("\u03bf\u03c2", "\u03bf\u03c2"),
+    ],
+)
+def test_a_start_is_read_like_data_but_does_not_end_a_word(typed, read):
+    assert composed_start(typed, True) == read
+    assert composed_start("\u03a3E\u0301", False) == "\u03a3\u00c9"
 
 
 def test_a_running_text_is_composed_and_never_empty(write):
     path = write("\ufeffE\u0301os\r\n  REX\n\n")
-    assert read_running_text(path) == "\u00c9os\n  REX\n\n"
-    assert read_running_text(path, lowercase=True) == "\u00e9os\n  rex\n\n"
+    assert read_running_text(path).data == "\u00c9os\n  REX\n\n"
+    assert read_running_text(path, lowercase=True).data == "\u00e9os\n  rex\n\n"
     with pytest.raises(ValueError, match=r"names\.txt is empty; expected a text"):
         read_running_text(write("\ufeff"))
 
@@ -338,14 +507,14 @@ def test_bundled_names_are_as_their_readme_promises():
 
 
 def test_bundled_names_are_read_as_letters_without_blanks():
-    names, num_blank = read_names(bundled_names())
-    assert num_blank == 0
+    names, _, notes = read_names(bundled_names())
+    assert not notes
     assert len(names) == len(set(names)) == 1538
     assert build_vocab(names).characters == "\nabcdefghijklmnopqrstuvwxyz"
 
 
 def test_bundled_names_are_beside_the_package_or_installed_in_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "dinojax" / "data" / "text.py"))
+    monkeypatch.setattr(corpus, "__file__", str(tmp_path / "dinojax" / "data" / "corpus.py"))
     assert bundled_names() == tmp_path / "data" / "dinos.txt"
     installed = tmp_path / "dinojax" / "bundled" / "dinos.txt"
     installed.parent.mkdir(parents=True)

@@ -17,6 +17,7 @@ from dinojax.evaluation.losses import (
     column_evaluation,
     in_blocks,
     in_pieces,
+    name_evaluation,
     nats_carried,
     summarize,
 )
@@ -230,6 +231,26 @@ def test_padding_does_not_matter(model, dtype):
     columns.inputs[is_padding] = 3
     columns.targets[is_padding] = 2
     np.testing.assert_array_equal(column_evaluation(model, columns)(params).nats, expected.nats)
+
+
+def test_names_far_longer_than_the_others_are_read_apart_from_them():
+    names = ["rex" * 20, *NAMES, "yi" * 30, *NAMES * 8, "mei" * 20]
+    model, params = make_model(), make_params(make_model())
+    shapes = set()
+
+    def unroll(params, state, inputs):
+        shapes.add(inputs.shape)
+        return model.unroll(params, state, inputs)
+
+    apart = name_evaluation(model._replace(unroll=unroll), VOCAB, names)(params)
+    # Whole in its figures, though no other column is as long.
+    together = column_evaluation(model, pad_names(names, VOCAB))(params)
+    np.testing.assert_allclose(apart.nats, together.nats, rtol=RTOL["float32"])
+    np.testing.assert_array_equal(apart.num_characters, together.num_characters)
+    assert {time for time, *_ in shapes} == {12, 61}
+    shapes.clear()
+    name_evaluation(model._replace(unroll=unroll), VOCAB, NAMES)(params)
+    assert {time for time, *_ in shapes} == {12}
 
 
 # Identities.

@@ -213,7 +213,12 @@ def test_a_file_with_the_names_of_a_part_gives_its_figures(place, tmp_path):
     lines = [f"  {name.upper()}\r\n\r\n" for name in parts["test"]]
     (tmp_path / "again.txt").write_text("".join(lines), "utf-8", newline="")
     file = tmp_path / "again.txt"
-    other, part = answers(place, ["names", "--data", file], ["names", "--split=test"])
+    commands = [["names", "--data", file, "--json"], ["names", "--split=test", "--json"]]
+    results = side_by_side(place, *commands)
+    num_repeated = len(lines) - len(set(lines))
+    assert results[0].err.startswith(f"evaluate.py: note: {file}: {len(lines)} blank lines skipped")
+    assert num_repeated == 0 or f"{num_repeated} duplicate" in results[0].err
+    other, part = (json.loads(result.out) for result in results)
     assert other["split"] == str(file)
     assert other["models"] == part["models"]
 
@@ -617,7 +622,7 @@ def test_bad_input_is_refused_in_one_line(place, tmp_path):
         ([changed, "--split=test"], "test.txt: No such file"),
         (["names", "--data=missing.txt"], "missing.txt: No such file"),
         (["names", "--data", tmp_path / "bytes.txt"], "bytes.txt is not UTF-8 text"),
-        (["names", "--data", tmp_path / "empty.txt"], "empty.txt holds no names"),
+        (["names", "--data", tmp_path / "empty.txt"], "empty.txt: no names"),
         (["text", "--data", tmp_path / "empty.txt"], "empty.txt is empty"),
         (["names", "--data=names.txt", "--split=test"], "--split and --data exclude each other"),
         (["names", "--split=all"], "invalid choice: 'all'"),

@@ -819,9 +819,11 @@ def test_one_call_reads_names_like_a_file_of_names():
 @pytest.mark.parametrize(
     ("data", "settings", "says"),
     [
-        ([], {}, "expected data to learn from, got none"),
-        (["", " "], {}, "expected data to learn from, got none"),
-        ("", {}, "expected data to learn from, got none"),
+        ([], {}, "no names; expected one name a line"),
+        (["", " "], {}, "no names; expected one name a line"),
+        (["rex", "x" * 1001], {}, "line 2: a name of 1,001 characters"),
+        (["rex", "r\0x"], {}, "holds NUL"),
+        ("", {}, "expected a text to learn from, got an empty one"),
         (NAMES, {"preset": "text"}, "expected a text for these settings, got names"),
         (TEXT, {"preset": "names"}, "expected names for these settings, got a text"),
         (NAMES, {"stepz": 3}, "unknown setting 'stepz'"),

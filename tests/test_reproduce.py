@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from dinojax.data.text import read_names
+from dinojax.data.corpus import read_names
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation import exercise
 
@@ -53,7 +53,7 @@ def test_replay_equals_the_numpy_reference_on_any_list(tmp_path):
     output = replay("--data", data, "--steps", 2_001, "--json", tmp_path / "log.json").stdout
     log = json.loads((tmp_path / "log.json").read_text("utf-8"))
 
-    names, _ = read_names(data)
+    names = read_names(data).data
     # The library gives the same without a process that computes in float64.
     reports = {str(x.step): x for x in exercise.replay(names, 2_001)}
     vocab = build_vocab(names)

@@ -565,8 +565,11 @@ def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, tmp_path):
     content = "\ufeffZOË\r\n\r\n  a\u0301da\t\r\nX\u0301A\n\U0001f995é\nE\x1b[1mX\nzab\nЩИ\nzab"
     (tmp_path / "some.txt").write_text(content, "utf-8", newline="")
     command = "names", "--file", tmp_path / "some.txt", "--json", "--seed=3"
-    rows = rows_of(score(place, *command))
-    for row, expected in zip(rows, answers.rows, strict=True):
+    result = score(place, *command)
+    note = "1 blank line skipped, 1 duplicate kept"
+    assert result.err == f"score.py: note: {tmp_path / 'some.txt'}: {note}\n"
+    result.err = ""
+    for row, expected in zip(rows_of(result), answers.rows, strict=True):
         assert list(row) == FIGURES
         assert row == {
             name: pytest.approx(expected[name], rel=1e-4, abs=3e-4)
@@ -678,9 +681,9 @@ def test_bad_input_is_one_line(place, tmp_path):
         (["names", "--names", "zoë\náda"], "names without newlines, got 'zoë\\náda'"),
         (["names", "--names", "a" * 1001], "number 1 has 1,001 characters; names may have up to"),
         (["names", "--file", tmp_path / "odd.txt"], f"error: 'áda!': {unknown}"),
-        (["names", "--file", tmp_path / "empty.txt"], "empty.txt holds no names"),
-        (["names", "--file", tmp_path / "blank.txt"], "blank.txt holds no names"),
-        (["names", "--file", tmp_path / "long.txt"], "long.txt, line 1: a name of 1,001"),
+        (["names", "--file", tmp_path / "empty.txt"], "empty.txt: no names"),
+        (["names", "--file", tmp_path / "blank.txt"], "blank.txt: no names"),
+        (["names", "--file", tmp_path / "long.txt"], "long.txt: line 1: a name of 1,001"),
         (["names", "--file", tmp_path / "bytes.txt"], "bytes.txt is not UTF-8 text"),
         (["names", "--file=missing.txt"], "missing.txt: No such file"),
         (["names", "--names", "zoë", "--seed=-1"], "--seed"),

@@ -98,6 +98,21 @@ def test_an_unknown_character_is_named_with_its_position(text, character, positi
         vocab.encode(text)
 
 
+@pytest.mark.parametrize(
+    ("characters", "name", "spelled"),
+    [
+        ("e\u0301", "\u00e9e", "e\u0301e"),
+        ("e\u00e9\u0301", "\u00e9", "\u00e9"),
+        ("e\u1eb9\u0302", "\u1ec7", "\u1eb9\u0302"),
+        ("e\u0302\u0323", "\u1ec7", "e\u0323\u0302"),
+        ("e", "\u00e9x", "\u00e9x"),
+        ("e", "\ud800", "\ud800"),
+    ],
+)
+def test_a_name_is_spelled_in_known_characters_where_it_can_be(characters, name, spelled):
+    assert build_vocab([characters]).spell([name, "e"]) == [spelled, "e"]
+
+
 @pytest.mark.parametrize("bad", [-1, 4, 5, 255, 2**40, -(2**40)])
 def test_an_id_without_a_character_is_not_decoded(bad):
     vocab = build_vocab(["abc"])

@@ -80,7 +80,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.samples is not None and is_text:
             raise ValueError(f"--samples is for runs of names; {arguments.run} learned a text")
         if arguments.data:
-            split, part = str(arguments.data), read_data(arguments.data, run)
+            split, part = str(arguments.data), read_known(parser, arguments.data, run)
         else:
             default = "validation" if "validation" in run.description.parts else "train"
             split = arguments.split or default
@@ -120,12 +120,11 @@ def row_of(found: "ModelFigures") -> dict[str, Any]:
     return {name: value for name, value in head.items() if value is not None} | dict(found.figures)
 
 
-def read_data(file: Path, run: "Run") -> list[str] | str:
-    """Names or a text from a file, as the run reads them."""
-    from dinojax.data.text import read_names, read_running_text
+def read_known(parser: Parser, file: Path, run: "Run") -> list[str] | str:
+    """Names or a text from a file; a ValueError if the run does not know a character."""
+    from dinojax.cli.data import read_and_note
 
-    is_text, lowercase = run.config.is_text, run.config.lowercase
-    part = read_running_text(file, lowercase) if is_text else read_names(file, lowercase)[0]
+    part = read_and_note(parser, file, run.config).data
     unknown = sorted(set("".join(part)) - set(run.vocab.characters))
     if unknown:
         shown = " ".join(map(repr, unknown[:MAX_SHOWN]))

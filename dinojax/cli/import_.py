@@ -6,7 +6,6 @@ from dinojax.cli.arguments import Parser, path
 from dinojax.cli.settings import named_flags
 from dinojax.cli.terminal import count, short_path
 from dinojax.config import PRESETS, resolve
-from dinojax.files import digest
 from dinojax.startup import best_share, num_cores, start_jax
 
 
@@ -28,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(parser: Parser, arguments: Namespace) -> int:
     """Make the run and say how to go on; returns the exit code."""
     with parser.reported_errors(), named_flags():
-        from dinojax.data.text import read_names, read_running_text
+        from dinojax.cli.data import read_and_note
         from dinojax.interchange.imported import start_run
 
         try:
@@ -42,19 +41,15 @@ def main(parser: Parser, arguments: Namespace) -> int:
             given["lowercase"] = arguments.lowercase
         config = resolve(arguments.preset, given=given)
         start_jax(best_share(config.batch_size, num_cores()))
-        data: list[str] | str
-        if config.is_text:
-            data = read_running_text(arguments.data, config.lowercase)
-        else:
-            data, _ = read_names(arguments.data, config.lowercase)
+        corpus = read_and_note(parser, arguments.data, config)
         start_run(
             imported,
             arguments.out,
             config,
-            data,
+            corpus.data,
             overwrite=arguments.overwrite,
             source=str(arguments.data),
-            sha256=digest(arguments.data.read_bytes()),
+            sha256=corpus.sha256,
             init_from=str(arguments.file),
         )
     layers = f"{count(config.num_layers, f'{config.cell} layer')} of {config.hidden_size:,} units"

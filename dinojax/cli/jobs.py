@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Start a new run. Its folder stays locked until `stack` is closed."""
-    from dinojax.data.text import bundled_names, read_names, read_running_text
+    from dinojax.cli.data import read_data
+    from dinojax.data.corpus import STANDARD_INPUT, bundled_names
     from dinojax.runs.description import describe, read_config
 
     given, data, init_from = given_settings(arguments), arguments.data, arguments.init_from
@@ -53,22 +54,18 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     if config.is_text and not data:
         raise ValueError("these settings are for a running text; give its file with --data")
     file = Path(data) if data else bundled_names()
-    if expected is not None and not file.exists():
+    if expected is not None and file != STANDARD_INPUT and not file.exists():
         hint = "its path may be relative to another folder; give --data"
         raise ValueError(f"{file} is not there, which {arguments.config} names; {hint}")
-    read: list[str] | str
-    if config.is_text:
-        read, num_blank = read_running_text(file, config.lowercase), 0
-    else:
-        read, num_blank = read_names(file, config.lowercase)
-    checksum = digest(file.read_bytes())
+    corpus = read_data(parser, file, config)
+    checksum = corpus.sha256
     if expected not in (None, checksum):
         raise ValueError(
             f"{file} has changed since {arguments.config} was written: its checksum is "
             f"{checksum[:12]}.., not {expected[:12]}..; give --data to use it"
         )
     sources = {"source": str(data or ""), "sha256": checksum}
-    described = describe(config, read, origin, keep_window="window" in given, **sources)
+    described = describe(config, corpus.data, origin, keep_window="window" in given, **sources)
     experiment = start_experiment(*described, stack)
 
     from dinojax.cli.reports import describe_experiment
@@ -78,7 +75,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     folder = arguments.out or next_free_folder(preset)
     runs.take_folder(folder, arguments.overwrite)
     stack.enter_context(runs.locked(folder))
-    print(describe_experiment(experiment, num_blank), flush=True)
+    print(describe_experiment(experiment, corpus.notes), flush=True)
     note_unknown(parser, experiment.description)
     state, tally = session.start(experiment, folder, earlier.params if earlier else None)
     return folder, experiment, state, tally
@@ -108,6 +105,8 @@ def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Ru
 
 def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Resume a run. Its folder stays locked until `stack` is closed."""
+    from dinojax.cli.data import note_wait
+    from dinojax.data.corpus import read_bytes
     from dinojax.runs import folder as runs
     from dinojax.runs.description import extended, make_dataset
 
@@ -119,7 +118,9 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     note_damaged(parser, run)
     config = resolve_resumed(run.config, given_settings(arguments))
     data, expected = arguments.data, run.description.data_sha256
-    if data and (checksum := digest(data.read_bytes())) != expected:
+    if data:
+        note_wait(parser, data)
+    if data and (checksum := digest(read_bytes(data))) != expected:
         raise ValueError(
             f"--data: the run learns from a file with checksum {expected[:12]}.., {data} has "
             f"{checksum[:12]}..; a resumed run keeps its data; start another with --init-from"

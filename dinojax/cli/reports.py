@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from dinojax.runs.lineage import learned_of, num_learned
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.recorder import Report
 from dinojax.sampling.draw import read_prompt, sample_names, sample_text
+from dinojax.sampling.strings import composed_names
 from dinojax.training.optimizers import make_schedule
 
 NAMES_PER_REPORT = 4
@@ -42,8 +43,8 @@ Writer = Callable[[Params, int], Written]
 """From parameters and a step, which seeds the draws, to new names or a new text."""
 
 
-def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
-    """A run in one line; `num_blank` lines of its data held no name."""
+def describe_experiment(experiment: Experiment, notes: Sequence[str] = ()) -> str:
+    """A run in one line, with `notes` on its data."""
     config, parts = experiment.config, experiment.parts
     amounts = [count(len(parts["train"]), "character" if config.is_text else "name")]
     for name in HELD_OUT:
@@ -51,8 +52,8 @@ def describe_experiment(experiment: Experiment, num_blank: int = 0) -> str:
             num = num_learned(experiment.description, parts[name], learned_of(parts))
             before = f" ({num:,} learned before)" if num else ""
             amounts.append(f"{len(parts[name]):,} for {name}{before}")
-    if num_blank:
-        amounts[-1] += f" ({count(num_blank, 'blank line')} skipped)"
+    if notes:
+        amounts[-1] += f" ({', '.join(notes)})"
     layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
     return (
         f"{', '.join(amounts)}, {count(experiment.description.vocab.size, 'symbol')}; "
@@ -82,8 +83,9 @@ def make_writer(experiment: Experiment) -> Writer:
         texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
         if is_text:
             return Written(["\n".join(map(visible, text.split("\n"))) for text in texts], [])
+        names = composed_names(vocab, texts)
         return Written(
-            [visible(shown(name)) for name in texts], [name not in learned for name in texts]
+            [visible(shown(name)) for name in names], [name not in learned for name in names]
         )
 
     return write

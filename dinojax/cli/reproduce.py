@@ -4,8 +4,10 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.config import check_range
-from dinojax.data.text import bundled_names, capitalized, read_names
+from dinojax.cli.data import read_and_note
+from dinojax.config import PRESETS, check_range
+from dinojax.data.corpus import bundled_names
+from dinojax.data.text import capitalized
 from dinojax.files import check_writable, write_atomically
 from dinojax.startup import start_jax
 
@@ -24,7 +26,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     """Print the exercise's log; returns the exit code."""
     with parser.reported_errors():
         check_range("--steps", arguments.steps, 1, 10**9)
-        names, _ = read_names(arguments.data)
+        names = read_and_note(parser, arguments.data, PRESETS["dinos"]).data
         if arguments.json:
             if arguments.json.resolve() == arguments.data.resolve():
                 raise ValueError(f"--json would overwrite {arguments.data}, the list of names")

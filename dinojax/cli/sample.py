@@ -80,7 +80,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--best", "N", "the N most probable names of all, in order, instead of random ones")
     add("--devices", "N", "how many GPUs or cores share the work for many names (default: all)")
     help_json = "one object a line: name, log_probability of the model and drawn_log_probability, "
-    help_json += "under what may be drawn, in nats, ended (by itself, not cut), in_training_data"
+    help_json += "under what may be drawn, in nats, ended (by itself, not cut), in_training_data, "
+    help_json += "and drawn_as where the model spelled the name in other characters (not NFC)"
     switch("--json", help=help_json)
     add("--out", "FILE", "write the names to this file, all or nothing")
     add = partial(add_value, parser.add_argument_group("for a run of a text"))
@@ -139,7 +140,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             make_mesh(arguments.devices or 1)
         import jax
 
-        from dinojax.data.text import composed
+        from dinojax.data.text import composed_start
         from dinojax.models.context import in_context
         from dinojax.sampling.accept import Constraints, accept
         from dinojax.sampling.controls import Controls
@@ -158,7 +159,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
             except EOFError:
                 print()
                 raise ValueError("the prompt: got no answer; or give it by --prompt") from None
-        prompt = composed(arguments.prompt or "", lowercase)
+        with about("--prompt"):
+            prompt = composed_start(arguments.prompt or "", lowercase)
+        with about("--stop"):
+            stop = composed_start(arguments.stop or "", lowercase)
         trained = run.trained
         if arguments.context:
             trained = trained._replace(model=in_context(trained.model, arguments.context))
@@ -170,7 +174,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     key = jax.random.key(arguments.seed or 0)
     controls = Controls(**given(arguments, Controls._fields))
     if is_text:
-        stop, length = composed(arguments.stop or "", lowercase), arguments.length or LENGTH
+        length = arguments.length or LENGTH
         pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
         write_text(chain([prompt], pieces))
         return 0
@@ -193,7 +197,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with output(arguments.out) as file:
         known = None if learned is None else set(learned)
         as_json = bool(arguments.json)
-        written = write_names(blocks, file, known, as_json=as_json, capitalize=lowercase)
+        written = write_names(blocks, file, known, as_json=as_json, lowercase=lowercase)
     return int(written < num)
 
 
@@ -229,27 +233,31 @@ def write_names(
     learned: set[str] | None,
     *,
     as_json: bool,
-    capitalize: bool,
+    lowercase: bool,
 ) -> int:
     """Write names, one a line; returns how many there were.
 
-    In JSON, `in_training_data` is null where what was `learned` is not known.
-
-    Where case has a meaning, as the run learned it, names are not capitalized.
+    They are the names that other commands read. A terminal shows lower-cased ones capitalized. In
+    JSON, `in_training_data` is null where what was `learned` is not known.
     """
     from dinojax.data.text import capitalized
 
-    shown: Callable[[str], str] = visible if file.isatty() else str
+    in_terminal = file.isatty()
+    shown: Callable[[str], str] = visible if in_terminal else str
     encode = json.JSONEncoder(ensure_ascii=(file.encoding or "").lower() != "utf-8").encode
     written = 0
-    for names, whole, drawn, ended in blocks:
-        lines = list(map(capitalized, names)) if capitalize else names
+    for names, whole, drawn, ended, drawn_as in blocks:
+        lines = list(map(capitalized, names)) if lowercase and in_terminal else names
         if as_json:
             # Names that were not drawn have NaN, which JSON does not have.
             drawn_or_none = [None if x != x else x for x in drawn.tolist()]
             known = [None if learned is None else name in learned for name in names]
-            rows = zip(lines, whole.tolist(), drawn_or_none, ended.tolist(), known, strict=True)
-            lines = [encode(dict(zip(KEYS, row, strict=True))) for row in rows]
+            rows = zip(names, whole.tolist(), drawn_or_none, ended.tolist(), known, strict=True)
+            objects = [dict(zip(KEYS, row, strict=True)) for row in rows]
+            for each, name, spelled in zip(objects, names, drawn_as, strict=True):
+                if spelled != name:
+                    each["drawn_as"] = spelled
+            lines = list(map(encode, objects))
         # One write for the block: one for each name would take as long as drawing it.
         file.write("".join(f"{shown(line)}\n" for line in lines))
         written += len(names)

@@ -52,10 +52,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
         start_jax()
         run = load(parser, arguments)
         if run.config.is_text:
-            rows, strings, nats = score_text(arguments, run)
+            rows, strings, nats = score_text(parser, arguments, run)
         else:
             learned = load_learned(parser, arguments.run, run.description) or ()
-            rows, strings, nats = score_names(arguments, run, learned)
+            rows, strings, nats = score_names(parser, arguments, run, learned)
     bits = [each / math.log(2) for each in nats]
     if arguments.json:
         is_unicode = (sys.stdout.encoding or "").lower() == "utf-8"
@@ -71,20 +71,22 @@ def main(parser: Parser, arguments: Namespace) -> int:
     return 0
 
 
-def score_names(arguments: Namespace, run: "Run", learned: Sequence[str]) -> Scored:
+def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Sequence[str]) -> Scored:
     """Score the names that the user gave, beside those `learned`, if they are known."""
-    from dinojax.data import text as data
+    from dinojax.cli.data import read_and_note
+    from dinojax.data.corpus import MAX_NAME_LENGTH
+    from dinojax.data.text import composed
     from dinojax.evaluation.strings import score
 
     if arguments.file:
-        names, _ = data.read_names(arguments.file, run.config.lowercase)
+        names = list(read_and_note(parser, arguments.file, run.config).data)
     else:
-        names = [data.composed(name.strip(), run.config.lowercase) for name in arguments.names]
+        names = [composed(name, run.config.lowercase).strip() for name in arguments.names]
     for number, name in enumerate(names, start=1):
         if not name:
             raise ValueError(f"--names: number {number} is empty; expected a name")
-        if len(name) > data.MAX_NAME_LENGTH:
-            most = f"names may have up to {data.MAX_NAME_LENGTH:,}"
+        if len(name) > MAX_NAME_LENGTH:
+            most = f"names may have up to {MAX_NAME_LENGTH:,}"
             raise ValueError(f"--names: number {number} has {len(name):,} characters; {most}")
     seed, unknown = arguments.seed or 0, [None] * len(names)
     scores = score(run.trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
@@ -98,18 +100,18 @@ def score_names(arguments: Namespace, run: "Run", learned: Sequence[str]) -> Sco
         "distance": scores.distances.tolist() or unknown,
     }
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return rows, [f"{name}\n" for name in names], scores.character_nats
+    return rows, [f"{name}\n" for name in scores.names], scores.character_nats
 
 
-def score_text(arguments: Namespace, run: "Run") -> Scored:
+def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
     """Score the text that the user gave."""
-    from dinojax.data.text import read_running_text
+    from dinojax.cli.data import read_and_note
     from dinojax.evaluation import strings
 
     for flag in "names", "seed":
         if getattr(arguments, flag) is not None:
             raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
-    text = read_running_text(arguments.file, run.config.lowercase)
+    text = str(read_and_note(parser, arguments.file, run.config).data)
     with about(str(arguments.file)):
         row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
     return [row], [text], [row.pop("character_nats")]

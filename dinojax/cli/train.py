@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
     text = "the exercise (dinos, the default), a long list of names, a running text"
     add("preset", nargs="?", choices=tuple(PRESETS), help=f"settings to start from: {text}")
-    text = "UTF-8 file of names, one per line, or of a text (default: for names, the dinosaurs)"
+    text = "UTF-8 file of names, one a line, or a text; - for standard input (default: dinosaurs)"
     add("--data", **file, help=text)
     add_settings(parser)
     add("--init-from", **run, help="start with the parameters, vocabulary and model of a run")

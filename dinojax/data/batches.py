@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dinojax.data.corpus import longest_usual
 from dinojax.data.vocab import Vocab
 
 
@@ -45,80 +46,70 @@ def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
     Raises:
         ValueError: there is no name, or a name holds a newline or an unknown character.
     """
-    if not names:
-        raise ValueError("expected at least one name, got none")
-    for name in names:
-        if "\n" in name:
-            raise ValueError(f"expected names without newlines, got {name!r}")
-    try:
-        ids = vocab.encode("".join(names))
-    except ValueError:
-        # Encode name by name, for an error with the position in the name.
-        for name in names:
-            vocab.encode(name)
-        raise
-    lengths = np.array([len(name) for name in names])
-    time = np.arange(lengths.max() + 1)[:, None]
-    targets = np.full((len(time), len(names)), vocab.newline, vocab.dtype)
-    # The transposed arrays are in the order of `ids`: name by name.
-    targets.T[(time < lengths).T] = ids
-    inputs = np.roll(targets, 1, axis=0)
-    inputs[(time == 0) | (time > lengths)] = vocab.no_character
-    return Batch(inputs, targets, (time <= lengths).astype(np.float32))
+    return _as_columns(*_end_to_end(names, vocab), vocab)
 
 
 def padded(names: Sequence[str], vocab: Vocab, batch_size: int = 1) -> Dataset:
     """Names, one in each column (see `pad_names`, also for errors), in a new order in each epoch.
 
-    Padding completes the last batch of an epoch.
+    Padding completes the last batch of an epoch. A name that is far longer than the others (see
+    `longest_usual`) is cut into columns of their length.
     """
-    num, steps = len(names), -(-len(names) // batch_size)
+    characters, lengths = _end_to_end(names, vocab)
+    pieces, _ = _pieces(lengths, longest_usual(names) + 1)
+    num, steps = len(pieces), -(-len(pieces) // batch_size)
 
     def arrange(permutation: np.ndarray) -> np.ndarray:
         indices = np.pad(permutation, (0, steps * batch_size - num), constant_values=num)
         return indices.astype(np.int32).reshape(steps, batch_size)
 
-    return Dataset(_with_padding(pad_names(names, vocab), vocab), num, steps, arrange)
+    columns = _as_columns(characters, pieces, vocab)
+    return Dataset(_with_padding(columns, vocab), num, steps, arrange)
 
 
 def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> Dataset:
     """Whole names end to end in rows of `window` characters, in a new order in each epoch.
 
     The model must reset its state at the start of each name, where the input is "no character".
-    Rows are filled by the lengths of names alone, so all epochs have the same number of steps.
+    Rows are filled by the lengths of names alone, so all epochs have the same number of steps. A
+    name that is far longer than the others (see `longest_usual`) and than a row is cut into pieces,
+    each in a row of its own.
 
     Raises:
-        ValueError: see `pad_names`; or the longest name does not fit into `window`.
+        ValueError: see `pad_names`; or the longest other name does not fit into `window`.
     """
-    columns = pad_names(names, vocab)
-    counts = columns.weights.astype(bool)
-    lengths = counts.sum(axis=0)
-    if lengths.max() > window:
+    characters, whole = _end_to_end(names, vocab)
+    if (longest := longest_usual(names)) >= window:
         raise ValueError(
             f"expected names of up to {window - 1} characters, which with their newline fit into a "
-            f"window of {window}, got one of {lengths.max() - 1}; choose a larger window"
+            f"window of {window}, got one of {longest}; choose a larger window"
         )
-    flat = _with_padding(Batch(*(field.T[counts.T] for field in columns)), vocab)
+    lengths, is_cut = _pieces(whole, window)
+    flat = _with_padding(characters, vocab)
     first = np.cumsum(lengths) - lengths
-    sorted_lengths = np.sort(lengths)
-    places = _fill(sorted_lengths, window)
+    room = np.where(is_cut, window, lengths)
+    sorted_room = np.sort(room)
+    places = _fill(sorted_room, window)
     steps = -(-(int(places.max()) + 1) // (window * batch_size))
     rows = steps * batch_size
     # For each character of the sorted names: its position in its name, and its place in the rows.
-    starts = np.cumsum(sorted_lengths) - sorted_lengths
-    within = np.arange(lengths.sum()) - np.repeat(starts, sorted_lengths)
-    targets = np.repeat(places, sorted_lengths) + within
+    starts = np.cumsum(sorted_room) - sorted_room
+    within = np.arange(room.sum()) - np.repeat(starts, sorted_room)
+    targets = np.repeat(places, sorted_room) + within
 
     def arrange(permutation: np.ndarray) -> np.ndarray:
         # The order of the names and that of the rows, from one permutation of both.
-        order, row_order = permutation[permutation < len(names)], permutation - len(names)
-        order = order[np.argsort(lengths[order], kind="stable")]
-        indices = np.full(rows * window, len(flat.inputs) - 1, np.int32)
-        indices[targets] = np.repeat(first[order], sorted_lengths) + within
-        shuffled = indices.reshape(rows, window)[row_order[row_order >= 0]]
+        is_name = permutation < len(lengths)
+        order, row_order = permutation[is_name], permutation[~is_name] - len(lengths)
+        order = order[np.argsort(room[order], kind="stable")]
+        sources = np.repeat(first[order], sorted_room) + within
+        sources[within >= np.repeat(lengths[order], sorted_room)] = len(characters.inputs)
+        indices = np.full(rows * window, len(characters.inputs), np.int32)
+        indices[targets] = sources
+        shuffled = indices.reshape(rows, window)[row_order]
         return shuffled.reshape(steps, batch_size, window).swapaxes(1, 2)
 
-    return Dataset(flat, len(names) + rows, steps, arrange)
+    return Dataset(flat, len(lengths) + rows, steps, arrange)
 
 
 def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
@@ -174,11 +165,57 @@ def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
     return Batch(*(field.reshape(-1, window).T for field in (inputs, targets, weights)))
 
 
+def _end_to_end(names: Sequence[str], vocab: Vocab) -> tuple[Batch, np.ndarray]:
+    """The characters of all names and their newlines [num_characters], and lengths [len(names)]."""
+    if not names:
+        raise ValueError("expected at least one name, got none")
+    for name in names:
+        if "\n" in name:
+            raise ValueError(f"expected names without newlines, got {name!r}")
+    try:
+        targets = vocab.encode("".join(f"{name}\n" for name in names))
+    except ValueError:
+        # Encode name by name, for an error with the position in the name.
+        for name in names:
+            vocab.encode(name)
+        raise
+    lengths = np.array([len(name) + 1 for name in names])
+    inputs = np.roll(targets, 1)
+    inputs[np.cumsum(lengths) - lengths] = vocab.no_character
+    return Batch(inputs, targets, np.ones(len(targets), np.float32)), lengths
+
+
+def _pieces(lengths: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths of the fewest pieces of up to `longest`, and whether each is not a whole, [num].
+
+    The pieces of one thing are equally long, up to one.
+    """
+    counts = -(-lengths // longest)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    whole, count = np.repeat(lengths, counts), np.repeat(counts, counts)
+    return (number + 1) * whole // count - number * whole // count, count > 1
+
+
+def _as_columns(characters: Batch, lengths: np.ndarray, vocab: Vocab) -> Batch:
+    """Characters [num_characters] as columns [time, num] of these lengths [num], with padding."""
+    is_read = np.arange(lengths.max()) < lengths[:, None]
+    columns = []
+    for field, value in zip(characters, _padding(vocab), strict=True):
+        rows = np.full(is_read.shape, value, field.dtype)
+        rows[is_read] = field
+        columns.append(rows.T)
+    return Batch(*columns)
+
+
+def _padding(vocab: Vocab) -> Batch:
+    """What stands for no character in each field."""
+    return Batch(vocab.no_character, vocab.newline, 0)
+
+
 def _with_padding(batch: Batch, vocab: Vocab) -> Batch:
     """The batch with one more entry on the last axis, which is padding."""
-    values = vocab.no_character, vocab.newline, 0
     widths = [(0, 0)] * (batch.inputs.ndim - 1) + [(0, 1)]
-    fields = zip(batch, values, strict=True)
+    fields = zip(batch, _padding(vocab), strict=True)
     return Batch(*(np.pad(field, widths, constant_values=value) for field, value in fields))
 
 

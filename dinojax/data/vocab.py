@@ -1,6 +1,7 @@
 """The vocabulary, which maps characters to ids and back."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,21 @@ class Vocab:
                 f"{self.size} characters {self.characters!r}"
             )
         return ids.astype(self.dtype)
+
+    def spell(self, names: Sequence[str]) -> list[str]:
+        """The names with each unknown character as the known ones that it is composed of, if any.
+
+        A model may spell "\u00e9" as "e\u0301" and know no other way to write it.
+        """
+        known, spellings = set(self.characters), {}
+        for character in set[str]().union(*names) - known:
+            parts = unicodedata.normalize("NFD", character)
+            for num in range(len(parts) - 1, 0, -1):
+                spelled = unicodedata.normalize("NFC", parts[:num]) + parts[num:]
+                if known.issuperset(spelled):
+                    spellings[ord(character)] = spelled
+                    break
+        return [name.translate(spellings) for name in names]
 
     def decode(self, ids: ArrayLike) -> str:
         """The text with these ids [length].

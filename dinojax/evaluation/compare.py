@@ -9,14 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import check_range
-from dinojax.data.batches import cut_text, pad_names
+from dinojax.data.batches import cut_text
 from dinojax.data.vocab import Vocab
-from dinojax.evaluation.losses import column_evaluation, in_blocks, in_pieces, summarize
+from dinojax.evaluation.losses import (
+    column_evaluation,
+    in_blocks,
+    in_pieces,
+    name_evaluation,
+    summarize,
+)
 from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
 from dinojax.evaluation.quality import describe_names, describe_samples, divergences, halves
 from dinojax.evaluation.strings import text_nats
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
+from dinojax.sampling.strings import composed_names
 
 CONTEXTS: tuple[int | str, ...] = ("carry", 256)
 
@@ -69,7 +76,7 @@ def compare(
     ids, starts = _joined(vocab, part)
     first, found = np.flatnonzero(starts), []
     if not isinstance(part, str):
-        costs = column_evaluation(model, pad_names(part, vocab))(params)
+        costs = name_evaluation(model, vocab, part)(params)
         found.append(ModelFigures("network", summarize(costs)))
     else:
         for context in contexts:
@@ -117,7 +124,8 @@ def compare_samples(
 
     def figures(ids: NDArray[np.integer], ended: NDArray[np.bool]) -> Mapping[str, float]:
         lengths = np.sum(ids != vocab.newline, axis=1)
-        names = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+        drawn_as = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
+        names = composed_names(vocab, drawn_as)
         lines = [name + "\n" * whole for name, whole in zip(names, ended.tolist(), strict=True)]
         apart = divergences(lines[:num_held_out], held_out_lines) if held_out else {}
         return {**describe_samples(names[:num], ended[:num], train, held_out), **apart}

@@ -1,6 +1,6 @@
 """Exact losses: of single characters, and over a whole data set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,7 +10,9 @@ from jax import lax
 from jax.sharding import Mesh
 
 from dinojax import parallel
-from dinojax.data.batches import Batch
+from dinojax.data.batches import Batch, pad_names
+from dinojax.data.corpus import longest_usual
+from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params, State
 from dinojax.models.model import CharModel
 from dinojax.training.loss import cross_entropy
@@ -92,6 +94,33 @@ def column_evaluation(
     columns = parallel.place(padded, mesh, 1)
     counts = np.asarray(examples.weights).sum(axis=0, dtype=float)
     return lambda params: Costs(np.asarray(compiled(params, columns), float)[:num], counts)
+
+
+def name_evaluation(
+    model: CharModel, vocab: Vocab, names: Sequence[str], mesh: Mesh | None = None
+) -> Callable[[Params], Costs]:
+    """A function from parameters to the costs of `names`; see `column_evaluation`.
+
+    Names that are far longer than the others are read apart from them, so that the columns of the
+    others are not padded to their length.
+    """
+    longest = longest_usual(names)
+    usual, far_longer = (
+        [i for i, name in enumerate(names) if (len(name) > longest) == is_long]
+        for is_long in (False, True)
+    )
+    evaluations = [
+        column_evaluation(model, pad_names([names[i] for i in rows], vocab), mesh)
+        for rows in (usual, far_longer)
+        if rows
+    ]
+    place = np.argsort(usual + far_longer)
+
+    def evaluate(params: Params) -> Costs:
+        costs = zip(*(evaluation(params) for evaluation in evaluations), strict=True)
+        return Costs(*(np.concatenate(field)[place] for field in costs))
+
+    return evaluate
 
 
 def in_blocks(nats: np.ndarray, block_size: int = BLOCK) -> Costs:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dinojax.data.batches import Batch, pad_names
+from dinojax.data.corpus import MAX_NAME_LENGTH
 from dinojax.data.distances import nearest
-from dinojax.data.text import MAX_NAME_LENGTH
 from dinojax.evaluation import losses
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
@@ -23,6 +23,7 @@ class NameScores(NamedTuple):
     """Scores of names, [num]; the last three fields are empty without training names."""
 
     names: Sequence[str]
+    """As the model can spell them; see `Vocab.spell`."""
     character_nats: list[Floats]
     """Cost of each character of a name and of its newline in nats, [len(name) + 1] each."""
     log_probabilities: Floats
@@ -63,6 +64,7 @@ def score(
     `learned` are the training names of the model, and `seed` is that of the new names. The standard
     error of a rank is at most 0.5 / sqrt(num_samples). See `names_nats` for what is raised.
     """
+    names = trained.vocab.spell(names)
     character_nats = names_nats(trained, names)
     totals = {x: -float(nats.sum()) for x, nats in zip(names, character_nats, strict=True)}
     log_probabilities = np.array([totals[name] for name in names])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.config import TrainConfig, config_from, with_steps
 from dinojax.data.batches import Dataset, packed, padded, windows
-from dinojax.data.text import split_names, split_text
+from dinojax.data.corpus import longest_usual, split_names, split_text
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest, write_atomically
 
@@ -93,9 +93,9 @@ def describe(
     """Describe a new run on `data`, names or a text: its description, its parts and its batches.
 
     The configuration gets its number of steps and, for packed names unless `keep_window`, a window
-    that holds the longest name. A run that begins with an `origin` has its vocabulary, and names
-    that were learned before are held out only where no others are left. `source` is the path of
-    the data and `sha256` its checksum.
+    that holds the longest name, unless that is far longer than the others (see `longest_usual`). A
+    run that begins with an `origin` has its vocabulary, and names that were learned before are held
+    out only where no others are left. `source` is the path of the data and `sha256` its checksum.
 
     Raises:
         ValueError: the data are too small to split or to fill a batch, a name does not fit into
@@ -119,7 +119,7 @@ def describe(
         message = f"the earlier run cannot read {source or 'these data'}: {error}"
         raise ValueError(message) from None
     if config.batches == "packed" and not keep_window:
-        config = replace(config, window=max(config.window, max(map(len, parts["train"])) + 1))
+        config = replace(config, window=max(config.window, longest_usual(parts["train"]) + 1))
     dataset = make_dataset(config, vocab, parts["train"])
     config = with_steps(config, dataset.steps_per_epoch)
     checksums = {name: digest(part_content(part)) for name, part in parts.items()}

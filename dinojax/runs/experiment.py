@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 
 from dinojax import parallel
 from dinojax.config import TrainConfig
-from dinojax.data.batches import Dataset, cut_text, pad_names
+from dinojax.data.batches import Dataset, cut_text
 from dinojax.data.vocab import Vocab
-from dinojax.evaluation.losses import Costs, column_evaluation
+from dinojax.evaluation.losses import Costs, column_evaluation, name_evaluation
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.runs.description import Description, Part, Parts, build_model
@@ -53,8 +53,9 @@ def make_evaluation(
     model: CharModel, vocab: Vocab, part: Part, mesh: Mesh | None = None, *, window: int = WINDOW
 ) -> Callable[[Params], Costs]:
     """A function from parameters to the costs of each name, or of each `window` of a text."""
-    columns = cut_text(part, vocab, window) if isinstance(part, str) else pad_names(part, vocab)
-    return column_evaluation(model, columns, mesh)
+    if isinstance(part, str):
+        return column_evaluation(model, cut_text(part, vocab, window), mesh)
+    return name_evaluation(model, vocab, part, mesh)
 
 
 def make_experiment(
@@ -88,7 +89,7 @@ def make_experiment(
     untrained_loss = np.log(vocab.size)
     if config.loss == "summed":
         is_padded = config.batches == "padded"
-        rows = len(parts["train"]) if is_padded else dataset.steps_per_epoch * config.batch_size
+        rows = dataset.num_shuffled if is_padded else dataset.steps_per_epoch * config.batch_size
         untrained_loss *= dataset.examples.weights.sum(dtype=float) / rows
 
     @jax.jit

@@ -11,6 +11,7 @@ import jax
 
 from dinojax import parallel
 from dinojax.config import resolve
+from dinojax.data.corpus import clean_names
 from dinojax.data.text import composed
 from dinojax.files import digest
 from dinojax.models.cells import Params
@@ -136,12 +137,11 @@ def train(
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
     data: Part
     if isinstance(names, str):
-        data = composed(composed(names, False), config.lowercase)
+        data = composed(names, config.lowercase)
+        if not data:
+            raise ValueError("expected a text to learn from, got an empty one")
     else:
-        stripped = (composed(name, False).strip() for name in names)
-        data = [composed(name, config.lowercase) for name in stripped if name]
-    if not data:
-        raise ValueError("expected data to learn from, got none")
+        data, _ = clean_names(composed(name, config.lowercase) for name in names)
     sha256 = digest(part_content(data))
     described = describe(config, data, keep_window="window" in settings, sha256=sha256)
     experiment = make_experiment(*described)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from dinojax.config import check_range
-from dinojax.data.text import composed
+from dinojax.data.text import composed_start
 from dinojax.models.context import in_context
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import NO_LIMIT, Controls
@@ -60,7 +60,7 @@ def accept(
     pattern = compile_pattern(constraints.match, constraints.ignore_case)
     known, seen = set(learned), set[str]()
     num_drawn = num_accepted = 0
-    for names, log_probabilities, drawn, ended in blocks:
+    for names, log_probabilities, drawn, ended, drawn_as in blocks:
         rows = [
             row
             for row, (name, has_ended) in enumerate(zip(names, ended, strict=True))
@@ -83,7 +83,8 @@ def accept(
         num_drawn += len(names)
         num_accepted += len(rows)
         arrays = log_probabilities[taken], drawn[taken], ended[taken]
-        yield Accepted(Names([names[row] for row in taken], *arrays), num_drawn, num_accepted)
+        chosen, spelled = ([each[row] for row in taken] for each in (names, drawn_as))
+        yield Accepted(Names(chosen, *arrays, spelled), num_drawn, num_accepted)
         if num_accepted >= num:
             break
 
@@ -126,14 +127,16 @@ def sample(
         jax.random.key(seed),
         trained,
         max_draws if is_constrained else num,
-        prompt=composed(prompt, ignore_case),
+        prompt=composed_start(prompt, ignore_case),
         max_length=50 if max_length is None else max_length,
         controls=make_controls(temperature, top_k, top_p, min_p),
     )
     if is_constrained:
         blocks = (block.names for block in accept(blocks, num, constraints, learned))
-    names, *arrays = zip(*blocks, strict=True)
-    return Names(list(chain.from_iterable(names)), *map(np.concatenate, arrays))
+    names, *arrays, drawn_as = zip(*blocks, strict=True)
+    log_probabilities, drawn, ended = map(np.concatenate, arrays)
+    chosen, spelled = (list(chain.from_iterable(each)) for each in (names, drawn_as))
+    return Names(chosen, log_probabilities, drawn, ended, spelled)
 
 
 def continue_text(
@@ -155,7 +158,7 @@ def continue_text(
     `in_context`. If it knows no upper-case letter, `prompt` and `stop` are lower-cased. A
     ValueError is raised if a number is out of range, or the prompt is not in the vocabulary.
     """
-    prompt, stop = (composed(x, knows_only_lowercase(trained)) for x in (prompt, stop))
+    prompt, stop = (composed_start(x, knows_only_lowercase(trained)) for x in (prompt, stop))
     if context is not None:
         trained = trained._replace(model=in_context(trained.model, context))
     key, beginning = jax.random.key(seed), begin(trained, prompt)

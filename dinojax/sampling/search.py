@@ -10,7 +10,7 @@ import numpy as np
 
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
-from dinojax.sampling.strings import Names, begin
+from dinojax.sampling.strings import Names, begin, composed_names
 
 
 class MostProbable(NamedTuple):
@@ -101,5 +101,6 @@ def most_probable_names(
     certain = sorted((x for x in found if x[0] >= bound), reverse=True)
     totals = np.array([x[0] for x in certain])
     undrawn, has_ended = np.full(len(certain), np.nan), np.full(len(certain), True)
-    names = Names([prompt + vocab.decode(x[2]) for x in certain], totals, undrawn, has_ended)
+    drawn_as = [prompt + vocab.decode(x[2]) for x in certain]
+    names = Names(composed_names(vocab, drawn_as), totals, undrawn, has_ended, drawn_as)
     return MostProbable(names, math.fsum(map(math.exp, totals)), num_prefixes)

@@ -3,6 +3,7 @@
 These functions loop in Python and call `jax.jit`.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, count
@@ -36,10 +37,13 @@ class Names(NamedTuple):
     """Names as strings, prompt included, and arrays [num] as in `draw.Samples`."""
 
     names: list[str]
+    """In Unicode's composed form (NFC), like names that are read."""
     log_probabilities: NDArray[Any]
     drawn_log_probabilities: NDArray[Any]
     """NaN for names that were not drawn."""
     ended: NDArray[Any]
+    drawn_as: list[str]
+    """As the model spelled them; the log-probabilities are those of these spellings."""
 
 
 def draw_names(
@@ -84,8 +88,10 @@ def draw_names(
             samples = jax.device_get(_draw(fixed, mesh, key, number, *inputs))
             for start in range(0, len(samples.ids), BLOCK):
                 stop = start + min(BLOCK, num - num_drawn)
-                ids, lengths, *others = (x[start:stop] for x in samples)
-                yield Names(decode_names(trained.vocab, ids, lengths, prompt), *others)
+                ids, lengths, whole, drawn, ended = (x[start:stop] for x in samples)
+                drawn_as = decode_names(trained.vocab, ids, lengths, prompt)
+                names = composed_names(trained.vocab, drawn_as)
+                yield Names(names, whole, drawn, ended, drawn_as)
                 num_drawn += len(ids)
                 if num_drawn == num:
                     return
@@ -157,6 +163,13 @@ def begin(trained: Trained, prompt: str, *, is_name: bool = False) -> Beginning:
         raise ValueError("the prompt: a name holds no newline")
     # Compiled as a whole, it is ready sooner than operation by operation.
     return _read(trained.params, model=trained.model, prompt=ids)
+
+
+def composed_names(vocab: Vocab, drawn_as: list[str]) -> list[str]:
+    """Names that a model with this vocabulary spelled, in Unicode's composed form (NFC)."""
+    if vocab.characters.isascii():
+        return drawn_as
+    return [unicodedata.normalize("NFC", name) for name in drawn_as]
 
 
 def decode_names(vocab: Vocab, ids: NDArray[Any], lengths: NDArray[Any], prompt: str) -> list[str]:

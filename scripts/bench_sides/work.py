@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import CellName
-from dinojax.data.text import read_names
+from dinojax.data.corpus import read_names
 from dinojax.data.vocab import Vocab, build_vocab
 
 OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
@@ -154,7 +154,7 @@ def amount_of(work: str, side: str, is_tiny: bool) -> int:
 
 def read_data(task: Task) -> tuple[list[str], Vocab]:
     """The names and their vocabulary."""
-    names, _ = read_names(task.data)
+    names = read_names(task.data).data
     return names, build_vocab(names)
 
 

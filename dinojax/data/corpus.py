@@ -1,0 +1,213 @@
+"""Names or a running text from a file, read once, and split into parts."""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from dinojax.data.text import INVISIBLE, composed
+from dinojax.files import digest
+
+MAX_NAME_LENGTH = 1_000
+"""Longest name, in characters."""
+MAX_PIPE = 2**28
+"""Most bytes that are read from what is not a file."""
+STANDARD_INPUT = Path("-")
+"""What stands for standard input in place of a file."""
+
+Data = TypeVar("Data", bound=Sequence[str])
+
+
+class Corpus(NamedTuple, Generic[Data]):
+    """What was read from a file."""
+
+    data: Data
+    """Names, or a text."""
+    sha256: str
+    """Checksum of the bytes that were read."""
+    notes: Sequence[str]
+    """What the user may not expect of them, as in "2 blank lines skipped"."""
+
+
+def bundled_names() -> Path:
+    """Path of the dinosaur names that come with dinojax."""
+    package = Path(__file__).parents[1]
+    installed = package / "bundled" / "dinos.txt"
+    return installed if installed.exists() else package.parent / "data" / "dinos.txt"
+
+
+def read_names(file: Path, lowercase: bool = True) -> Corpus[list[str]]:
+    """The names in a file, one a line; see `read_text` and `clean_names`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is no text, has no name, or has one longer than `MAX_NAME_LENGTH`.
+    """
+    text, sha256, notes = read_text(file, lowercase)
+    # str.splitlines would also split at U+2028 and other characters that may occur in a name.
+    lines = text.removesuffix("\n").split("\n")
+    try:
+        names, more = clean_names(lines)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return Corpus(names, sha256, [*notes, *more])
+
+
+def read_running_text(file: Path, lowercase: bool = False) -> Corpus[str]:
+    """The text in a file, as `read_text` reads it; a ValueError if it is empty."""
+    corpus = read_text(file, lowercase)
+    if not corpus.data:
+        raise ValueError(f"{file} is empty; expected a text")
+    return corpus
+
+
+def read_text(file: Path, lowercase: bool = False) -> Corpus[str]:
+    """The text of a UTF-8 file without its byte order mark, as `composed` gives it.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: see `read_bytes` and `composed`; or the file is not UTF-8, where the message
+            gives the offset of the first bad byte.
+    """
+    content = read_bytes(file)
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset "
+            f"{error.start}; convert the file to UTF-8"
+        ) from None
+    num_invisible = sum(map(text.count, INVISIBLE))
+    notes = [f"{_count(num_invisible, 'invisible character')} dropped"] if num_invisible else []
+    try:
+        return Corpus(composed(text, lowercase), digest(content), notes)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a file, or of a pipe or a terminal until it is closed.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a device, or a pipe with more than `MAX_PIPE` bytes.
+    """
+    is_standard = file == STANDARD_INPUT
+    shown = "standard input" if is_standard else file
+    with open(0 if is_standard else file, "rb", closefd=not is_standard) as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return stream.read()
+        if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not stream.isatty():
+            raise ValueError(f"{shown} is a device; expected a file or a pipe")
+        pieces = iter(partial(stream.read, 2**20), b"")
+        content = b"".join(islice(pieces, MAX_PIPE // 2**20 + 1))
+    if len(content) > MAX_PIPE:
+        raise ValueError(f"{shown} gave more than {MAX_PIPE:,} bytes; write them to a file first")
+    return content
+
+
+def clean_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Lines, as `composed` gives them, stripped of white space and without blank ones; and notes.
+
+    Raises:
+        ValueError: there is no name, or one is longer than `MAX_NAME_LENGTH`.
+    """
+    stripped = [line.strip() for line in lines]
+    for number, name in enumerate(stripped, start=1):
+        if len(name) > MAX_NAME_LENGTH:
+            raise ValueError(
+                f"line {number:,}: a name of {len(name):,} characters; names may have up to "
+                f"{MAX_NAME_LENGTH:,}; is there one name a line?"
+            )
+    names = [name for name in stripped if name]
+    if not names:
+        raise ValueError("no names; expected one name a line")
+    notes = []
+    if len(names) < len(stripped):
+        notes.append(f"{_count(len(stripped) - len(names), 'blank line')} skipped")
+    if num_repeated := len(names) - len(set(names)):
+        notes.append(f"{_count(num_repeated, 'duplicate')} kept")
+    longest = longest_usual(names)
+    if long := [i for i, name in enumerate(stripped, start=1) if len(name) > longest]:
+        num = len(stripped[long[0] - 1])
+        notes.append(f"line {long[0]:,} is far longer than the others, {num:,} characters")
+        if long[1:]:
+            notes[-1] += f", and so are {len(long) - 1:,} more"
+    return names, notes
+
+
+def longest_usual(names: Sequence[str]) -> int:
+    """Length of the longest name that is not far longer than the others.
+
+    A name is far longer if it has more than 32 characters and more than four times the 95th
+    percentile of all lengths. Batches hold it in pieces, so that it changes little for the others.
+
+    Raises:
+        ValueError: there is no name.
+    """
+    if not names:
+        raise ValueError("expected at least one name, got none")
+    lengths = np.sort(np.fromiter(map(len, names), int))
+    limit = max(32, 4 * int(lengths[int(0.95 * (len(lengths) - 1))]))
+    return int(lengths[lengths <= limit].max())
+
+
+def split_names(
+    names: Sequence[str],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+    learned: Iterable[str] = (),
+) -> tuple[list[str], list[str], list[str]]:
+    """Split names at random into training, validation and test parts, each in the given order.
+
+    All copies of a name go to the same part. Fractions are of the distinct names; a fraction above
+    zero gives at least one. The test part, then the validation part, takes names already `learned`
+    by an earlier run only where no others are left. The split depends on the set of names, on
+    `learned` and on `seed`, not on the order.
+
+    Raises:
+        ValueError: no name would be left for training.
+    """
+    distinct = sorted(set(names))
+    sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
+    known, order = set(learned), np.random.default_rng(seed).permutation(len(distinct))
+    drawn = sorted((distinct[i] for i in order.tolist()), key=known.__contains__)
+    # The test part is drawn first, so that it does not depend on the validation fraction.
+    parts = np.repeat([2, 1, 0], sizes[::-1])
+    part_of = dict(zip(drawn, parts.tolist(), strict=True))
+    train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
+    return train, validation, test
+
+
+def split_text(text: str, validation_fraction: float, test_fraction: float) -> tuple[str, str, str]:
+    """Split a text into training, validation and test parts, which follow each other.
+
+    Fractions are of the characters; a fraction above zero gives at least one.
+
+    Raises:
+        ValueError: no character would be left for training.
+    """
+    start, num, _ = _sizes(len(text), "characters", validation_fraction, test_fraction)
+    return text[:start], text[start : start + num], text[start + num :]
+
+
+def _sizes(num: int, things: str, *fractions: float) -> tuple[int, int, int]:
+    """The sizes of the training, validation and test parts of `num` things."""
+    validation, test = (max(1, round(f * num)) if f else 0 for f in fractions)
+    if validation + test >= num:
+        raise ValueError(
+            f"no data would be left to learn from: expected more than {num:,} {things}, or smaller "
+            "fractions for validation and test"
+        )
+    return num - validation - test, validation, test
+
+
+def _count(num: int, noun: str) -> str:
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"

@@ -1,0 +1,75 @@
+"""Data that commands read from a pipe, once."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+from test_scripts import ENVIRONMENT, SCRIPTS, TIMEOUT, compile_once, run_until_jax
+
+from dinojax.files import digest
+
+__all__ = ["compile_once"]
+
+NAMES = b"rex\nyi\nmei\n\nrex\n" + b"x" * 40 + b"\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a run that learned from standard input."""
+    folder = tmp_path_factory.mktemp("piped")
+    flags = "--data=-", "--steps=20", "--hidden-size=4", "--out=run"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "train.py"), *flags],
+        cwd=folder, input=NAMES, env=ENVIRONMENT, capture_output=True, check=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    (folder / "out.txt").write_bytes(done.stdout)
+    (folder / "err.txt").write_bytes(done.stderr)
+    (folder / "names.txt").write_bytes(NAMES)
+    return folder
+
+
+@contextmanager
+def piped(path, content):
+    """A named pipe into which a thread writes, once."""
+    os.mkfifo(path)
+    thread = threading.Thread(target=path.write_bytes, args=[content], daemon=True)
+    thread.start()
+    yield
+    thread.join()
+    path.unlink()
+
+
+def test_names_from_standard_input_are_noted_and_recorded(place):
+    first = (place / "out.txt").read_text().split("\n")[0]
+    notes = "1 blank line skipped, 1 duplicate kept, "
+    notes += "line 6 is far longer than the others, 40 characters"
+    assert first.startswith(f"5 names ({notes}), 7 symbols;")
+    said = (place / "err.txt").read_text()
+    assert said == "train.py: note: reading standard input until it is closed\n"
+    config = json.loads((place / "run" / "config.json").read_text())
+    assert (config["data"], config["data_sha256"]) == ("-", digest(NAMES))
+
+
+@pytest.mark.parametrize("content", [NAMES, b"", NAMES + b"x"])
+def test_a_resumed_run_knows_its_data_from_other_data(place, content):
+    waits = "train.py: note: reading pipe until it is closed\n"
+    with piped(place / "pipe", content):
+        result = run_until_jax("train.py", "--resume=run", "--data=pipe", cwd=place)
+    says = "run has done all its 20 steps" if content == NAMES else "a resumed run keeps its data"
+    assert result.err.startswith(f"{waits}train.py: error: ")
+    assert says in result.err
+
+
+def test_a_configuration_accepts_no_other_data(place):
+    config = json.loads((place / "run" / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"data": "pipe"}))
+    with piped(place / "pipe", b"abc"):
+        result = run_until_jax("train.py", "--config=config.json", "--out=new", cwd=place)
+    assert "pipe has changed since config.json was written: its checksum is ba7816bf8f01" in (
+        result.err
+    )
+    assert not (place / "new").exists()
