@@ -10,7 +10,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from dinojax.files import write_atomically
+from dinojax.files import remove_leftovers, write_atomically
 
 FONT = "DejaVu Sans"
 STYLE = {
@@ -51,6 +51,7 @@ def save(figure: Figure, path_without_suffix: Path) -> list[Path]:
     """
     dpi = min(160, MAX_PIXELS / max(figure.get_size_inches()))
     paths = []
+    remove_leftovers(path_without_suffix.parent)
     with matplotlib.style.context(STYLE, after_reset=True):
         for suffix, options in ("png", {"dpi": dpi}), ("svg", {"metadata": {"Date": None}}):
             content = io.BytesIO()
