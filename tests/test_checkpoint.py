@@ -453,3 +453,77 @@ def test_killed_writers_leave_a_whole_checkpoint(tmp_path):
 def test_a_type_that_numpy_cannot_store_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"weights: expected bool, int or float, got bfloat16"):
         checkpoint.save(tmp_path / "c.npz", {"weights": jnp.ones(3, jnp.bfloat16)}, {})
+
+
+def member(shape, dtype="<f4", body=b""):
+    """An .npy file with this header, whatever follows."""
+    buffer = io.BytesIO()
+    header = {"shape": shape, "fortran_order": False, "descr": dtype}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue() + body
+
+
+NO_METADATA = {"metadata.npy": npy(np.array("{}"))}
+
+
+def overlapping():
+    """An archive whose directory names the same megabyte a thousand times."""
+    content = bytearray(zipped(**NO_METADATA, **{"a.npy": bytes(2**20)}))
+    start = content.rindex(b"PK\x01\x02")
+    entry, end = content[start:-22], content[-22:]
+    entries = [entry.replace(b"a.npy", b"%05d" % i) for i in range(1000)]
+    end[8:10] = end[10:12] = (1002).to_bytes(2, "little")
+    size = int.from_bytes(end[12:16], "little") + sum(map(len, entries))
+    end[12:16] = size.to_bytes(4, "little")
+    return bytes(content[:-22] + b"".join(entries) + end)
+
+
+def compressed():
+    """Two megabytes that unpack to two gigabytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.npy", NO_METADATA["metadata.npy"])
+        with archive.open("a.npy", "w") as file:
+            for _ in range(64):
+                file.write(bytes(2**20))
+    content = bytearray(buffer.getvalue())
+    # The sizes in the directory say that there are 32 times as many.
+    start = content.rindex(b"PK\x01\x02")
+    content[start + 24 : start + 28] = (2**31).to_bytes(4, "little")
+    return bytes(content)
+
+
+def duplicated():
+    content = zipped(**NO_METADATA, **{"metadatb.npy": NO_METADATA["metadata.npy"]})
+    return content.replace(b"metadatb", b"metadata")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        compressed,
+        overlapping,
+        duplicated,
+        lambda: zipped(**NO_METADATA, **{"a.npy": member((10**12,))}),
+        lambda: zipped(**NO_METADATA, **{"a.npy": member((-2, -3), body=bytes(24))}),
+        lambda: zipped(**NO_METADATA, **{"a.npy": pickle.dumps([1])}),
+        lambda: zipped(**{"metadata.npy": member((), "<U900000000")}),
+        lambda: zipped(**{f"{i}.npy": b"" for i in range(20_000)}),
+        lambda: npz(metadata=np.array(" " * 2**25)),
+        lambda: npz(metadata=np.array('{"format": 2, "a":' + "[" * 900 + "]" * 900 + "}")),
+        lambda: npz(metadata=np.array('{"format": [2]}')),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_says_it_is_larger_than_its_file_is_not_unpacked(make, tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "c.npz"
+    path.write_bytes(make())
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"c\.npz"):
+            checkpoint.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20 + 8 * path.stat().st_size + 600 * 20_000

@@ -8,6 +8,9 @@ It is an `.npz` archive with one array for each leaf of the state, named by its 
 import hashlib
 import io
 import json
+import math
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dinojax.files import write_atomically
+from dinojax.files import open_regular, write_atomically
+from dinojax.runs.memory import machine_memory
 
 FORMAT = 2
 """Version of the format; raised when an older dinojax would misread a new checkpoint."""
+MAX_ARRAYS = 10_000
+MAX_METADATA = 2**26
+"""In bytes. A vocabulary of all characters that there are takes less."""
+_START = b"metadata.npy"
+"""Name of the first member of a checkpoint, after 30 bytes."""
 
 
 def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
@@ -47,26 +56,74 @@ def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
 def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The metadata and the arrays of a checkpoint, by name.
 
+    It takes little more time and memory than the size of the file justifies, whatever that holds,
+    and executes nothing.
+
     Raises:
-        ValueError: it is damaged, edited, not a checkpoint, or written by a newer dinojax.
+        ValueError: it is damaged, edited, not a checkpoint, larger than the memory of the machine,
+            or written by a newer dinojax.
     """
-    content = Path(path).read_bytes()
+    with open_regular(path) as file:
+        size, available = os.fstat(file.fileno()).st_size, machine_memory()
+        if size > available:
+            raise ValueError(
+                f"{path} has {size / 1e9:,.1f} GB, more than the {available / 1e9:,.1f} GB of "
+                "memory there are; read it on a larger machine"
+            )
+        content = file.read()
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = _read_arrays(content)
         metadata = json.loads(str(arrays.pop("metadata")[()]))
         version, sha256 = metadata["format"], metadata.pop("sha256", None)
+        digest = _digest(arrays, metadata)
     # For damaged archives, zipfile and its libraries raise many kinds of exceptions.
     except Exception:
-        raise ValueError(f"{path} is damaged or not a checkpoint of dinojax") from None
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint of dinojax; use another checkpoint of the run, "
+            "or train it again"
+        ) from None
     if version != FORMAT:
         raise ValueError(
             f"{path} has checkpoint format {version}, this dinojax reads {FORMAT}; "
             "use the version of dinojax that wrote it, or a newer one"
         )
-    if sha256 != _digest(arrays, metadata):
-        raise ValueError(f"{path} was changed after it was written: its checksum does not match")
+    if sha256 != digest:
+        raise ValueError(
+            f"{path} was changed after it was written: its checksum does not match; use another "
+            "checkpoint of the run, or train it again"
+        )
     return metadata, arrays
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a file starts like a checkpoint, be it damaged further on; or holds nothing."""
+    with open_regular(path) as file:
+        start = file.read(30 + len(_START))
+    return not start or (start.startswith(b"PK") and start[30:] == _START)
+
+
+def _read_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an archive, by name. Sizes are compared with its length before any is made."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
+        are_stored = all(each.compress_type == zipfile.ZIP_STORED for each in members.values())
+        size = sum(each.file_size for each in members.values())
+        are_few = len(members) == len(archive.infolist()) <= MAX_ARRAYS
+        is_small = members["metadata"].file_size <= MAX_METADATA
+        if not (are_stored and are_few and is_small and size <= len(content)):
+            raise ValueError
+        return {name: _read_array(archive.read(each)) for name, each in members.items()}
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    one = np.lib.format.read_array_header_1_0
+    shape, _, dtype = (one if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
 
 
 def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> Any:

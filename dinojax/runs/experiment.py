@@ -17,6 +17,7 @@ from dinojax.evaluation.losses import Costs, column_evaluation, name_evaluation
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.runs.description import Description, Part, Parts, build_model
+from dinojax.runs.memory import check_training
 from dinojax.startup import best_share
 from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
 from dinojax.training.optimizers import make_optimizer, make_schedule
@@ -67,7 +68,7 @@ def make_experiment(
     rows. `window` is the number of characters of a text that a validation reads at once.
 
     Raises:
-        ValueError: there are not as many devices.
+        ValueError: there are not as many devices, or there is not enough memory.
     """
     config, vocab = description.config, description.vocab
     if not config.devices:
@@ -98,6 +99,8 @@ def make_experiment(
         options = {"batch_size": config.batch_size, "smoothed_loss": untrained_loss}
         return init_train_state(key_train, params, model, optimizer, **options)
 
+    time = dataset.examples.inputs.shape[0] if config.batches == "padded" else config.window
+    check_training(jax.eval_shape(start, None), time * config.batch_size, config.devices)
     evaluate = None
     if "validation" in parts:
         evaluate = make_evaluation(model, vocab, parts["validation"], mesh, window=window)

@@ -1,0 +1,58 @@
+"""Memory: what reading a file or training takes at least, and what the machine has."""
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import jax
+
+from dinojax.training.step import TrainState
+
+LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+"""Files in which Linux says how much memory a container may use, in bytes."""
+
+
+def machine_memory() -> float:
+    """The memory that this process may use, in bytes; infinity where the system does not say."""
+    sizes = [math.inf]
+    # Windows has no `sysconf`.
+    with suppress(AttributeError, ValueError, OSError):
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for file in LIMITS:
+        # "max" stands for no limit.
+        with suppress(ValueError, OSError):
+            sizes.append(int(Path(file).read_bytes()))
+    return min(sizes)
+
+
+def check_training(state: TrainState, num_characters: int, num_devices: int = 1) -> None:
+    """Check a lower bound of the memory that training takes, before JAX allocates any.
+
+    `state` holds arrays or their shapes, and the rows of a step have `num_characters` in all. The
+    bound counts the state before and after a step, the gradients, and for each character every
+    value that a bias is added to, which the backward pass needs, and its gradient.
+
+    Raises:
+        ValueError: it takes more than there is; says what it would take and what to change.
+    """
+    params = jax.tree.leaves(state.params)
+    needed = 2 * _size((state.params, state.optimizer_state)) + _size(params)
+    rows = 2 * num_characters * _size([leaf for leaf in params if leaf.ndim == 1])
+    device = jax.devices()[0]
+    # All devices have the parameters, and those of a CPU share its memory.
+    is_shared = device.platform == "cpu"
+    needed = num_devices * needed + rows if is_shared else needed + rows // num_devices
+    available = (device.memory_stats() or {}).get("bytes_limit") or machine_memory()
+    if needed > available:
+        num = sum(leaf.size for leaf in params)
+        raise ValueError(
+            f"training takes at least {needed / 1e9:,.1f} GB of memory, for {num:,} parameters and "
+            f"{num_characters:,} characters a step; there are {available / 1e9:,.1f} GB; choose "
+            "fewer hidden units, layers or devices, a smaller batch size or shorter rows"
+        )
+
+
+def _size(tree: object) -> int:
+    """Bytes of the arrays of a pytree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
