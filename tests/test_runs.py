@@ -46,6 +46,8 @@ FOREIGN = [
     "checkpoint-00000000x.npz",
     ".hidden",
     ".notes.txt.1.tmp",
+    f".dinojax-0123456789abcdef.{os.getppid()}.tmp",
+    ".dinojax-1.1.tmp",
     ".train.txt.x.tmp",
     ".train.txt.1.tmp.bak",
     ".checkpoint-1.npz.123.tmp",
@@ -53,17 +55,19 @@ FOREIGN = [
     "test.txt.bak",
     "names.txt",
 ]
+# No process has this number.
+DEAD = 999_999_999
 LEFTOVERS = [
-    ".checkpoint-000000003.npz.123.tmp",
-    ".checkpoint-1000000000.npz.1.tmp",
-    ".train.txt.123.tmp",
-    ".validation.txt.123.tmp",
-    ".test.txt.123.tmp",
-    ".earlier.txt.123.tmp",
-    ".config.json.123.tmp",
-    ".metrics.jsonl.123.tmp",
-    ".loss.png.123.tmp",
-    ".loss.svg.123.tmp",
+    f".dinojax-0123456789abcdef.{DEAD}.tmp",
+    f".checkpoint-000000003.npz.{DEAD}.tmp",
+    f".checkpoint-1000000000.npz.{DEAD}.tmp",
+    f".train.txt.{DEAD}.tmp",
+    f".validation.txt.{DEAD}.tmp",
+    f".test.txt.{DEAD}.tmp",
+    f".config.json.{DEAD}.tmp",
+    f".metrics.jsonl.{DEAD}.tmp",
+    f".loss.png.{DEAD}.tmp",
+    f".loss.svg.{os.getpid()}.tmp",
 ]
 
 
@@ -215,7 +219,7 @@ def test_overwrite_removes_the_run_and_no_other_file(tmp_path):
     assert listing(tmp_path) == before
     parts = {"train": NAMES, "test": ["b"]}
     runs.start_run(tmp_path, make_state(0), describe(parts), parts)
-    own = ["checkpoint-000000000.npz", "config.json", "test.txt", "train.txt"]
+    own = ["checkpoint-000000000.npz", "config.json", "metrics.jsonl", "test.txt", "train.txt"]
     assert listing(tmp_path) == sorted([*own, *FOREIGN])
     assert_foreign_untouched(tmp_path)
     for name, part in parts.items():
@@ -242,48 +246,33 @@ def test_a_run_that_cannot_start_leaves_the_one_before_it(earlier, tmp_path, mon
     assert contents(tmp_path) == before
 
 
-class Killed(BaseException):
-    pass
+USERS = [
+    *(["train.txt"], ["config.json"], [".lock"], [".new"], [*LEFTOVERS, ".lock"]),
+    ["train.txt", "validation.txt", "test.txt", "metrics.jsonl", ".lock"],
+    ["checkpoint-000000001.npz"],
+]
 
 
-@pytest.mark.parametrize("num_files", range(5))
-def test_a_killed_start_leaves_a_run_or_can_be_repeated(num_files, tmp_path, monkeypatch):
-    """The process is killed before it renames a file: a later file in each case."""
-    parts = {"train": NAMES, "validation": ["a"]}
-    replace, files = os.replace, iter(range(num_files))
-
-    def replace_or_die(*paths):
-        if next(files, None) is None:
-            raise Killed
-        replace(*paths)
-
-    def start():
-        runs.take_folder(tmp_path, overwrite=False)
-        with runs.locked(tmp_path):
-            runs.start_run(tmp_path, make_state(0), DESCRIPTION, parts)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", replace_or_die)
-        if num_files < 4:
-            with pytest.raises(Killed):
-                start()
-        else:
-            start()
-    if num_files < 4:
-        assert runs.find_checkpoints(tmp_path) == []
-        start()
-    description = runs.load_run(tmp_path, "last").description
-    for name, part in parts.items():
-        assert runs.read_part(tmp_path, description, name) == part
-    assert (tmp_path / "config.json").exists()
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("names", USERS, ids=len)
+def test_a_users_files_with_the_names_of_a_runs_are_not_replaced(names, overwrite, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds ") + ".*choose a"):
+        runs.take_folder(tmp_path, overwrite)
+    assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["train.txt", "config.json"])
-def test_a_foreign_file_with_the_name_of_a_run_file_is_not_overwritten(name, tmp_path):
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} holds other files;")):
+def test_a_run_whose_checkpoints_are_damaged_is_overwritten(tmp_path):
+    for kind in "truncated", "half", "flipped", "empty":
+        damage(save(tmp_path, 7), kind)
+        with pytest.raises(ValueError, match=r"is damaged or not a checkpoint .*; use another"):
+            runs.load_run(tmp_path, "7")
+        (tmp_path / "checkpoint-000000000.npz").unlink(missing_ok=True)
         runs.take_folder(tmp_path, overwrite=True)
-    assert (tmp_path / name).read_text() == "mine"
+        runs.start_run(tmp_path, make_state(0), DESCRIPTION, {"train": NAMES, "validation": ["a"]})
+        assert runs.load_run(tmp_path).step == 0
 
 
 def test_a_save_keeps_what_it_wrote_and_the_later_ones(tmp_path):
@@ -311,15 +300,6 @@ def test_a_file_is_not_a_folder_to_take(overwrite, tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{file} is a file;")):
         runs.take_folder(file, overwrite)
     assert file.read_text() == "mine"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_with_leftovers_alone_is_empty(overwrite, tmp_path):
-    for name in [*LEFTOVERS, ".lock"]:
-        (tmp_path / name).write_bytes(b"half")
-    runs.take_folder(tmp_path, overwrite)
-    save(tmp_path, 0)
-    assert listing(tmp_path) == [".lock", "checkpoint-000000000.npz"]
 
 
 @pytest.mark.parametrize(
@@ -602,6 +582,45 @@ def test_several_damaged_checkpoints_are_passed_over_newest_first(tmp_path):
     assert runs.load_run(tmp_path, "best").step == 10
 
 
+def make_directory(path):
+    path.mkdir()
+
+
+def make_dangling_link(path):
+    path.symlink_to("nowhere")
+
+
+SPECIAL = [os.mkfifo, make_directory, make_dangling_link]
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_a_newest_checkpoint_that_is_no_file_is_passed_over(make, tmp_path):
+    older, special = save(tmp_path, 10, best=10), tmp_path / "checkpoint-000000020.npz"
+    make(special)
+    for which in "best", "last":
+        run = runs.load_run(tmp_path, which)
+        assert (run.step, run.damaged) == (10, (special,))
+    with pytest.raises(OSError, match="checkpoint-000000020"):
+        runs.load_run(tmp_path, "20")
+    # Nor does it stop training from going on, once it is no longer among the newest.
+    for step in 21, 22:
+        save(tmp_path, step, keep=1)
+    assert not older.exists()
+    runs.take_folder(tmp_path, overwrite=True)
+    runs.start_run(tmp_path, make_state(0), DESCRIPTION, {"train": NAMES, "validation": ["a"]})
+    assert runs.load_run(tmp_path).step == 0
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_data_and_settings_that_are_no_files_are_refused_at_once(make, tmp_path):
+    for name in "train.txt", "config.json":
+        make(tmp_path / name)
+    with pytest.raises(OSError, match=r"train\.txt"):
+        runs.read_part(tmp_path, DESCRIPTION, "train")
+    with pytest.raises(OSError, match=r"config\.json"):
+        read_config(tmp_path / "config.json")
+
+
 def test_where_all_are_damaged_the_newest_is_named(tmp_path):
     paths = save(tmp_path, 10), save(tmp_path, 20)
     for path in paths:
@@ -736,6 +755,11 @@ def without(key, part=None):
     return edit
 
 
+# Values of types that nothing in the metadata has, and the fields that all have one.
+FIELDS = "config", "characters", "parts", "tally", "step", "data", "data_sha256", "init_from"
+WRONG = None, [], [None], {"a": {}}, 0.5, True, -(10**30)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -763,6 +787,25 @@ def without(key, part=None):
         (edited("tally", best_loss="low"), "low"),
         (edited("tally", other=1), "other"),
         (edited(None, tally=[1]), ""),
+        *((edited(None, **{name: value}), "") for name in FIELDS for value in WRONG),
+        *(
+            (edited("tally", **{name: value}), name)
+            for name in Tally._fields
+            for value in WRONG
+            if (name, value) not in (("nats", 0.5), ("characters", 0.5))
+        ),
+        (edited("tally", best_step=-2), "best_step"),
+        (edited("tally", validations_since=-1), "validations_since"),
+        (edited("tally", characters=10**400), "characters"),
+        (edited("tally", nats=float("nan")), "nats"),
+        (edited("tally", best_loss="nan"), "best_loss"),
+        (edited("parts", train=5), "parts"),
+        (edited("parts", **{"../train": "f" * 64}), "parts"),
+        (edited(None, parts={}), "parts"),
+        (edited(None, parts={"test": "f" * 64}), "parts"),
+        (edited(None, characters=["\n", "a", "b"]), "characters: expected"),
+        (edited(None, characters="\n\udfff"), "characters: .* surrogate"),
+        (edited(None, step=8), "expected 7"),
     ],
 )
 def test_metadata_that_do_not_describe_a_run_are_refused(edit, message, tmp_path):
@@ -773,6 +816,35 @@ def test_metadata_that_do_not_describe_a_run_are_refused(edit, message, tmp_path
     checkpoint.save(path, arrays, metadata)
     with pytest.raises(ValueError, match=re.escape(f"{path} could not be read: ") + f".*{message}"):
         runs.load_run(tmp_path)
+
+
+def test_metadata_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path):
+    path = save(tmp_path, 7)
+    metadata, arrays = checkpoint.load(path)
+    checkpoint.save(path, arrays, metadata | {"later": [[]]})
+    assert runs.load_run(tmp_path).description == DESCRIPTION
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("params/readout/bias", np.inf),
+        ("optimizer_state/0/trace", np.nan),
+        ("optimizer_state/0/mu/readout/bias", -np.inf),
+        ("optimizer_state/0/nu/readout/bias", np.nan),
+        ("recurrent_state/0", np.inf),
+        ("smoothed_loss", np.nan),
+    ],
+)
+def test_a_state_that_is_not_finite_is_not_resumed_from(name, value, tmp_path):
+    run, arrays = runs.load_checkpoint(save(tmp_path, 10).parent, "last")
+    like = jax.eval_shape(lambda: make_state(0))
+    runs.restore_state(run, arrays, like)
+    bad = dict(arrays) | {name: np.array([1, value], np.float32)}
+    with pytest.raises(ValueError, match=re.escape(f"{name} is not finite")):
+        runs.restore_state(run, bad, like)
+    # The square of a gradient may overflow, and training goes on.
+    runs.restore_state(run, dict(arrays) | {"optimizer_state/0/nu/x": np.array(np.inf)}, like)
 
 
 def test_a_checkpoint_without_a_parameter_is_refused(tmp_path):

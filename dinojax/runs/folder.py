@@ -6,31 +6,33 @@ runs/dinos/train.txt                    names or text that the model learned fro
 runs/dinos/validation.txt, test.txt     names or text that were held out, if any
 runs/dinos/earlier.txt                  further names that the runs before it learned, if any
 runs/dinos/metrics.jsonl                losses and speed over time; see `metrics`
+runs/dinos/.lock                        locked by the process that trains; always empty
+runs/dinos/.new                         a run that is to take the place of this; see `exchange`
 
 All functions raise an OSError if a file cannot be read or written.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import dinojax
 from dinojax import files
 from dinojax.config import TrainConfig
 from dinojax.data.vocab import Vocab
-from dinojax.files import digest, write_atomically
+from dinojax.files import digest, read_regular, remove_leftovers, write_atomically
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
-from dinojax.runs import checkpoint
+from dinojax.runs import checkpoint, exchange
 from dinojax.runs.description import (
-    PARTS,
     Description,
     Parts,
     Tally,
@@ -40,9 +42,10 @@ from dinojax.runs.description import (
     to_metadata,
     write_config,
 )
+from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE
 from dinojax.training.step import TrainState
 
-CONFIG_FILE, LOCK_FILE = "config.json", ".lock"
+LOCK_FILE = ".lock"
 NUM_KEPT = 2
 
 
@@ -86,51 +89,54 @@ def take_folder(folder: Path, overwrite: bool = False) -> None:
     checkpoints = find_checkpoints(folder)
     if checkpoints and not overwrite:
         raise ValueError(f"{folder} holds a run; choose another folder, or overwrite it")
-    ours = {folder / LOCK_FILE, *_leftovers(folder)}
-    if (folder / LOCK_FILE).exists():
-        # The user's own files may have these names; a lock shows that a run was started here.
-        ours |= {folder / name for name in (CONFIG_FILE, *(f"{part}.txt" for part in PARTS))}
+    if checkpoints and not any(_is_checkpoint(path) for path in checkpoints):
+        raise ValueError(
+            f"{folder} holds no run, but files named like checkpoints; choose another folder, or "
+            "remove them"
+        )
+    # What a user may have put there is never replaced, whatever its name.
+    ours = {folder / exchange.NEW} if exchange.is_ours(folder) else set()
+    lock = folder / LOCK_FILE
+    if lock.is_file() and not lock.stat().st_size:
+        ours.add(lock)
     if not checkpoints and set(folder.iterdir()) - ours:
         raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
 
 
-def locked(folder: Path) -> AbstractContextManager[None]:
-    """Lock the folder of a run. The lock of a process that has died does not count.
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run, and tidy up what a process that was killed has left there.
+
+    The lock of a process that has died does not count.
 
     Raises:
         OSError: the lock file cannot be made.
         ValueError: another process has locked it.
     """
-    return files.locked(
-        folder / LOCK_FILE,
-        f"another process trains in {folder}; wait until it has ended, or choose another folder",
-    )
+    message = "wait until it has ended, or choose another folder"
+    with files.locked(folder / LOCK_FILE, f"another process trains in {folder}; {message}"):
+        exchange.finish(folder)
+        remove_leftovers(folder)
+        yield
 
 
 def start_run(folder: Path, state: TrainState, description: Description, parts: Parts) -> None:
     """Write the first checkpoint and the data of a new run, replacing an earlier run.
 
-    If the checkpoint cannot be written, the earlier run is still there.
+    The folder must be locked. At any moment it holds all of the earlier run or all of the new one;
+    see `exchange`. If the new one cannot be written, the earlier run is still there.
     """
-    earlier = find_checkpoints(folder)
-    if not earlier:
-        # The checkpoint comes last: a run that is killed before it can be started again.
-        _write_data(folder, description, parts)
-    first = save_checkpoint(folder, state, description, Tally())
-    if earlier:
-        for path in earlier:
-            if path != first:
-                path.unlink(missing_ok=True)
-        _write_data(folder, description, parts)
-
-
-def _write_data(folder: Path, description: Description, parts: Parts) -> None:
-    for name in PARTS:
-        if name in parts:
-            write_atomically(folder / f"{name}.txt", part_content(parts[name]))
-        else:
-            (folder / f"{name}.txt").unlink(missing_ok=True)
-    write_config(folder / CONFIG_FILE, description)
+    first = _checkpoint_path(folder, int(state.step)).name
+    names = [*(f"{name}.txt" for name in parts), CONFIG_FILE, METRICS_FILE, first]
+    new = exchange.begin(folder, names)
+    try:
+        for name, part in parts.items():
+            write_atomically(new / f"{name}.txt", part_content(part))
+        write_config(new / CONFIG_FILE, description)
+        write_atomically(new / METRICS_FILE, b"")
+        save_checkpoint(new, state, description, Tally())
+    finally:
+        exchange.finish(folder)
 
 
 def read_part(folder: Path, description: Description, name: str) -> list[str] | str:
@@ -144,8 +150,8 @@ def read_part(folder: Path, description: Description, name: str) -> list[str] | 
             f"{folder} has no {name} part; it has {', '.join(description.parts)} (others are set "
             "aside by a validation fraction or a test fraction)"
         )
-    path = folder / f"{name}.txt"
-    content = path.read_bytes()
+    path = exchange.current(folder, f"{name}.txt")
+    content = read_regular(path)
     if digest(content) != description.parts[name]:
         raise ValueError(f"{path} was changed after training: its checksum does not match")
     text = content.decode()
@@ -168,9 +174,10 @@ def save_checkpoint(
     path = _checkpoint_path(folder, step)
     checkpoint.save(path, state, metadata)
     older = [each for each in find_checkpoints(folder) if _step_of(each) <= step][:-keep]
-    for old in [*older, *_leftovers(folder)]:
-        if old != _checkpoint_path(folder, tally.best_step):
+    for old in older:
+        if old != _checkpoint_path(folder, tally.best_step) and not old.is_dir():
             old.unlink(missing_ok=True)
+    remove_leftovers(folder)
     return path
 
 
@@ -193,38 +200,44 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
         found = "a run: it has no checkpoint" if folder.is_dir() else "a folder"
         raise ValueError(f"{folder} is not {found}; expected the folder of a training run")
     if which not in ("best", "last"):
-        path = _checkpoint_path(folder, int(which))
+        path = _checkpoint_path(checkpoints[0].parent, int(which))
         if path not in checkpoints:
             steps = ", ".join(str(_step_of(path)) for path in checkpoints)
             raise ValueError(f"{folder} has no checkpoint of step {which}; it has {steps}")
         return _read(path)
-    errors: dict[Path, ValueError] = {}
+    errors: dict[Path, OSError | ValueError] = {}
     for path in reversed(checkpoints):
         try:
             run, arrays = _read(path)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             errors[path] = error
             continue
         damaged, best = [*errors], _checkpoint_path(folder, run.tally.best_step)
         if which == "best" and run.tally.best_step not in (-1, run.step):
             try:
                 run, arrays = _read(best)
-            except (FileNotFoundError, ValueError):
+            except (OSError, ValueError):
                 damaged.append(best)
         return run._replace(damaged=tuple(damaged)), arrays
     raise next(iter(errors.values()))
 
 
 def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> TrainState:
-    """The training state in the arrays of a run's checkpoint; see `checkpoint.restore`."""
+    """The training state in the arrays of a run's checkpoint; see `checkpoint.restore`.
+
+    Raises:
+        ValueError: an array is missing, has another shape or type, or is not finite.
+    """
     with _named(run.checkpoint):
+        _check_finite(arrays)
         return checkpoint.restore(arrays, like)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
+    """The checkpoints of the run in a folder, oldest first."""
+    where = folder / exchange.NEW if exchange.is_decided(folder) else folder
     pattern = re.compile(r"checkpoint-\d{9,}\.npz")
-    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+    found = [path for path in where.iterdir() if pattern.fullmatch(path.name)]
     return sorted(found, key=_step_of)
 
 
@@ -233,20 +246,30 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     with _named(path):
         description, tally = from_metadata(metadata)
         model = build_model(description.config, description.vocab)
-        like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-        params = checkpoint.restore(arrays, like, "params/")
-        for name, array in arrays.items():
-            if name.startswith("params/") and not np.isfinite(array).all():
-                raise ValueError(f"{name} is not finite")
-        run = Run(description, model, params, metadata["step"], tally, path, ())
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+        like = {"params": shapes, "step": jax.ShapeDtypeStruct((), jnp.int32)}
+        restored = checkpoint.restore(arrays, like)
+        params, step = restored["params"], int(restored["step"])
+        if not 0 <= step == metadata.get("step"):
+            raise ValueError(f"expected {step}, its number of steps, as step in its metadata")
+        _check_finite({name: array for name, array in arrays.items() if name.startswith("params/")})
+        run = Run(description, model, params, step, tally, path, ())
     return run, arrays
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        # A mean of squared gradients may overflow to infinity, and training goes on.
+        is_good = ~np.isnan(array) if "/nu/" in name else np.isfinite(array)
+        if not is_good.all():
+            raise ValueError(f"{name} is not finite")
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} could not be read: {error}") from None
 
 
@@ -254,12 +277,11 @@ def _checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:09d}.npz"
 
 
-def _leftovers(folder: Path) -> list[Path]:
-    """Temporary files of processes that were killed while writing."""
-    parts = "|".join(PARTS)
-    ours = rf"checkpoint-\d{{9,}}\.npz|({parts})\.txt|config\.json|metrics\.jsonl"
-    pattern = re.compile(rf"\.({ours}|loss\.(png|svg))\.\d+\.tmp")
-    return [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        return checkpoint.is_begun(path)
+    except OSError:
+        return False
 
 
 def _step_of(path: Path) -> int:

@@ -18,6 +18,7 @@ from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
 from dinojax.runs.description import Part, Tally, describe, part_content, write_config
+from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.metrics import append_metrics, rewind_metrics
 from dinojax.runs.recorder import Report, record
@@ -36,7 +37,6 @@ def start(
     state = experiment.initial_state(initial_params)
     if folder and parallel.may_write():
         runs.start_run(folder, state, experiment.description, experiment.parts)
-        rewind_metrics(folder, -1)
     return state, Tally()
 
 
@@ -59,7 +59,7 @@ def resume(
             runs.save_checkpoint(folder, state, description, run.tally, keep=keep)
         steps = {"step": run.step, "steps": description.config.steps}
         append_metrics(folder, {"event": "resumed", **steps})
-        write_config(folder / runs.CONFIG_FILE, description)
+        write_config(folder / CONFIG_FILE, description)
     return state, run.tally
 
 

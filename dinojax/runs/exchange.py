@@ -1,0 +1,94 @@
+"""A new run takes the place of the one that a folder holds: at any moment, all of one is there.
+
+The files of the new run are first written to `.new`, a folder within that of the run, and the
+checkpoint comes last. Before it is there, the run is the earlier one, all of which is still in its
+place, and `.new` is rubbish. Once it is there, the run is the new one: a file is read from `.new`
+or, where it is no longer there, from the folder. Then the files of the earlier run that have no
+successor are removed, the others are replaced one by one, the checkpoint last, and `.new` is
+removed. Whoever locks the folder next completes what a killed process has left.
+
+`.new` also has a list of the new files. It is written first and removed last, and its first line
+tells a folder of ours from a user's folder of the same name. All functions raise an OSError if a
+file cannot be read or written; those that change a folder expect that it is locked.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dinojax.files import read_regular, sync_folder
+from dinojax.runs.description import PARTS
+
+CONFIG_FILE, METRICS_FILE = "config.json", "metrics.jsonl"
+RUN_FILE = re.compile(
+    rf"checkpoint-\d{{9,}}\.npz|(?:{'|'.join(PARTS)})\.txt|{CONFIG_FILE}|{METRICS_FILE}"
+)
+"""Name of a file of a run."""
+NEW, LIST = ".new", "files.txt"
+FIRST_LINE = b"Files of a new run of dinojax. They take the place of those of the run before.\n"
+
+
+def begin(folder: Path, names: Sequence[str]) -> Path:
+    """Make and return the place for the files `names` of a new run, of which the last is to decide.
+
+    Once that file is there, the run is the new one.
+    """
+    new = folder / NEW
+    new.mkdir()
+    with open(new / LIST, "xb") as file:
+        file.write(FIRST_LINE + "".join(f"{name}\n" for name in names).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)
+    return new
+
+
+def finish(folder: Path) -> None:
+    """Put the files of a new run in their places, or remove them if the last one is missing."""
+    names, new = _listed(folder), folder / NEW
+    if names is None:
+        return
+    if is_decided(folder):
+        for path in folder.iterdir():
+            if RUN_FILE.fullmatch(path.name) and path.name not in names and not path.is_dir():
+                path.unlink()
+        for name in names:
+            if (new / name).exists():
+                os.replace(new / name, folder / name)
+        sync_folder(folder)
+    for path in sorted(new.iterdir(), key=lambda path: path.name == LIST):
+        path.unlink()
+    new.rmdir()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether there is a `.new` that `begin` made, judged by more than its name."""
+    return _listed(folder) is not None
+
+
+def is_decided(folder: Path) -> bool:
+    """Whether the run of a folder is the new one, whose files are not all in their places yet."""
+    names = _listed(folder) or []
+    return bool(names) and (folder / NEW / names[-1]).exists()
+
+
+def current(folder: Path, name: str) -> Path:
+    """Where a file of the run in a folder is now."""
+    new = folder / NEW / name
+    return new if is_decided(folder) and new.exists() else folder / name
+
+
+def _listed(folder: Path) -> list[str] | None:
+    """The names of the files of a new run; None if there is no `.new`, or a user's."""
+    new = folder / NEW
+    try:
+        found = set(os.listdir(new))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    content = read_regular(new / LIST) if LIST in found else b""
+    if not content.startswith(FIRST_LINE):
+        # A process may have been killed before the list was whole, but there is nothing else then.
+        return [] if found <= {LIST} and FIRST_LINE.startswith(content) else None
+    lines = content.decode(errors="replace").split("\n")
+    return [line for line in lines if RUN_FILE.fullmatch(line)]
