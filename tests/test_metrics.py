@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import resource
 
@@ -80,6 +81,53 @@ def test_a_bad_line_that_is_not_the_last_is_named(place, bad, tmp_path):
     with pytest.raises(ValueError, match=message):
         rewind_metrics(tmp_path, 100)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seconds", value) for value in ("1e400", "NaN", "null", '"1"', "true", "[1]", "-1")),
+        ("characters", "9" * 400),
+        ("training_loss", "-1e40"),
+        ("validation_loss", '{"a": 1}'),
+        ("gradient_norm", "Infinity"),
+        ("epoch", '"one"'),
+        ("step", "-1"),
+    ],
+)
+def test_a_value_that_is_no_number_is_named(name, value, tmp_path):
+    path = write(tmp_path)
+    content = path.read_bytes()
+    path.write_text(f'{{"step": 1, "{name}": {value}}}\n')
+    for use in read_metrics, lambda folder: rewind_metrics(folder, 100):
+        message = rf"metrics\.jsonl, line 1: expected a finite number for {name};"
+        with pytest.raises(ValueError, match=message):
+            use(tmp_path)
+    path.write_bytes(content)
+    assert read_metrics(tmp_path) == LINES
+
+
+def test_deep_lines_and_special_files_are_refused(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text("[" * 200_000 + "\n")
+    with pytest.raises(ValueError, match="line 1: expected a JSON object"):
+        read_metrics(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    for use in read_metrics, lambda folder: rewind_metrics(folder, 100):
+        with pytest.raises(OSError, match="expected a regular file"):
+            use(tmp_path)
+
+
+def test_the_largest_values_that_a_line_may_have_can_be_drawn(tmp_path):
+    from dinojax.plots.losses import plot_runs
+    from dinojax.plots.style import save
+
+    largest = dict.fromkeys(("characters", "seconds", "training_loss"), 1e39)
+    write(tmp_path, [{"step": 1, **dict.fromkeys(largest, 0)}, {"step": 2, **largest}])
+    save(plot_runs([tmp_path]), tmp_path / "loss")
+    write(tmp_path, [{"step": 3, **largest, "validation_loss": -1e39}])
+    assert len(save(plot_runs([tmp_path]), tmp_path / "loss")) == 2
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dinojax.files import named_errors, write_atomically
+from dinojax.files import named_errors, read_regular, write_atomically
+from dinojax.runs.exchange import METRICS_FILE, current
 
-METRICS_FILE = "metrics.jsonl"
+COUNTS = "step", "characters", "seconds"
+MEASURES = (
+    *("epoch", "training_loss", "validation_loss", "learning_rate", "gradient_norm"),
+    *("clipped_share", "characters_per_second"),
+)
+LARGEST = 1e39
+"""More than any float32; what is computed from it is finite in float64."""
 
 
 def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
@@ -41,18 +48,25 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics, without an incomplete last line.
 
     Raises:
-        ValueError: another line is not a JSON object with a step; names the line.
+        ValueError: another line is not a JSON object with a step, or what should be a number is
+            none, or out of all bounds; names the line.
     """
-    path, lines = folder / METRICS_FILE, []
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    path, lines = current(folder, METRICS_FILE), []
+    for number, text in enumerate(read_regular(path).split(b"\n")[:-1], start=1):
         try:
             line = json.loads(text)
             # bool is a subclass of int.
             if not isinstance(line, dict) or type(line.get("step")) is not int:
                 raise ValueError
-        except ValueError:
+        except (RecursionError, ValueError):
             expected = "expected a JSON object with a step; fix or delete it"
             raise ValueError(f"{path}, line {number}: {expected}") from None
+        for name in line.keys() & {*COUNTS, *MEASURES}:
+            value, least = line[name], 0 if name in COUNTS else -LARGEST
+            is_unknown = value is None and name in MEASURES
+            if not (is_unknown or (type(value) in (int, float) and least <= value <= LARGEST)):
+                expected = f"expected a finite number for {name}; fix or delete it"
+                raise ValueError(f"{path}, line {number}: {expected}")
         lines.append(line)
     return lines
 
