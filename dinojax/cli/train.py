@@ -99,8 +99,12 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     except (FloatingPointError, OSError) as error:
         diverged = isinstance(error, FloatingPointError)
         remedy = "try a smaller --learning-rate" if diverged else f"fix that and {resume}"
-        last = f"the last good checkpoint is {load_run(folder, 'last').checkpoint}"
-        message = f"{terminal.describe_error(error)}; {last}; {remedy}"
+        try:
+            saved = f"the last good checkpoint is {load_run(folder, 'last').checkpoint}; {remedy}"
+        except (OSError, ValueError) as unread:
+            moved = "if it was moved, resume it in its new place"
+            saved = f"{terminal.describe_error(unread)}; {moved}"
+        message = f"{terminal.describe_error(error)}; {saved}"
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         return DIVERGED if diverged else terminal.BAD_INPUT
     is_complete, steps = report.step == config.steps, count(report.step, "step")
@@ -113,7 +117,8 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
         print(f"Stopped after {steps}: {validations} in a row without an improvement")
     elif not is_complete:
         print(f"Stopped after {steps}: time is up; {resume}")
-    best = load_run(folder)
+    with parser.reported_errors():
+        best = load_run(folder)
     note_damaged(parser, best)
     written = write(best.params, best.step)
     print(reports.describe_result(experiment, best, report.step, written))
