@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,15 @@ import numpy as np
 import pytest
 
 import dinojax
+from dinojax.cli import train
+from dinojax.cli.arguments import Parser
 from dinojax.cli.jobs import next_free_folder
+from dinojax.cli.terminal import BAD_INPUT, Program
 from dinojax.config import TrainConfig, config_from
 from dinojax.data.vocab import build_vocab
 from dinojax.files import digest
 from dinojax.models.trained import Trained
-from dinojax.runs import checkpoint
+from dinojax.runs import checkpoint, session
 from dinojax.runs import folder as runs
 from dinojax.runs.description import (
     PARTS,
@@ -32,6 +36,8 @@ from dinojax.runs.description import (
     read_config,
     write_config,
 )
+from dinojax.runs.description import describe as new_run
+from dinojax.runs.experiment import make_experiment
 from dinojax.training.optimizers import clipped_sgd
 from dinojax.training.step import init_train_state
 
@@ -440,7 +446,7 @@ def test_a_failed_save_keeps_the_checkpoints(tmp_path, monkeypatch):
 
 def test_a_checkpoint_holds_all_of_the_state(tmp_path):
     metadata, arrays = checkpoint.load(save(tmp_path, 7))
-    restored = checkpoint.restore(arrays, jax.eval_shape(lambda: make_state(0)))
+    restored = checkpoint.restore(arrays, make_state(0))
     assert jax.random.key_impl(restored.key) == metadata["key_implementation"]
     assert_same_arrays(with_key_data(restored), with_key_data(make_state(7)))
 
@@ -493,7 +499,7 @@ def test_a_tally_comes_back_exactly(tally, tmp_path):
 def test_a_restored_state_is_all_of_the_last_state(tmp_path):
     save(tmp_path, 6, seed=1, best=6)
     save(tmp_path, 7, seed=2, best=6)
-    state = load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+    state = load_state(tmp_path, make_state(0))
     assert_same_arrays(with_key_data(state), with_key_data(make_state(7, 2)))
 
 
@@ -553,7 +559,7 @@ def test_where_the_newest_is_damaged_the_one_before_it_is_used(kind, tmp_path):
         run = runs.load_run(tmp_path, which)
         assert (run.step, run.checkpoint, run.damaged) == (10, older, (newer,))
         assert_same_arrays(run.params, make_state(0, seed=1).params)
-    state = load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+    state = load_state(tmp_path, make_state(0))
     assert_same_arrays(with_key_data(state), with_key_data(make_state(10, 1)))
     # No other checkpoint replaces one that was asked for by its step.
     with pytest.raises(ValueError, match=re.escape(str(newer))):
@@ -629,7 +635,7 @@ def test_where_all_are_damaged_the_newest_is_named(tmp_path):
         with pytest.raises(ValueError, match=re.escape(f"{paths[1]} is damaged or not a")):
             runs.load_run(tmp_path, which)
     with pytest.raises(ValueError, match=re.escape(f"{paths[1]} is damaged or not a")):
-        load_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
+        load_state(tmp_path, make_state(0))
 
 
 @pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
@@ -838,7 +844,7 @@ def test_metadata_of_a_later_version_are_read_as_far_as_they_are_known(tmp_path)
 )
 def test_a_state_that_is_not_finite_is_not_resumed_from(name, value, tmp_path):
     run, arrays = runs.load_checkpoint(save(tmp_path, 10).parent, "last")
-    like = jax.eval_shape(lambda: make_state(0))
+    like = make_state(0)
     runs.restore_state(run, arrays, like)
     bad = dict(arrays) | {name: np.array([1, value], np.float32)}
     with pytest.raises(ValueError, match=re.escape(f"{name} is not finite")):
@@ -854,3 +860,35 @@ def test_a_checkpoint_without_a_parameter_is_refused(tmp_path):
     checkpoint.save(path, arrays, metadata)
     with pytest.raises(ValueError, match=r"expected params/readout/bias as \S+, got nothing"):
         runs.load_run(tmp_path)
+
+
+def test_a_run_that_is_moved_or_removed_while_it_trains_ends_in_one_line(
+    tmp_path, monkeypatch, capsys
+):
+    experiment = make_experiment(*new_run(CONFIG, ["ada"]))
+    parser, folder = Parser(Program("train", "dinojax"), ""), tmp_path / "run"
+    folder.mkdir()
+    started = folder, experiment, *session.start(experiment, folder)
+
+    def move(*_):
+        folder.rename(tmp_path / "moved")
+        (folder / "metrics.jsonl").read_bytes()
+
+    monkeypatch.setattr(train, "train", move)
+    assert train.learn(parser, None, started) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{folder} is not a folder; " in said
+    assert "if it was moved, resume it in its new place" in said
+    # After the last step too.
+    (tmp_path / "moved").rename(folder)
+    monkeypatch.setattr(train, "train", lambda *_: (move_only(folder), 0.0, []))
+
+    def move_only(folder):
+        folder.rename(tmp_path / "moved")
+        return SimpleNamespace(step=experiment.config.steps, is_patient=True)
+
+    with pytest.raises(SystemExit) as ended:
+        train.learn(parser, None, started)
+    assert ended.value.code == BAD_INPUT
+    assert capsys.readouterr().err.count("\n") == 1

@@ -128,8 +128,8 @@ def start_run(folder: Path, state: TrainState, description: Description, parts: 
     """
     first = _checkpoint_path(folder, int(state.step)).name
     names = [*(f"{name}.txt" for name in parts), CONFIG_FILE, METRICS_FILE, first]
-    new = exchange.begin(folder, names)
     try:
+        new = exchange.begin(folder, names)
         for name, part in parts.items():
             write_atomically(new / f"{name}.txt", part_content(part))
         write_config(new / CONFIG_FILE, description)
