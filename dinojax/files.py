@@ -60,7 +60,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk: a power cut may undo later renames alone."""
+    """Wait until the names in a folder are on disk; before, a power cut may undo a rename."""
     # Windows cannot open a folder.
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

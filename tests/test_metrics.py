@@ -124,8 +124,11 @@ def test_the_largest_values_that_a_line_may_have_can_be_drawn(tmp_path):
     from dinojax.plots.style import save
 
     largest = dict.fromkeys(("characters", "seconds", "training_loss"), 1e39)
+    left = tmp_path / ".dinojax-0123456789abcdef.999999999.tmp"
+    left.write_text("half a picture of a process that was killed")
     write(tmp_path, [{"step": 1, **dict.fromkeys(largest, 0)}, {"step": 2, **largest}])
     save(plot_runs([tmp_path]), tmp_path / "loss")
+    assert not left.exists()
     write(tmp_path, [{"step": 3, **largest, "validation_loss": -1e39}])
     assert len(save(plot_runs([tmp_path]), tmp_path / "loss")) == 2
 

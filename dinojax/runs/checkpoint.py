@@ -56,8 +56,7 @@ def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
 def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The metadata and the arrays of a checkpoint, by name.
 
-    It takes little more time and memory than the size of the file justifies, whatever that holds,
-    and executes nothing.
+    The size of the file bounds the time and the memory it takes. Nothing in it is executed.
 
     Raises:
         ValueError: it is damaged, edited, not a checkpoint, larger than the memory of the machine,
@@ -97,8 +96,11 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def is_begun(path: Path) -> bool:
     """Whether a file starts like a checkpoint, be it damaged further on; or holds nothing."""
-    with open_regular(path) as file:
-        start = file.read(30 + len(_START))
+    try:
+        with open_regular(path) as file:
+            start = file.read(30 + len(_START))
+    except OSError:
+        return False
     return not start or (start.startswith(b"PK") and start[30:] == _START)
 
 

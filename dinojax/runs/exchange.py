@@ -1,15 +1,15 @@
-"""A new run takes the place of the one that a folder holds: at any moment, all of one is there.
+"""Replace the run in a folder by a new one; at any moment, the folder holds all of one of them.
 
-The files of the new run are first written to `.new`, a folder within that of the run, and the
-checkpoint comes last. Before it is there, the run is the earlier one, all of which is still in its
-place, and `.new` is rubbish. Once it is there, the run is the new one: a file is read from `.new`
-or, where it is no longer there, from the folder. Then the files of the earlier run that have no
-successor are removed, the others are replaced one by one, the checkpoint last, and `.new` is
-removed. Whoever locks the folder next completes what a killed process has left.
+The files of the new run are first written into `.new`, a folder within that of the run, and the
+checkpoint comes last. Until it is there, the run is the earlier one, all of which is still in its
+place, and `.new` does not count. From then on, the run is the new one: a file is read from `.new`
+or, if it is no longer there, from the folder. Files of the earlier run that the new one does not
+have are removed, the others are replaced one by one, the checkpoint last, and `.new` is removed.
+The process that next locks the folder completes what a killed one has left.
 
-`.new` also has a list of the new files. It is written first and removed last, and its first line
-tells a folder of ours from a user's folder of the same name. All functions raise an OSError if a
-file cannot be read or written; those that change a folder expect that it is locked.
+`.new` also holds a list of the new files. It is written first and removed last, and its first line
+tells this folder from a user's of the same name. All functions raise an OSError if a file cannot be
+read or written. The folder must be locked while it is changed.
 """
 
 import os
@@ -21,18 +21,20 @@ from dinojax.files import read_regular, sync_folder
 from dinojax.runs.description import PARTS
 
 CONFIG_FILE, METRICS_FILE = "config.json", "metrics.jsonl"
+CHECKPOINT = re.compile(r"checkpoint-\d{9,}\.npz")
+"""Name of a checkpoint."""
 RUN_FILE = re.compile(
-    rf"checkpoint-\d{{9,}}\.npz|(?:{'|'.join(PARTS)})\.txt|{CONFIG_FILE}|{METRICS_FILE}"
+    rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.txt|{CONFIG_FILE}|{METRICS_FILE}"
 )
-"""Name of a file of a run."""
+"""Name of any file of a run."""
 NEW, LIST = ".new", "files.txt"
 FIRST_LINE = b"Files of a new run of dinojax. They take the place of those of the run before.\n"
 
 
 def begin(folder: Path, names: Sequence[str]) -> Path:
-    """Make and return the place for the files `names` of a new run, of which the last is to decide.
+    """Make `.new` for the files `names` of a new run, and return it.
 
-    Once that file is there, the run is the new one.
+    Once the last of them is there, the run is the new one.
     """
     new = folder / NEW
     new.mkdir()
@@ -63,7 +65,7 @@ def finish(folder: Path) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether there is a `.new` that `begin` made, judged by more than its name."""
+    """Whether there is a `.new` that `begin` made; a user's of the same name is not."""
     return _listed(folder) is not None
 
 
@@ -88,7 +90,7 @@ def _listed(folder: Path) -> list[str] | None:
         return None
     content = read_regular(new / LIST) if LIST in found else b""
     if not content.startswith(FIRST_LINE):
-        # A process may have been killed before the list was whole, but there is nothing else then.
+        # A process may have been killed before the list was whole; then there is nothing else.
         return [] if found <= {LIST} and FIRST_LINE.startswith(content) else None
     lines = content.decode(errors="replace").split("\n")
     return [line for line in lines if RUN_FILE.fullmatch(line)]

@@ -12,7 +12,6 @@ runs/dinos/.new                         a run that is to take the place of this;
 All functions raise an OSError if a file cannot be read or written.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -89,7 +88,7 @@ def take_folder(folder: Path, overwrite: bool = False) -> None:
     checkpoints = find_checkpoints(folder)
     if checkpoints and not overwrite:
         raise ValueError(f"{folder} holds a run; choose another folder, or overwrite it")
-    if checkpoints and not any(_is_checkpoint(path) for path in checkpoints):
+    if checkpoints and not any(map(checkpoint.is_begun, checkpoints)):
         raise ValueError(
             f"{folder} holds no run, but files named like checkpoints; choose another folder, or "
             "remove them"
@@ -236,8 +235,7 @@ def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> Trai
 def find_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of the run in a folder, oldest first."""
     where = folder / exchange.NEW if exchange.is_decided(folder) else folder
-    pattern = re.compile(r"checkpoint-\d{9,}\.npz")
-    found = [path for path in where.iterdir() if pattern.fullmatch(path.name)]
+    found = [path for path in where.iterdir() if exchange.CHECKPOINT.fullmatch(path.name)]
     return sorted(found, key=_step_of)
 
 
@@ -275,13 +273,6 @@ def _named(path: Path) -> Iterator[None]:
 
 def _checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:09d}.npz"
-
-
-def _is_checkpoint(path: Path) -> bool:
-    try:
-        return checkpoint.is_begun(path)
-    except OSError:
-        return False
 
 
 def _step_of(path: Path) -> int:
