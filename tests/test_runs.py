@@ -812,6 +812,8 @@ WRONG = None, [], [None], {"a": {}}, 0.5, True, -(10**30)
         (edited(None, characters=["\n", "a", "b"]), "characters: expected"),
         (edited(None, characters="\n\udfff"), "characters: .* surrogate"),
         (edited(None, step=8), "expected 7"),
+        (edited(None, learned_before=[5]), "learned_before"),
+        (edited(None, learned_before="ab"), "learned_before"),
     ],
 )
 def test_metadata_that_do_not_describe_a_run_are_refused(edit, message, tmp_path):
