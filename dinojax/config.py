@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from dinojax.messages import quoted
+
 # ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
 BatchKind = Literal["padded", "packed", "windows"]
@@ -80,7 +82,8 @@ class TrainConfig:
         for each in fields(self):
             name, value, choices = each.name, getattr(self, each.name), get_args(each.type)
             if choices and value not in choices:
-                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+                expected = f"expected one of {', '.join(choices)}"
+                raise ValueError(f"{name}: {expected}, got {quoted(value)}")
             if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
                 check_range(name.replace("_", " "), value, *each.metadata["range"])
         if self.cell == "vanilla" and self.gate != "sigmoid":
@@ -117,11 +120,11 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
     types = {each.name: each.type for each in fields(TrainConfig)}
     for name, value in settings.items():
         if name not in types:
-            raise ValueError(f"unknown setting {name!r}; expected some of {', '.join(types)}")
+            raise ValueError(f"unknown setting {quoted(name)}; expected some of {', '.join(types)}")
         expected: Any = str if get_args(types[name]) else types[name]
         # JSON may write the float 5.0 as 5, and bool is a subclass of int.
         if type(value) is not expected and (type(value), expected) != (int, float):
-            raise ValueError(f"{name}: expected {expected.__name__}, got {value!r}")
+            raise ValueError(f"{name}: expected {expected.__name__}, got {quoted(value)}")
     return TrainConfig(**settings)
 
 
@@ -148,7 +151,7 @@ def resolve(
         ValueError: a setting is unknown, has a bad value, or contradicts the earlier run.
     """
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+        raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(PRESETS)}")
     base = PRESETS[preset] if recorded is None else config_from(recorded)
     given = _without_epochs(given or {})
     inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "dinojax"
 STOREYS = [
-    ["config", "files", "startup", "parallel"],
+    ["messages", "config", "files", "startup", "parallel"],
     ["data"],
     ["models"],
     ["training"],
@@ -26,13 +26,13 @@ STOREYS = [
     ["plots"],
     ["cli"],
 ]
-"""The reading order. What stands together in a line imports nothing of its own storey's."""
+"""The reading order."""
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
-    "config", "files", "startup", "data.vocab", "data.text", "data.corpus", "data.batches",
-    "data.distances", "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments",
-    "cli.terminal", "cli.data", "cli.train", "cli.sample", "cli.score",
-    "cli.evaluate", "cli.plot", "cli.reproduce",
+    "messages", "config", "files", "startup",
+    "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
+    "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data",
+    "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.reproduce",
 ]  # fmt: skip
 
 
@@ -79,9 +79,9 @@ def test_files_import_only_from_their_own_storey_and_those_below(module):
             assert is_ground or other.split(".")[0] == module.split(".")[0]
 
 
-def test_the_ground_imports_nothing_of_ours():
+def test_the_ground_imports_nothing_of_ours_but_how_messages_are_worded():
     for module in STOREYS[0]:
-        assert not list(imports_of(module))
+        assert set(imports_of(module)) <= {"messages"} - {module}
 
 
 def test_files_of_a_storey_import_in_one_direction():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dinojax.messages import quoted
+
 
 @dataclass(frozen=True)
 class Vocab:
@@ -23,13 +25,14 @@ class Vocab:
     characters: str
 
     def __post_init__(self) -> None:
+        got = quoted(self.characters)
         if list(self.characters) != sorted(set(self.characters)):
             raise ValueError(
-                f"expected unique characters in order of code point, got {self.characters!r}; "
+                f"expected unique characters in order of code point, got {got}; "
                 "build the vocabulary with build_vocab"
             )
         if "\n" not in self.characters:
-            raise ValueError(f"expected newline among the characters, got {self.characters!r}")
+            raise ValueError(f"expected newline among the characters, got {got}")
 
     @property
     def size(self) -> int:
@@ -64,7 +67,7 @@ class Vocab:
             position = int(unknown[0])
             raise ValueError(
                 f"{text[position]!r} at position {position} is not in the vocabulary of "
-                f"{self.size} characters {self.characters!r}"
+                f"{self.size:,} characters {quoted(self.characters)}"
             )
         return ids.astype(self.dtype)
 

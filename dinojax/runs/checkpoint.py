@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax.files import open_regular, write_atomically
+from dinojax.messages import quoted
 from dinojax.runs.memory import machine_memory
 
 FORMAT = 2
@@ -83,7 +84,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from None
     if version != FORMAT:
         raise ValueError(
-            f"{path} has checkpoint format {version}, this dinojax reads {FORMAT}; "
+            f"{path} has checkpoint format {quoted(version)}, this dinojax reads {FORMAT}; "
             "use the version of dinojax that wrote it, or a newer one"
         )
     if sha256 != digest:
