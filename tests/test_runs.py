@@ -25,7 +25,7 @@ from dinojax.config import TrainConfig, config_from
 from dinojax.data.vocab import build_vocab
 from dinojax.files import digest
 from dinojax.models.trained import Trained
-from dinojax.runs import checkpoint, session
+from dinojax.runs import checkpoint, description, session
 from dinojax.runs import folder as runs
 from dinojax.runs.description import (
     PARTS,
@@ -120,6 +120,18 @@ def contents(folder):
 
 def with_key_data(state):
     return state._replace(key=jax.random.key_data(state.key))
+
+
+def test_names_are_cut_where_the_names_learned_say_which_a_checkpoint_tells():
+    for longest, expected in (1, 50), (33, 50), (40, 60), (75, 112):
+        names = ["a" * longest, "ab"] * 3
+        described = description.describe(CONFIG, names)[0]
+        metadata = description.to_metadata(described, Tally())
+        assert described.max_length == expected
+        assert description.from_metadata(json.loads(json.dumps(metadata)))[0] == described
+        # As earlier versions wrote it.
+        del metadata["max_length"]
+        assert description.from_metadata(metadata)[0].max_length == 50
 
 
 def listing(folder):

@@ -72,7 +72,7 @@ def compare(
     """
     if train is not None and isinstance(train, str) != isinstance(part, str):
         raise ValueError("expected names twice or a text twice, got names and a text")
-    model, params, vocab = trained
+    model, params, vocab, _ = trained
     ids, starts = _joined(vocab, part)
     first, found = np.flatnonzero(starts), []
     if not isinstance(part, str):
@@ -104,22 +104,23 @@ def compare_samples(
     num: int,
     *,
     seed: int = 0,
-    max_length: int = 50,
+    max_length: int | None = None,
     orders: Sequence[int] = (2, 5),
 ) -> SampleComparison:
     """How good samples of a network and of n-gram models of some `orders` are, beside real names.
 
     The n-gram models are fitted to `train`, the names that the network learned from. Samples are
-    cut after `max_length` characters. See `describe_samples` and `divergences` for the figures. As
-    many samples as there are `held_out` names, drawn beyond `num` if necessary, enter divergences;
-    other figures describe the first `num`. Without held-out names, there are no hits, no
-    divergences and no figures of real names.
+    cut after `max_length` characters (default: `trained.max_length`). See `describe_samples` and
+    `divergences` for the figures. As many samples as there are `held_out` names, drawn beyond `num`
+    if necessary, enter divergences; other figures describe the first `num`. Without held-out names,
+    there are no hits, no divergences and no figures of real names.
 
     Raises:
         ValueError: `train` is empty or holds an unknown character, or `num` or an order is below 1.
     """
     check_range("num", num, 1, 10**9)
-    model, params, vocab = trained
+    model, params, vocab, limit = trained
+    max_length = limit if max_length is None else max_length
     num_held_out, held_out_lines = len(held_out), [f"{name}\n" for name in held_out]
 
     def figures(ids: NDArray[np.integer], ended: NDArray[np.bool]) -> Mapping[str, float]:

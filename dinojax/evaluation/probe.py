@@ -16,7 +16,7 @@ def hidden_states(trained: Trained, text: str) -> list[NDArray[np.floating]]:
     Raises:
         ValueError: a character is not in the vocabulary.
     """
-    model, params, vocab = trained
+    model, params, vocab, _ = trained
     inputs = jnp.asarray([model.vocab_size, *vocab.encode(text)], int)
     _, layers = lax.scan(partial(model.layer_outputs, params), model.initial_state(()), inputs)
     return [np.asarray(layer)[1:] for layer in layers]

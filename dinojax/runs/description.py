@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 
 from dinojax.config import TrainConfig, config_from, with_steps
 from dinojax.data.batches import Dataset, packed, padded, windows
-from dinojax.data.corpus import longest_usual, split_names, split_text
+from dinojax.data.corpus import MIN_LIMIT, length_limit, longest_usual, split_names, split_text
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest, read_regular, write_atomically
+from dinojax.messages import quoted
 
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
@@ -49,6 +50,8 @@ class Description(NamedTuple):
 
     It is "" for a run whose training part is not known.
     """
+    max_length: int = MIN_LIMIT
+    """Where samples of names are cut, in characters."""
 
 
 class Origin(NamedTuple):
@@ -124,6 +127,8 @@ def describe(
     config = with_steps(config, dataset.steps_per_epoch)
     checksums = {name: digest(part_content(part)) for name, part in parts.items()}
     description = Description(config, vocab, source, sha256, "", checksums)
+    if not isinstance(data, str):
+        description = description._replace(max_length=length_limit(parts["train"]))
     if origin:
         description = description._replace(
             init_from=origin.path,
@@ -175,6 +180,7 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
         "characters": description.vocab.characters,
         "parts": dict(description.parts),
         "learned_before": list(description.learned_before),
+        "max_length": description.max_length,
         "tally": tally._asdict() | {"best_loss": repr(tally.best_loss)},
     }
 
@@ -193,6 +199,8 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         described = {name: metadata[name] for name in (*SOURCES, "parts")}
         described |= {name: metadata.get(name, "") for name in LATER_SOURCES}
         before = metadata.get("learned_before", [""] if metadata["init_from"] else [])
+        # Earlier versions recorded no limit.
+        described["max_length"] = metadata.get("max_length", MIN_LIMIT)
         tally = metadata["tally"]
         if not (isinstance(tally["best_loss"], str) and isinstance(before, list)):
             raise TypeError("best_loss is no string, or learned_before no list")
@@ -206,7 +214,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         for name, kind in get_type_hints(type(each)).items():
             value, least = getattr(each, name), -1 if name == "best_step" else 0
             if not _is_a(value, kind) or (kind in (int, float) and value < least):
-                raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")
+                raise ValueError(f"{name}: expected {kind.__name__}, got {quoted(value)}")
     if not {"train"} <= description.parts.keys() <= set(PARTS):
         raise ValueError(f"parts: expected train and others of {', '.join(PARTS)}")
     if any("\ud800" <= character <= "\udfff" for character in vocab.characters):

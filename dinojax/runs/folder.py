@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
     @property
     def trained(self) -> Trained:
-        return Trained(self.model, self.params, self.vocab)
+        return Trained(self.model, self.params, self.vocab, self.description.max_length)
 
 
 def take_folder(folder: Path, overwrite: bool = False) -> None:

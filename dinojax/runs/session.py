@@ -156,7 +156,8 @@ def train(
             best = report.state.params if report.is_best else best
             if not report.is_patient:
                 break
-    return Trained(experiment.model, parallel.gather(best), experiment.description.vocab)
+    vocab, max_length = experiment.description.vocab, experiment.description.max_length
+    return Trained(experiment.model, parallel.gather(best), vocab, max_length)
 
 
 def load(folder: Path | str, which: str = "best") -> Trained:

@@ -40,21 +40,23 @@ def most_probable_names(
     num: int,
     *,
     prompt: str = "",
-    max_length: int = 50,
+    max_length: int | None = None,
     max_prefixes: int = 1_000_000,
     batch_size: int = 256,
 ) -> MostProbable:
     """The `num` most probable names that begin with `prompt` and end within `max_length` more.
 
-    A best-first search that reads `batch_size` prefixes side by side. No name is more probable than
-    its prefix, so once `num` names are at least as probable as every unread prefix, they are the
-    most probable ones. After `max_prefixes`, only those names are returned that are certain. The
-    loop is in Python and calls `jax.jit`.
+    `max_length` is `trained.max_length` by default. This is a best-first search that reads
+    `batch_size` prefixes side by side. No name is more probable than its prefix, so once `num`
+    names are at least as probable as every unread prefix, they are the most probable ones. After
+    `max_prefixes`, only those names are returned that are certain. The loop is in Python and calls
+    `jax.jit`.
 
     Raises:
         ValueError: a name cannot begin with the prompt.
     """
-    model, params, vocab = trained
+    model, params, vocab, limit = trained
+    max_length = limit if max_length is None else max_length
 
     @jax.jit
     def read(params: Params, state: Any, previous: jax.Array) -> tuple[Any, jax.Array]:

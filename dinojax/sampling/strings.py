@@ -52,22 +52,23 @@ def draw_names(
     num: int,
     *,
     prompt: str = "",
-    max_length: int = 50,
+    max_length: int | None = None,
     controls: Controls = UNCONTROLLED,
     num_devices: int | None = None,
     stream_size: int = 2**22,
 ) -> Iterator[Names]:
     """Draw `num` names that begin with `prompt`, in blocks, each when it is asked for.
 
-    A name is cut after `max_length` characters, the prompt not counted. It depends on the key and
-    its place, but not on `num` or `num_devices` (default: all). A stream on a device has room for
-    about `stream_size` characters: 21 MB by default.
+    A name is cut after `max_length` characters (default: `trained.max_length`), the prompt not
+    counted. It depends on the key and its place, but not on `num` or `num_devices` (default: all).
+    A stream on a device has room for about `stream_size` characters: 21 MB by default.
 
     Raises:
         ValueError: a name cannot begin with the prompt, a number is out of range, or there are too
             few devices.
     """
     check_range("num", num, 1, 10**12)
+    max_length = trained.max_length if max_length is None else max_length
     check_range("max_length", max_length, 1, 10_000)
     beginning = begin(trained, prompt, is_name=True)
     # A shorter stream writes the same names as the start of a longer one.
