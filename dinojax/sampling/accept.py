@@ -16,7 +16,7 @@ from dinojax.data.text import composed_start
 from dinojax.models.context import in_context
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import NO_LIMIT, Controls
-from dinojax.sampling.patterns import compile_pattern
+from dinojax.sampling.patterns import compile_pattern, found_in
 from dinojax.sampling.strings import Names, begin, draw_names, stream_text
 
 
@@ -53,7 +53,8 @@ def accept(
     """Yield the first `num` names of `blocks` that meet the constraints, block by block.
 
     `learned` are the names that the model learned from. Asking for the first block raises a
-    ValueError if `novel` or `distance` is set without them, or if no name can match.
+    ValueError if `novel` or `distance` is set without them, or if no name can match. A block
+    raises a TimeoutError as `patterns.found_in` does.
     """
     if (constraints.novel or constraints.distance) and not learned:
         raise ValueError("novel and distance need the names that the model learned from")
@@ -61,12 +62,13 @@ def accept(
     known, seen = set(learned), set[str]()
     num_drawn = num_accepted = 0
     for names, log_probabilities, drawn, ended, drawn_as in blocks:
+        matched = found_in(pattern, names) if constraints.match else [True] * len(names)
         rows = [
             row
             for row, (name, has_ended) in enumerate(zip(names, ended, strict=True))
             if has_ended
             and len(name) >= constraints.min_length
-            and pattern.search(name)
+            and matched[row]
             and not (constraints.novel and name in known)
         ]
         if constraints.distance and rows:
@@ -111,14 +113,16 @@ def sample(
     """Draw `num` names that begin with `prompt`; the same arguments give the same names.
 
     `max_length`, which counts the characters after the prompt, is a constraint like those from
-    `match` to `distance`; see `Constraints`. Without any constraint, names are cut after 50
-    characters. With one, fewer names are returned if they are not found within `max_draws` draws.
-    `learned` are the names that the model learned from. If the model knows no upper-case letter,
-    the prompt is lower-cased and `match` ignores case. For the other arguments, see `controls`.
+    `match` to `distance`; see `Constraints`. Without any constraint, names are cut after
+    `trained.max_length` characters. With one, fewer names are returned if they are not found within
+    `max_draws` draws. `learned` are the names that the model learned from. If the model knows no
+    upper-case letter, the prompt is lower-cased and `match` ignores case. For the other arguments,
+    see `controls`.
 
     Raises:
         ValueError: a number is out of range, a name cannot begin with the prompt, no name can
             match, or `novel` or `distance` is set without `learned`.
+        TimeoutError: see `patterns.found_in`.
     """
     ignore_case = knows_only_lowercase(trained)
     constraints = Constraints(min_length, match, ignore_case, novel, unique, distance)
@@ -128,7 +132,7 @@ def sample(
         trained,
         max_draws if is_constrained else num,
         prompt=composed_start(prompt, ignore_case),
-        max_length=50 if max_length is None else max_length,
+        max_length=max_length,
         controls=make_controls(temperature, top_k, top_p, min_p),
     )
     if is_constrained:
