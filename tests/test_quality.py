@@ -52,6 +52,7 @@ def test_samples_by_hand():
             # Only raxo is not there: a for e, and an o.
             "edit_distance": 2 / 3,
             "edit_distance_of_novel": 2,
+            "edit_distance_error": 0,
             # raxo, of raxo, mo, aaaaaa, which was cut, and ti.
             "hits": 1 / 4,
         },
@@ -73,6 +74,21 @@ def test_figures_do_not_depend_on_the_order_nor_on_copies_of_training_names():
     assert describe_samples(samples, np.ones(60, bool), TRAIN, ["rem"]) != expected
 
 
+def test_edits_of_many_names_are_those_of_a_sample_with_its_standard_error(monkeypatch):
+    names = ["a" * n for n in range(1, 401)]
+    whole = describe_names(names, ["", "a"])
+    assert (whole["edit_distance_of_novel"], whole["edit_distance_error"]) == (200, 0)
+    monkeypatch.setattr("dinojax.evaluation.quality.MOST_COMPARED", 100)
+    part = describe_names(names, ["", "a"])
+    # The variance of a mean of 100 of the numbers from 1 to 399, drawn without replacement.
+    assert part["edit_distance_error"] == pytest.approx(
+        math.sqrt((399**2 - 1) / 12 * 399 / 398 / 100 * (1 - 100 / 399)), rel=0.1
+    )
+    assert 0 < abs(part["edit_distance_of_novel"] - 200) < 3 * part["edit_distance_error"]
+    assert part["edit_distance"] == pytest.approx(part["edit_distance_of_novel"] * 399 / 400)
+    assert describe_names(names, ["", "a"]) == part
+
+
 def test_memorised_names_are_not_novel():
     samples = TRAIN * 5
     figures = describe_samples(samples, np.ones(20, bool), TRAIN, ["rax"])
@@ -84,7 +100,7 @@ def test_memorised_names_are_not_novel():
 def test_where_no_sample_is_valid_there_is_no_mean():
     figures = dict(describe_samples(["rex", "yi"], [False, False], TRAIN, ["rex"]))
     assert (figures.pop("validity"), figures.pop("hits")) == (0, 0)
-    assert len(figures) == 6
+    assert len(figures) == 7
     assert all(map(math.isnan, figures.values()))
 
 

@@ -38,6 +38,9 @@ from numpy.typing import ArrayLike
 
 from dinojax.data.distances import nearest
 
+MOST_COMPARED = 1_000
+"""Number of names whose edit distances are computed, each to all training names."""
+
 
 def describe_samples(
     samples: Sequence[str], ended: ArrayLike, train: Sequence[str], held_out: Sequence[str]
@@ -59,19 +62,26 @@ def describe_names(names: Sequence[str], train: Sequence[str]) -> Mapping[str, f
     `mean_length` and `length_deviation`, the standard deviation with divisor num, are in characters
     without newlines, over all names. `edit_distance` is the mean Levenshtein distance from each
     distinct name to the nearest training name. `edit_distance_of_novel` is that of the names that
-    are not training names. The mean of no names is NaN.
+    are not training names. It is the mean of up to `MOST_COMPARED` of them, chosen at random, and
+    `edit_distance_error` its standard error: 0 if all were compared. The mean of no names is NaN.
     """
     distinct, known = sorted(set(names)), set(train)
     novel = [name for name in distinct if name not in known]
-    edits = float(nearest(novel, sorted(known))[1].sum()) if novel else 0.0
+    order = np.random.default_rng(0).permutation(len(novel))[:MOST_COMPARED]
+    compared = [novel[i] for i in order.tolist()]
+    edits = nearest(compared, sorted(known))[1].astype(float) if compared else np.zeros(0)
+    of_novel, error = _ratio(float(edits.sum()), len(edits)), 0.0 if novel else np.nan
+    if len(edits) < len(novel):
+        error = float(edits.std(ddof=1)) * (1 / len(edits) - 1 / len(novel)) ** 0.5
     lengths = np.array([len(name) for name in names], float)
     return {
         "uniqueness": _ratio(len(distinct), len(names)),
         "novelty": _ratio(len(novel), len(distinct)),
         "mean_length": float(lengths.mean()) if names else np.nan,
         "length_deviation": float(lengths.std()) if names else np.nan,
-        "edit_distance": _ratio(edits, len(distinct)),
-        "edit_distance_of_novel": _ratio(edits, len(novel)),
+        "edit_distance": _ratio(of_novel * len(novel) if novel else 0.0, len(distinct)),
+        "edit_distance_of_novel": of_novel,
+        "edit_distance_error": error,
     }
 
 
