@@ -1,11 +1,17 @@
 """Settings of JAX for programs, made before JAX first computes."""
 
 import os
+import re
+import signal
 import warnings
 from pathlib import Path
 
+from dinojax.messages import quoted
+
 NEWEST_JAXLIB = 0, 12
-"""Newest version tested. XLA aborts the program if a flag is set that it no longer knows."""
+"""Newest version tested. XLA ends the program if a flag is set that it no longer knows."""
+LOCK_SECONDS = 1.0
+"""How long to wait for another process that has locked the cache of compiled programs."""
 
 
 def set_cpu_flags() -> None:
@@ -30,25 +36,27 @@ def set_cpu_flags() -> None:
 def keep_compiled_programs() -> None:
     """Have JAX keep compiled programs in the user's cache folder, for the next start.
 
-    This does nothing if the folder is not writable, or if the user has set
+    This does nothing if the folder is not writable or stays locked, or if the user has set
     `JAX_COMPILATION_CACHE_DIR`; `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
     """
     import jax
+    from filelock import FileLock, Timeout
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinojax"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
+        # JAX waits ten seconds for this lock, at every program.
+        FileLock(folder / ".lockfile").acquire(LOCK_SECONDS).lock.release()
+    except (OSError, RuntimeError, Timeout):
         return
-    if os.access(folder, os.W_OK | os.X_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        # In bytes; the least recently used programs are removed.
-        jax.config.update("jax_compilation_cache_max_size", 2**28)
-        # After a damaged file or on a full disk, JAX compiles again.
-        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # In bytes; the least recently used programs are removed.
+    jax.config.update("jax_compilation_cache_max_size", 2**28)
+    # After a damaged file or on a full disk, JAX compiles again.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def num_cores() -> int:
@@ -66,27 +74,64 @@ def best_share(batch_size: int, available: int) -> int:
 
 
 def start_jax(num_cpu_devices: int = 1) -> None:
-    """Set the flags, import JAX and have it find its devices; the CPU counts as `num_cpu_devices`.
+    """Set the flags, import JAX and have it find its devices.
+
+    The CPU counts as `num_cpu_devices`, or as many as it has cores: XLA may crash with more.
 
     Raises:
-        ValueError: JAX finds no device of the platform that the user has chosen.
+        ValueError: JAX cannot start with the environment variables that the user has set.
     """
+    has_flags = "XLA_FLAGS" in os.environ
     set_cpu_flags()
+    num_cpu_devices = min(num_cpu_devices, num_cores())
     if num_cpu_devices > 1 and "xla_cpu_multi_thread_eigen" not in os.environ["XLA_FLAGS"]:
         # Each device has one core: matrix products that need a second one would wait for it.
         os.environ["XLA_FLAGS"] += " --xla_cpu_multi_thread_eigen=false"
-    import jax
-
-    keep_compiled_programs()
+    chosen = [f"{name}={quoted(os.environ[name])}" for name in os.environ if name[:4] == "JAX_"]
     try:
+        import jax
+
+        if has_flags:
+            check_xla_flags()
+        keep_compiled_programs()
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
         # Calls as short as ours take less time than handing them to another thread.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         jax.devices()
+        if chosen:
+            # Some settings, such as JAX_TRANSFER_GUARD, forbid what all programs do.
+            jax.device_get(jax.jit(abs)(1))
     # Plugins raise exceptions of any type if a driver is missing.
     except Exception as error:
-        chosen = os.environ.get("JAX_PLATFORMS", "")
-        raise ValueError(
-            f"JAX cannot start on the platform {chosen!r}: {error or type(error).__name__}; unset "
-            "JAX_PLATFORMS, or set it to cpu"
-        ) from None
+        remedy = f"; change or unset {', '.join(chosen)}" if chosen else ""
+        said = str(error) or type(error).__name__
+        raise ValueError(f"JAX cannot start: {said}{remedy}") from None
+
+
+def check_xla_flags() -> None:
+    """Have a process of its own read `XLA_FLAGS`: XLA ends the program if it cannot.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
+    if not hasattr(os, "fork"):
+        return
+    from jaxlib import xla_client
+
+    output, own = os.pipe()
+    # JAX and Python warn of threads, of which the child needs none.
+    with warnings.catch_warnings(action="ignore"):
+        child = os.fork()
+    if not child:
+        try:
+            os.dup2(own, 2)
+            _ = xla_client.CompileOptions().executable_build_options.debug_options
+        finally:
+            # It must do nothing else, as it is a copy of this program.
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(own)
+    with open(output, encoding="utf-8", errors="replace") as file:
+        said = file.read()
+    if os.waitpid(child, 0)[1] != signal.SIGKILL:
+        found = re.search(r"\] (.*)", said)
+        raise ValueError(f"XLA_FLAGS: {found[1] if found else 'XLA cannot read them'}")

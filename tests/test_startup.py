@@ -6,6 +6,7 @@ import sys
 
 import jax
 import pytest
+from filelock import FileLock
 
 from dinojax import parallel, startup
 from dinojax.cli.arguments import about
@@ -84,6 +85,33 @@ def test_too_many_devices_are_refused():
         parallel.make_mesh(num + 1)
 
 
+def test_a_cpu_has_no_more_devices_than_cores():
+    program = "from dinojax.startup import num_cores, start_jax; start_jax(4096); import jax; "
+    assert run_program(program + "assert jax.device_count() == num_cores()") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("XLA_FLAGS", "--xla_nonsense"),
+        ("XLA_FLAGS", "--xla_cpu_enable_fast_math=maybe"),
+        ("JAX_TRANSFER_GUARD", "disallow"),
+        ("JAX_ENABLE_X64", "maybe"),
+        ("JAX_PLATFORMS", "\x1b[31m"),
+    ],
+)
+def test_a_variable_that_jax_cannot_use_is_named(name, value):
+    program = (
+        "from dinojax.startup import start_jax\n"
+        "try: start_jax()\n"
+        "except ValueError as error: raise SystemExit(str(error))"
+    )
+    code, said = run_program(program, **{name: value})
+    assert code == 1
+    assert said.startswith("JAX cannot start: ")
+    assert name in said
+
+
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_a_call_computes_before_it_returns(num_devices):
     program = f"from dinojax.startup import start_jax; start_jax({num_devices})\n"
@@ -120,6 +148,13 @@ def test_the_user_chooses_whether_and_where_compiled_programs_are_kept(choice, t
     choice = {name: value.format(tmp_path) for name, value in choice.items()}
     assert compile_something(XDG_CACHE_HOME=str(tmp_path / "caches"), **choice) == (0, "")
     assert not list((tmp_path / "caches").rglob("*-cache"))
+
+
+def test_a_locked_cache_is_done_without(tmp_path):
+    (tmp_path / "dinojax").mkdir()
+    with FileLock(tmp_path / "dinojax" / ".lockfile"):
+        assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
+    assert not list((tmp_path / "dinojax").glob("*-cache"))
 
 
 def test_where_nothing_can_be_kept_nothing_is_said(tmp_path):

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, note_damaged, note_unknown
+from dinojax.cli.arguments import Parser, about, note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
@@ -160,6 +160,8 @@ def start_experiment(
     from dinojax import parallel
     from dinojax.runs.experiment import make_experiment
 
+    with about("--devices"):
+        parallel.make_mesh(config.devices or 1)
     if not parallel.may_write():
         stack.enter_context(redirect_stdout(io.StringIO()))
     return make_experiment(description, parts, dataset)
