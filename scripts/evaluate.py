@@ -1,6 +1,6 @@
 """Measure the exact loss of a model: the same as `dinojax evaluate`."""
 
-from dinojax.cli.main import run_script
+from dinojax.__main__ import main
 
 if __name__ == "__main__":
-    run_script(__file__)
+    main(__file__)

@@ -1,6 +1,6 @@
 """Replay the exercise in float64: the same as `dinojax reproduce`."""
 
-from dinojax.cli.main import run_script
+from dinojax.__main__ import main
 
 if __name__ == "__main__":
-    run_script(__file__)
+    main(__file__)

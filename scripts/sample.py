@@ -1,6 +1,6 @@
 """Write new names, or continue a text: the same as `dinojax sample`."""
 
-from dinojax.cli.main import run_script
+from dinojax.__main__ import main
 
 if __name__ == "__main__":
-    run_script(__file__)
+    main(__file__)

@@ -1,6 +1,6 @@
 """Say how probable names, or a text, are: the same as `dinojax score`."""
 
-from dinojax.cli.main import run_script
+from dinojax.__main__ import main
 
 if __name__ == "__main__":
-    run_script(__file__)
+    main(__file__)

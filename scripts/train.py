@@ -1,6 +1,6 @@
 """Train a model on a list of names or a text: the same as `dinojax train`."""
 
-from dinojax.cli.main import run_script
+from dinojax.__main__ import main
 
 if __name__ == "__main__":
-    run_script(__file__)
+    main(__file__)
