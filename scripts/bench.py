@@ -8,6 +8,7 @@ timed separately. Characters include the newline that ends each name.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,10 +21,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.terminal import Program, run
+from dinojax.__main__ import interrupt
+from dinojax.cli.arguments import Parser, output_file, path, whole_number
+from dinojax.cli.terminal import Program, json_encoder, run
 from dinojax.config import PRESETS, check_range
-from dinojax.files import check_writable
 
 from bench_sides.report import Line, describe_machine, table
 
@@ -70,7 +71,7 @@ def main() -> int:
                 f"{arguments.data}: a name holds a tab, which the NumPy loop cannot read"
             )
         if arguments.json:
-            check_writable(arguments.json)
+            arguments.json = output_file("--json", arguments.json)
     machine = describe_machine()
     print(machine)
     if removed:
@@ -85,7 +86,7 @@ def main() -> int:
         from dinojax.files import write_atomically
 
         log = {"machine": machine, "lines": [line._asdict() for line in lines]}
-        write_atomically(arguments.json, json.dumps(log, indent=1).encode() + b"\n")
+        write_atomically(arguments.json, f"{json_encoder(indent=1)(log)}\n".encode())
     return 0
 
 
@@ -232,4 +233,5 @@ def time_program(
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupt)
     run(Program("bench", __file__), main)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from dinojax.cli.arguments import join_negative_numbers
+from dinojax.cli.arguments import join_negative_numbers, output_file
 from dinojax.cli.main import COMMANDS
-from dinojax.cli.terminal import Program, visible
+from dinojax.cli.terminal import Program
 from dinojax.files import check_writable
 
 from conftest import ROOT, USERS_ENVIRONMENT
@@ -79,6 +79,19 @@ def test_it_trains_in_any_folder_and_says_how_to_continue(tmp_path):
     assert (pasted.returncode, len(pasted.stdout.split("\n"))) == (0, 21)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["completion", "bash"]])
+def test_a_full_disk_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "dinojax", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=USERS_ENVIRONMENT,
+        )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.endswith(": error: No space left on device\n")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
 def test_scripts_are_the_same_commands(name):
     script = ROOT / "scripts" / f"{name}.py"
@@ -107,15 +120,44 @@ def test_lines_to_paste_name_the_program_that_the_user_ran(tmp_path, monkeypatch
     assert shlex.split(script.shell_line("sample", "run"))[1:] == ["scripts/sample.py", "run"]
 
 
-def test_control_characters_are_shown_as_escapes():
-    assert visible("a\x1b[31mb\tc\x9bd\x7f") == "a\\x1b[31mb\\tc\\x9bd\\x7f"
-    for text in ("Tyrannosaurus", "Щит é 日本語 \U0001f995 a\u200db", "a\u2028b"):
-        assert visible(text) == text
-
-
 def test_negative_numbers_belong_to_the_flag_before_them():
     assert join_negative_numbers(["--rate", "-1e-3", "-2", "-x"]) == ["--rate=-1e-3", "-2", "-x"]
     assert join_negative_numbers(["-3", "--rate", "5", "-inf"]) == ["-3", "--rate", "5", "-inf"]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in "checkpoint-000000009.npz", "train.txt", "config.json", "loss.png":
+        (tmp_path / "run" / name).touch()
+    return tmp_path / "run"
+
+
+def test_an_output_is_no_file_of_a_run_and_no_input(run_folder, tmp_path):
+    link, pipe, given = tmp_path / "link", tmp_path / "pipe", tmp_path / "names.txt"
+    link.symlink_to(run_folder / "train.txt")
+    os.mkfifo(pipe)
+    given.touch()
+    of_run = "checkpoint-000000009.npz", "checkpoint-000000010.npz", "validation.txt", ".lock"
+    for file in [link, pipe, tmp_path, given, *(run_folder / name for name in of_run)]:
+        with pytest.raises(ValueError, match=f"^--out: {file} is "):
+            output_file("--out", file, [given])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "names.txt", "pipe", "run"]
+    for file in run_folder / "new.txt", run_folder / "loss.png", tmp_path / "train.txt":
+        assert output_file("--out", file, [given]) == file
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere")
+    assert output_file("--out", link) == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("command", ["sample", "reproduce"])
+def test_no_command_replaces_a_file_of_a_run(command, run_folder):
+    flag = {"sample": "--out", "reproduce": "--json"}[command]
+    arguments = ["none"] if command == "sample" else []
+    result = dinojax(command, *arguments, flag, run_folder / "train.txt")
+    assert result.returncode == 2
+    assert f"{flag}: {run_folder / 'train.txt'} is a file of a run" in result.stderr
+    assert (run_folder / "train.txt").read_bytes() == b""
 
 
 def test_checking_whether_a_file_can_be_written_leaves_no_trace(tmp_path):

@@ -424,13 +424,14 @@ def test_the_table_of_samples_is_the_json_rounded(place):
     assert head.split() == ["network", "2-gram", "5-gram", "held-out"]
     figures = [
         "validity", "uniqueness", "novelty", "hits", "mean_length", "length_deviation",
-        "edit_distance", "edit_distance_of_novel",
+        "edit_distance", "edit_distance_of_novel", "edit_distance_error",
         *(f"divergence_{order}" for order in (1, 2, 3, 4)),
     ]  # fmt: skip
     assert set(figures) == set(samples["models"][0]) - {"model"}
     starts = [
         "ended within 50", "distinct", "novel", "held-out names among", "length, mean",
         "length, standard", "edits to the nearest training name", "the same, of the novel",
+        "standard error of that",
         *(f"{order}-gram divergence, bits" for order in (1, 2, 3, 4)),
     ]  # fmt: skip
     for line, start_, figure in zip(lines, starts, figures, strict=True):
@@ -454,6 +455,7 @@ def test_bad_flags_for_samples_are_refused(place):
         (["names", "--samples=1.5"], "expected a whole number such as 1000, got '1.5'"),
         (["names", "--samples=5", "--seed=-1"], "--seed: expected a number from 0 to"),
         (["names", "--seed=1"], "--seed is for --samples, which is not given"),
+        (["names", "--max-length=9"], "--max-length is for --samples, which is not given"),
     ]
     said = refused(place, *(command for command, _ in cases))
     for (_, says), line in zip(cases, said, strict=True):

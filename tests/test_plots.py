@@ -484,6 +484,10 @@ def test_runs_of_equal_names_are_compared(trained):
         (["run", "--text", ""], "--text: expected a text, got an empty one"),
         (["run", "--strings", "rex", ""], "--strings: expected a text, got an empty one"),
         (["run", "--units", "1"], "--units needs --text"),
+        (
+            ["run", "--text", "r" * 2_000, "--units", *["0"] * 11],
+            "--units times characters of --text: expected a number from 0 to 20,000, got 22,000",
+        ),
         (["run", "--layer", "1"], "--layer needs --text"),
         (["run", "--text", "x" * 2001], "--text: expected a number from 0 to 2,000, got 2,001"),
         (

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import warnings
 from collections import Counter
 from functools import partial
 from itertools import islice
@@ -43,7 +44,7 @@ from dinojax.runs.folder import load_run, read_part
 from dinojax.sampling.accept import Constraints, accept, continue_text
 from dinojax.sampling.accept import sample as sample_by_call
 from dinojax.sampling.controls import Controls
-from dinojax.sampling.patterns import compile_pattern
+from dinojax.sampling.patterns import compile_pattern, found_in
 from dinojax.sampling.search import most_probable_names
 from dinojax.sampling.stream import stream_names
 from dinojax.sampling.strings import BLOCK, FIRST_BLOCK, Names, decode_names, draw_names
@@ -538,6 +539,61 @@ def test_only_a_terminal_shows_capitals(make, as_json, lowercase):
     else:
         shown = ["Rex", "\u00c9os", "Yi"] if lowercase and make is Terminal else names
         assert written == shown
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(" * 600 + ")" * 600, "recursion"),
+        ("(?:(?:(?:a?){999}){999}){999}", "fewer repetitions"),
+        ("(a)(?(1)(?:b{999}){999}|c)", "fewer repetitions"),
+        ("(" + "x" * 5_000, r"missing \), .* position 0 of '.{100,120}$"),
+    ],
+)
+def test_patterns_too_large_to_search_for_are_refused(pattern, says):
+    with pytest.raises(ValueError, match=says):
+        compile_pattern(pattern)
+
+
+def test_patterns_are_found_where_python_finds_them():
+    names = ["ada", "щит", "щЯ", "x y", "a1b2", "zoé", "aab", "", "mm[a", "٣", "abc" * 9]
+    for pattern in (
+        r"^\w+$", r"\bщ", r"(.)\1", "(?<!a)b", r"^(?=.*a)(?!.*z).{3,5}$", r"\d|\s", "[^a-m]$",
+        "(?i)я", "(?P<x>a)+(?(x)b|c)", "(.+)+z$", "[[z]", r"\Aa|b\Z", "(?>a+)b", "é", "",
+    ):  # fmt: skip
+        with warnings.catch_warnings(action="ignore"):
+            expected = [re.search(pattern, name) is not None for name in names]
+        assert found_in(compile_pattern(pattern), names) == expected, pattern
+
+
+def test_a_search_that_does_not_end_is_an_error(monkeypatch):
+    monkeypatch.setattr("dinojax.sampling.patterns.SECONDS", 0.05)
+    pattern = compile_pattern(r"(.*)*(.*)*(.*)*\1\d$")
+    with pytest.raises(TimeoutError, match=r"too long to search .* simpler pattern"):
+        found_in(pattern, ["ab" * 500] * 50)
+
+
+def test_names_are_cut_by_default_where_the_model_says(tiny, odd):
+    assert odd.max_length == 50
+    short = sample_by_call(tiny._replace(max_length=2), 60)
+    assert max(map(len, short.names)) == 2
+    assert not short.ended.all()
+    expected = next(draw_names(jax.random.key(0), tiny, 60, max_length=2))
+    assert short.names == expected.names
+    best = most_probable_names(tiny._replace(max_length=2), 30).names.names
+    assert best == most_probable_names(tiny, 30, max_length=2).names.names
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_cut_name_is_marked_in_a_terminal(is_terminal, tiny):
+    names = next(draw_names(jax.random.key(0), tiny, 60, max_length=2))
+    file = io.StringIO()
+    file.isatty = lambda: is_terminal
+    assert write_names([names], file, set(), as_json=False, lowercase=False) == 60
+    marks = ["" if ended or not is_terminal else "…" for ended in names.ended]
+    assert "…" in marks or not is_terminal
+    expected = [name + mark for name, mark in zip(names.names, marks, strict=True)]
+    assert file.getvalue() == "".join(f"{name}\n" for name in expected)
 
 
 MOLECULES = ["c1ccccc1O", "CCO", "c1ccccc1", "CC(=O)O", "c1ccncc1", "CCN"] * 3

@@ -2,19 +2,27 @@
 
 import argparse
 import difflib
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dinojax.cli.terminal import BAD_INPUT, Program, describe_error
+from dinojax.cli.terminal import BAD_INPUT, Program, describe_error, tell
+from dinojax.files import check_writable
+from dinojax.messages import quoted
 
 if TYPE_CHECKING:
     from dinojax.runs.description import Description, Part
     from dinojax.runs.folder import Run
 
 MAX_DIGITS = 20
+FILE_OF_RUN = re.compile(
+    r"checkpoint-\d+\.npz|(train|validation|test)\.txt|config\.json|metrics\.jsonl|\.lock"
+)
+"""Names of files that the folder of a run holds."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,7 +34,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+        tell(self.prog, f"error: {message}")
+        self.exit(BAD_INPUT)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; unlike argparse, raise an OSError if it cannot be written."""
+        print(self.format_help(), end="", file=file or sys.stdout)
 
     def parse_args(  # type: ignore[override]  # argparse declares overloads that differ
         self, args: Sequence[str], namespace: Any = None
@@ -87,8 +100,7 @@ def load(parser: Parser, arguments: argparse.Namespace) -> "Run":
 def note_damaged(parser: Parser, run: "Run") -> None:
     """Print a note on each damaged checkpoint that was passed over."""
     for file in run.damaged:
-        note = f"{file} could not be read; using {run.checkpoint.name}"
-        print(f"{parser.prog}: note: {note}", file=sys.stderr)
+        tell(parser.prog, f"note: {file} could not be read; using {run.checkpoint.name}")
 
 
 def load_learned(
@@ -107,7 +119,7 @@ def load_learned(
         missing = f"what the run learned is not known, as {error.filename} is missing"
         if needed_by:
             raise ValueError(f"{needed_by}: {missing}") from None
-        print(f"{parser.prog}: note: {missing}", file=sys.stderr)
+        tell(parser.prog, f"note: {missing}")
         return None
 
 
@@ -116,7 +128,7 @@ def note_unknown(parser: Parser, description: "Description") -> None:
     if "" in description.learned_before:
         note = f"the run began with {description.init_from}; not all that was learned until then "
         note += "is known, so what counts as new may be old"
-        print(f"{parser.prog}: note: {note}", file=sys.stderr)
+        tell(parser.prog, f"note: {note}")
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
@@ -146,7 +158,7 @@ def number(text: str) -> float:
     """Argument type: a number."""
     with suppress(ValueError):
         return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {text[:MAX_DIGITS]!r}")
+    raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {quoted(text)}")
 
 
 def which_checkpoint(text: str) -> str:
@@ -154,11 +166,35 @@ def which_checkpoint(text: str) -> str:
     if text in ("best", "last") or (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS):
         return text
     expected = "best, last or a number of steps"
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {text[:MAX_DIGITS]!r}")
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
+
+
+def output_file(flag: str, file: Path, inputs: Iterable[Path] = ()) -> Path:
+    """The file that a flag names, or the one that a link leads to, before any work is done.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: it is a directory or a device, one of the `inputs` or a file of a run.
+    """
+    # The file that a link leads to is replaced, not the link.
+    target = Path(os.path.realpath(file))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{flag}: {file} is a directory or a device, not a file")
+    if target in map(Path.resolve, inputs):
+        raise ValueError(f"{flag}: {file} is read, too; choose another file")
+    if FILE_OF_RUN.fullmatch(target.name) and any(target.parent.glob("checkpoint-*.npz")):
+        raise ValueError(f"{flag}: {file} is a file of a run; choose another name")
+    check_writable(target)
+    return target
 
 
 def path(text: str) -> Path:
-    """Argument type: a path."""
+    """Argument type: a path. One that is not UTF-8 could not be recorded with a run."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = f"expected a path in UTF-8, got {quoted(text)}; rename it"
+        raise argparse.ArgumentTypeError(message) from None
     return Path(text)

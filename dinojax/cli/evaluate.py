@@ -1,13 +1,16 @@
 """Measure exactly what a trained model pays for data, beside n-gram models; see --help."""
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, add_which, load, load_learned, path, whole_number
-from dinojax.cli.terminal import count, in_json
+from dinojax.cli.settings import flag_of
+from dinojax.cli.terminal import count, json_encoder
 from dinojax.config import check_range
+from dinojax.messages import quoted, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from dinojax.runs.folder import Run
 
 MAX_SHOWN = 10
+RANGES = {"samples": (1, 1_000_000), "seed": (0, 2**32 - 1), "max_length": (1, 10_000)}
 FIGURES = {
     "validity": "ended within {max_length} characters",
     "uniqueness": "distinct, of these",
@@ -24,6 +28,7 @@ FIGURES = {
     "length_deviation": "length, standard deviation",
     "edit_distance": "edits to the nearest training name",
     "edit_distance_of_novel": "the same, of the novel alone",
+    "edit_distance_error": "standard error of that",
     **{f"divergence_{n}": f"{n}-gram divergence, bits" for n in range(1, 5)},
 }
 """Labels of the figures of samples, in the order of the rows of their table."""
@@ -36,7 +41,7 @@ def context(text: str) -> int | str:
     if text.isascii() and text.isdigit() and 0 < int(text) <= 100_000:
         return int(text)
     expected = "carry or a number of characters from 1 to 100,000"
-    raise ArgumentTypeError(f"expected {expected}, got {text!r}")
+    raise ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,6 +58,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_samples = "for a run of names: also draw N names, to see how new and how real they look"
     add("--samples", metavar="N", type=whole_number, help=help_samples)
     add("--seed", metavar="N", type=whole_number, help="seed of these draws (default: 0)")
+    help_length = "where these names are cut, in characters (default: after half as many again as "
+    help_length += "the longest name learned has, or 50)"
+    add("--max-length", metavar="N", type=whole_number, help=help_length)
     add("--json", action="store_true", help="print one object with all figures")
 
 
@@ -61,12 +69,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors():
         if arguments.split and arguments.data:
             raise ValueError("--split and --data exclude each other")
-        if arguments.seed is not None:
-            check_range("--seed", arguments.seed, 0, 2**32 - 1)
-            if arguments.samples is None:
-                raise ValueError("--seed is for --samples, which is not given")
-        if arguments.samples is not None:
-            check_range("--samples", arguments.samples, 1, 1_000_000)
+        for name, (low, high) in RANGES.items():
+            if (value := getattr(arguments, name)) is not None:
+                check_range(flag_of(name), value, low, high)
+                if arguments.samples is None:
+                    raise ValueError(f"{flag_of(name)} is for --samples, which is not given")
         start_jax()
         from dinojax.cli.reports import describe_learned
         from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
@@ -101,13 +108,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
     answer["models"] = [row_of(each) for each in compare(trained, learned, part, contexts=contexts)]
     if arguments.samples:
         held_out, seed = [] if split == "train" else part, arguments.seed or 0
-        drawn = compare_samples(trained, learned or (), held_out, arguments.samples, seed=seed)
+        options = {"seed": seed, "max_length": arguments.max_length}
+        drawn = compare_samples(trained, learned or (), held_out, arguments.samples, **options)
         head = {name: value for name, value in drawn._asdict().items() if value is not None}
         answer["samples"] = head | {"models": [row_of(each) for each in drawn.models]}
     if arguments.json:
-        print(in_json(answer, indent=2))
+        print(json_encoder(sys.stdout.encoding, indent=2)(answer))
     else:
-        print(f"{arguments.run} after {run.step:,} steps, on {split}\n")
+        print(visible(f"{arguments.run} after {run.step:,} steps, on {split}"), end="\n\n")
         print(table(answer["models"], is_text, said))
         if "samples" in answer:
             print(f"\n{table_of_samples(answer['samples'])}")
@@ -175,4 +183,7 @@ def table_of_samples(samples: Mapping[str, Any]) -> str:
     else:
         note = "no held-out names, as this is what it learned from: no hits and no divergences. "
         note += "The more names,\n"
-    return "\n".join([*lines, f"\n{note}the fewer are distinct; edits are of the distinct"])
+    note += (
+        "the fewer are distinct; edits are of the distinct,\nand of no more than 1,000 novel ones"
+    )
+    return "\n".join([*lines, f"\n{note}"])

@@ -4,7 +4,6 @@ Errors in flags and data are reported before JAX is imported, and before a folde
 """
 
 import io
-import sys
 from argparse import Namespace
 from contextlib import ExitStack, redirect_stdout, suppress
 from itertools import count
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dinojax.cli.arguments import Parser, about, note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
+from dinojax.cli.terminal import tell
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
 from dinojax.startup import best_share, num_cores, start_jax
@@ -94,7 +94,7 @@ def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Ru
     origin = read_origin(folder, run)
     if expected == "":
         note = f"the run of --config did not record what {folder} was; this one may differ from it"
-        print(f"{parser.prog}: note: {note}", file=sys.stderr)
+        tell(parser.prog, f"note: {note}")
     elif expected not in (None, origin.sha256):
         raise ValueError(
             f"{folder} has changed since the run of --config began with it: its parameters, or "
@@ -145,7 +145,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     print(describe_experiment(experiment), flush=True)
     note_unknown(parser, description)
     if config.steps != run.config.steps and (note := describe_rates(experiment, run)):
-        print(f"{parser.prog}: note: {note}", file=sys.stderr)
+        tell(parser.prog, f"note: {note}")
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
     return folder, experiment, state, tally
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import dinojax
 from dinojax.cli.arguments import Parser, hint
-from dinojax.cli.terminal import BAD_INPUT, Program, run
+from dinojax.cli.terminal import BAD_INPUT, Program, run, tell
 
 COMMANDS = {
     "train": "Train a recurrent network on a list of names or a text, character by character.",
@@ -80,6 +80,5 @@ def answer(program: Program, argument: str) -> int:
     if argument == "--version":
         print(f"dinojax {dinojax.__version__}")
         return 0
-    message = f"unknown command {argument}; {hint(argument, COMMANDS)}"
-    print(f"{program.name}: error: {message}", file=sys.stderr)
+    tell(program.name, f"error: unknown command {argument}; {hint(argument, COMMANDS)}")
     return BAD_INPUT

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from dinojax.cli.arguments import Parser, about, path, whole_number
 from dinojax.config import check_range
 from dinojax.data.text import composed
+from dinojax.messages import visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
     from dinojax.runs.folder import Run
 
-MAX_CHARACTERS = 2_000
+MAX_CHARACTERS, MAX_CELLS = 2_000, 20_000
+"""Largest pictures: they take some ten seconds."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -68,14 +70,17 @@ def main(parser: Parser, arguments: Namespace) -> int:
             if arguments.text is not None:
                 layer = run.config.num_layers - 1 if arguments.layer is None else arguments.layer
                 check_range("--layer", layer, 0, run.config.num_layers - 1)
-                for unit in arguments.units or []:
+                units = arguments.units or []
+                cells = len(units) * len(arguments.text)
+                check_range("--units times characters of --text", cells, 0, MAX_CELLS)
+                for unit in units:
                     check_range("--units", unit, 0, run.config.hidden_size - 1)
                 with about("--text"):
                     text = as_read(run, arguments.text)
                 figures["activations"] = plot_text(run.trained, text, layer, arguments.units)
     for name, figure in figures.items():
         for file in save(figure, arguments.runs[0] / name):
-            print(file)
+            print(visible(str(file)))
     return 0
 
 

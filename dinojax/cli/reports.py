@@ -1,7 +1,6 @@
 """What `dinojax train` prints about a run: samples, losses, and at the end a picture."""
 
 import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from dinojax import parallel
-from dinojax.cli.terminal import Program, count, describe_error, visible
+from dinojax.cli.terminal import CUT, Program, count, describe_error, tell
 from dinojax.config import TrainConfig
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
+from dinojax.messages import visible
 from dinojax.models.cells import Params
 from dinojax.runs.description import HELD_OUT, Description
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
@@ -27,7 +27,6 @@ from dinojax.training.optimizers import make_schedule
 
 NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
-MAX_LENGTH = 50
 TEXT_LENGTH = 200
 
 
@@ -63,7 +62,8 @@ def describe_experiment(experiment: Experiment, notes: Sequence[str] = ()) -> st
 
 def make_writer(experiment: Experiment) -> Writer:
     """A function that draws names or a text as a terminal shows them."""
-    model, vocab = experiment.model, experiment.description.vocab
+    model, max_length = experiment.model, experiment.description.max_length
+    vocab = experiment.description.vocab
     is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
     learned = set(learned_of(experiment.parts))
 
@@ -73,20 +73,20 @@ def make_writer(experiment: Experiment) -> Writer:
         if is_text:
             start = read_prompt(params, model, jnp.zeros(0, int))
             ids = sample_text(key, params, model, start, TEXT_LENGTH)[1]
-            return ids[None], jnp.full(1, TEXT_LENGTH)
-        samples = sample_names(key, params, model, NAMES_AT_END, MAX_LENGTH)
-        return samples.ids, samples.lengths
+            return ids[None], jnp.full(1, TEXT_LENGTH), jnp.full(1, True)
+        samples = sample_names(key, params, model, NAMES_AT_END, max_length)
+        return samples.ids, samples.lengths, samples.ended
 
     def write(params: Params, step: int) -> Written:
         # The parameters may lie on several devices, but samples are drawn on one.
-        ids, lengths = parallel.gather(draw(parallel.gather(params), step))
+        ids, lengths, ended = parallel.gather(draw(parallel.gather(params), step))
         texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
         if is_text:
             return Written(["\n".join(map(visible, text.split("\n"))) for text in texts], [])
         names = composed_names(vocab, texts)
-        return Written(
-            [visible(shown(name)) for name in names], [name not in learned for name in names]
-        )
+        marks = ["" if has_ended else CUT for has_ended in ended.tolist()]
+        shown_names = [visible(shown(name)) + mark for name, mark in zip(names, marks, strict=True)]
+        return Written(shown_names, [name not in learned for name in names])
 
     return write
 
@@ -166,4 +166,4 @@ def draw_losses(program: Program, folder: Path) -> None:
             save(plot_losses({folder.name: metrics}), folder / "loss")
         # A bad setting such as MPLBACKEND, or a full disk. Everything else is saved.
         except (ImportError, OSError, ValueError) as error:
-            print(f"{program.name}: note: no picture: {describe_error(error)}", file=sys.stderr)
+            tell(program.name, f"note: no picture: {describe_error(error)}")

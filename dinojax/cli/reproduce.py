@@ -1,14 +1,16 @@
 """Replay the dinosaur-name exercise in float64, number by number; see --help."""
 
-import json
+import sys
 from argparse import ArgumentParser, Namespace
 
-from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.arguments import Parser, output_file, path, whole_number
 from dinojax.cli.data import read_and_note
+from dinojax.cli.terminal import json_encoder
 from dinojax.config import PRESETS, check_range
 from dinojax.data.corpus import bundled_names
 from dinojax.data.text import capitalized
-from dinojax.files import check_writable, write_atomically
+from dinojax.files import write_atomically
+from dinojax.messages import visible
 from dinojax.startup import start_jax
 
 
@@ -28,19 +30,17 @@ def main(parser: Parser, arguments: Namespace) -> int:
         check_range("--steps", arguments.steps, 1, 10**9)
         names = read_and_note(parser, arguments.data, PRESETS["dinos"]).data
         if arguments.json:
-            if arguments.json.resolve() == arguments.data.resolve():
-                raise ValueError(f"--json would overwrite {arguments.data}, the list of names")
-            check_writable(arguments.json)
+            arguments.json = output_file("--json", arguments.json, [arguments.data])
         start_jax()
     from dinojax.evaluation.exercise import replay
 
     losses, written = {}, {}
     for step, loss, sampled in replay(names, arguments.steps):
         texts = list(map(capitalized, sampled))
-        print(f"Iteration: {step}, Loss: {loss:f}\n", *texts, "", sep="\n", flush=True)
+        shown = map(visible, texts) if sys.stdout.isatty() else texts
+        print(f"Iteration: {step}, Loss: {loss:f}\n", *shown, "", sep="\n", flush=True)
         losses[str(step)], written[str(step)] = loss, texts
     if arguments.json:
-        log = {"smooth_loss": losses, "names": written}
-        content = json.dumps(log, indent=1, ensure_ascii=False)
+        content = json_encoder(indent=1)({"smooth_loss": losses, "names": written})
         write_atomically(arguments.json, f"{content}\n".encode())
     return 0

@@ -1,12 +1,10 @@
 """Write new names, or a text, with a trained model; see --help."""
 
-import json
-import os
 import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -20,13 +18,15 @@ from dinojax.cli.arguments import (
     load,
     load_learned,
     number,
+    output_file,
     path,
     whole_number,
 )
 from dinojax.cli.settings import flag_of
-from dinojax.cli.terminal import visible
+from dinojax.cli.terminal import CUT, json_encoder, tell
 from dinojax.config import check_range
-from dinojax.files import atomic_file, check_writable
+from dinojax.files import atomic_file
+from dinojax.messages import visible
 from dinojax.sampling.patterns import compile_pattern
 from dinojax.startup import num_cores, start_jax
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dinojax.sampling.accept import Accepted
     from dinojax.sampling.strings import Names
 
-NUM, MAX_LENGTH, MAX_DRAWS, LENGTH = 10, 50, 1_000_000, 400
+NUM, MAX_DRAWS, LENGTH = 10, 1_000_000, 400
 """Values of these flags where they are not given."""
 RANGES = {
     "seed": (0, 2**32 - 1), "temperature": (0, 1e6), "top_k": (1, 2**31 - 1), "top_p": (1e-6, 1),
@@ -70,7 +70,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     switch = partial(names.add_argument, action="store_true", default=None)
     add("--num", "N", f"how many names (default: {NUM})")
     help_length = "most characters after the prompt: only names that end by then (default: all "
-    add("--max-length", "N", f"{help_length}names, cut after {MAX_LENGTH})")
+    help_length += "names, cut at 1.5 times the length of the longest name learned, at least 50)"
+    add("--max-length", "N", help_length)
     add("--min-length", "N", "fewest characters of the whole name (default: any)")
     add("--match", "REGEX", "only names in which this Python regex is found (default: any)")
     switch("--novel", help="only names that the model has not learned from")
@@ -113,19 +114,10 @@ def check_arguments(arguments: Namespace) -> None:
             raise ValueError(f"--best and {flag_of(name)} exclude each other")
     if arguments.max_draws is not None and not given(arguments, ["max_length", *CONSTRAINTS]):
         raise ValueError("--max-draws is for names under a constraint such as --match")
-    longest = arguments.max_length or MAX_LENGTH
-    if (arguments.min_length or 0) > longest + len(arguments.prompt or ""):
-        default = "" if arguments.max_length else ", its default"
-        lengths = f"--min-length {arguments.min_length} and --max-length {longest}{default}"
-        raise ValueError(f"{lengths}: expected a minimum that is not above the maximum")
     with about("--match"):
         compile_pattern(arguments.match or "")
     if arguments.out is not None:
-        if arguments.out.exists() and not arguments.out.is_file():
-            raise ValueError(f"--out: {arguments.out} is a directory or a device, not a file")
-        # The file that a link leads to is replaced, not the link.
-        arguments.out = Path(os.path.realpath(arguments.out))
-        check_writable(arguments.out)
+        arguments.out = output_file("--out", arguments.out)
 
 
 def main(parser: Parser, arguments: Namespace) -> int:
@@ -167,6 +159,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.context:
             trained = trained._replace(model=in_context(trained.model, arguments.context))
         beginning = begin(trained, prompt, is_name=not is_text)
+        max_length = arguments.max_length or trained.max_length
+        if (arguments.min_length or 0) > max_length + len(prompt):
+            default = "" if arguments.max_length else ", its default"
+            lengths = f"--min-length {arguments.min_length} and --max-length {max_length}{default}"
+            raise ValueError(f"{lengths}: expected a minimum that is not above the maximum")
         needed_by = next(map(flag_of, given(arguments, ["novel", "distance"])), "")
         learned = None
         if arguments.json or needed_by:
@@ -178,14 +175,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
         pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
         write_text(chain([prompt], pieces))
         return 0
-    num, max_length = arguments.best or arguments.num or NUM, arguments.max_length or MAX_LENGTH
+    num = arguments.best or arguments.num or NUM
     options: dict[str, Any] = {"prompt": prompt, "max_length": max_length}
     if arguments.best:
         found = most_probable_names(trained, num, **options)
         blocks = iter([found.names])
         note = f"the {len(found.names.names):,} most probable names have {found.share:.3%} of all "
         note += f"probability; {found.num_prefixes:,} beginnings were read to find them"
-        print(f"{parser.prog}: {note}", file=sys.stderr)
+        tell(parser.prog, note)
     else:
         is_constrained = given(arguments, ["max_length", *CONSTRAINTS])
         most = (arguments.max_draws or MAX_DRAWS) if is_constrained else num
@@ -210,7 +207,7 @@ def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
             yield names
     finally:
         note = f"{accepted:,} of {drawn:,} draws were accepted ({accepted / max(drawn, 1):.3g})"
-        print(f"{parser.prog}: {note}", file=sys.stderr)
+        tell(parser.prog, note)
 
 
 @contextmanager
@@ -242,24 +239,22 @@ def write_names(
     """
     from dinojax.data.text import capitalized
 
-    in_terminal = file.isatty()
-    shown: Callable[[str], str] = visible if in_terminal else str
-    encode = json.JSONEncoder(ensure_ascii=(file.encoding or "").lower() != "utf-8").encode
-    written = 0
+    encode, is_terminal, written = json_encoder(file.encoding), file.isatty(), 0
     for names, whole, drawn, ended, drawn_as in blocks:
-        lines = list(map(capitalized, names)) if lowercase and in_terminal else names
+        lines = list(map(capitalized, names)) if lowercase and is_terminal else names
         if as_json:
-            # Names that were not drawn have NaN, which JSON does not have.
-            drawn_or_none = [None if x != x else x for x in drawn.tolist()]
             known = [None if learned is None else name in learned for name in names]
-            rows = zip(names, whole.tolist(), drawn_or_none, ended.tolist(), known, strict=True)
+            rows = zip(names, whole.tolist(), drawn.tolist(), ended.tolist(), known, strict=True)
             objects = [dict(zip(KEYS, row, strict=True)) for row in rows]
             for each, name, spelled in zip(objects, names, drawn_as, strict=True):
                 if spelled != name:
                     each["drawn_as"] = spelled
             lines = list(map(encode, objects))
+        elif is_terminal:
+            pairs = zip(lines, ended.tolist(), strict=True)
+            lines = [visible(name) + ("" if has_ended else CUT) for name, has_ended in pairs]
         # One write for the block: one for each name would take as long as drawing it.
-        file.write("".join(f"{shown(line)}\n" for line in lines))
+        file.write("".join(f"{line}\n" for line in lines))
         written += len(names)
     return written
 

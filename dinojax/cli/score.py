@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, about, add_which, load, load_learned, path, whole_number
-from dinojax.cli.terminal import in_json, visible
+from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
+from dinojax.messages import visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
@@ -58,12 +59,12 @@ def main(parser: Parser, arguments: Namespace) -> int:
             rows, strings, nats = score_names(parser, arguments, run, learned)
     bits = [each / math.log(2) for each in nats]
     if arguments.json:
-        is_unicode = (sys.stdout.encoding or "").lower() == "utf-8"
+        encode = json_encoder(sys.stdout.encoding)
         for row, each in zip(rows, bits, strict=True):
             shown = row | {"bits": each.tolist()} if arguments.characters else row
-            print(in_json(shown, ensure_ascii=not is_unicode))
+            print(encode(shown))
         return 0
-    print(f"{arguments.run} after {run.step:,} steps\n")
+    print(f"{visible(str(arguments.run))} after {run.step:,} steps\n")
     has_origin = bool(run.description.init_from)
     print(describe_text(rows[0]) if run.config.is_text else table(rows, has_origin))
     if arguments.characters:
@@ -120,7 +121,7 @@ def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
 def describe_text(row: dict[str, Any]) -> str:
     """The figures of a text in two lines."""
     return (
-        f"{row['file']}: {row['num_characters']:,} characters, {row['nats']:,.2f} nats\n"
+        f"{visible(row['file'])}: {row['num_characters']:,} characters, {row['nats']:,.2f} nats\n"
         f"{row['nats_per_character']:.4f} nats and {row['bits_per_character']:.4f} bits a "
         f"character, perplexity {row['perplexity']:.3f}"
     )
@@ -172,6 +173,7 @@ def show_characters(strings: Sequence[str], bits: Sequence[Any]) -> None:
 
 def painted(text: str, bits: float) -> str:
     """A text for a terminal on the colour of a number of bits, rounded down."""
-    level = min(int(bits), len(COLOURS) - 1)
+    highest = len(COLOURS) - 1
+    level = int(bits) if bits < highest else highest
     white, black = 231, 16
     return f"\x1b[48;5;{COLOURS[level]};38;5;{white if level < 3 else black}m{text}\x1b[0m"

@@ -8,15 +8,19 @@ import shutil
 import signal
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from dinojax.messages import shortened, steers, visible
+
 BAD_INPUT = 2
-INTERRUPTED = 130
-TERMINATED = 128 + signal.SIGTERM
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+CUT = "…"
+"""What follows, in a terminal, a name that was cut."""
+MOST_SAID = 600
+"""Longest message, in characters."""
 
 
 class Program(NamedTuple):
@@ -57,15 +61,19 @@ def count(num: int, noun: str) -> str:
     return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
-def visible(text: str) -> str:
-    """`text` with control characters, which could steer a terminal, replaced by escapes."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
-    )
+def tell(program: str, message: str) -> None:
+    """Print a message of a program as one line on standard error, visible and not too long."""
+    print(f"{program}: {shortened(visible(message), MOST_SAID)}", file=sys.stderr)
 
 
-def in_json(value: Any, **options: Any) -> str:
-    """`json.dumps(value, **options)`, with null for NaN and infinity, which JSON does not have."""
+def json_encoder(encoding: str | None = "utf-8", indent: int | None = None) -> Callable[[Any], str]:
+    """A function from a value to its JSON, for a file with this encoding.
+
+    NaN and infinity, which JSON does not have, become null. Characters that could steer a terminal
+    are escaped.
+    """
+    is_unicode = (encoding or "").lower() == "utf-8"
+    encoder = json.JSONEncoder(ensure_ascii=not is_unicode, allow_nan=False, indent=indent)
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -74,7 +82,14 @@ def in_json(value: Any, **options: Any) -> str:
             return [finite(x) for x in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(finite(value), allow_nan=False, **options)
+    def encode(value: Any) -> str:
+        text = encoder.encode(finite(value))
+        if text.isascii() or text.isprintable():
+            return text
+        # The newlines are those of the indentation.
+        return "".join(json.dumps(c)[1:-1] if steers(c) and c != "\n" else c for c in text)
+
+    return encode
 
 
 def describe_error(error: Exception) -> str:
@@ -92,31 +107,32 @@ def short_path(file: str | Path) -> str:
 
 
 def run(program: Program, main: Callable[[], int]) -> NoReturn:
-    """Call `main` and exit with its code; an interrupt or an OSError is one line."""
-    # They are closed after `>&-`, for example.
+    """Call `main` and exit with its code; an OSError is one line."""
+    # They are closed after `<&-` or `>&-`, for example.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-
-    def interrupt(*_: Any) -> NoReturn:
-        # Not by an exception: libraries may turn it into an error of their own, and JAX may crash
-        # when Python shuts down while it compiles.
-        os.write(sys.stderr.fileno(), f"{program.name}: interrupted\n".encode())
-        os._exit(INTERRUPTED)
-
-    signal.signal(signal.SIGINT, interrupt)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows its code point.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    code: Any
     try:
-        code = main()
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader is gone, as after `| head`. Keep Python from failing again in its last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader is gone, as after `| head`.
         code = 0
     except OSError as error:
-        print(f"{program.name}: error: {describe_error(error)}", file=sys.stderr)
+        tell(program.name, f"error: {describe_error(error)}")
         code = BAD_INPUT
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Keep Python from failing again in its last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # Python takes a moment to end, in which Ctrl-C would change the exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)

@@ -1,6 +1,8 @@
 """Train a model on a list of names or a text, and write new ones; see --help."""
 
 import importlib.util
+import io
+import os
 import signal
 import sys
 import time
@@ -13,6 +15,7 @@ from dinojax.cli.arguments import Parser, note_damaged, number, path, whole_numb
 from dinojax.cli.settings import add_settings, flag_of, named_flags
 from dinojax.cli.terminal import count, short_path
 from dinojax.config import PRESETS, check_range
+from dinojax.messages import quoted, visible
 
 if TYPE_CHECKING:
     from dinojax.cli.reports import Writer
@@ -67,6 +70,16 @@ def check_flags(arguments: Namespace) -> None:
         raise ValueError("--overwrite needs --out, the folder of the run to replace")
     if arguments.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
+    settings = [f"{name}={quoted(os.environ[name])}" for name in os.environ if name[:5] == "TQDM_"]
+    if settings:
+        try:
+            from tqdm import tqdm
+
+            tqdm(total=1, file=io.StringIO()).close()
+        # Of any type: tqdm takes what it cannot convert as text.
+        except Exception as error:
+            message = f"no progress bar with {', '.join(settings)}: {error}; unset them"
+            raise ValueError(message) from None
 
 
 def main(parser: Parser, arguments: Namespace) -> int:
@@ -104,27 +117,27 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
         except (OSError, ValueError) as unread:
             moved = "if it was moved, resume it in its new place"
             saved = f"{terminal.describe_error(unread)}; {moved}"
-        message = f"{terminal.describe_error(error)}; {saved}"
-        print(f"{parser.prog}: error: {message}", file=sys.stderr)
+        terminal.tell(parser.prog, f"error: {terminal.describe_error(error)}; {saved}")
         return DIVERGED if diverged else terminal.BAD_INPUT
     is_complete, steps = report.step == config.steps, count(report.step, "step")
     if signals and not is_complete:
         saved = f"saved {load_run(folder, 'last').checkpoint}"
-        print(f"\n{parser.prog}: interrupted; {saved}; {resume}", file=sys.stderr)
+        print(file=sys.stderr)
+        terminal.tell(parser.prog, f"interrupted; {saved}; {resume}")
         return terminal.INTERRUPTED if signals[0] == signal.SIGINT else terminal.TERMINATED
     if not report.is_patient:
         validations = count(config.patience, "validation")
         print(f"Stopped after {steps}: {validations} in a row without an improvement")
     elif not is_complete:
-        print(f"Stopped after {steps}: time is up; {resume}")
+        print(f"Stopped after {steps}: time is up; {visible(resume)}")
     with parser.reported_errors():
         best = load_run(folder)
     note_damaged(parser, best)
     written = write(best.params, best.step)
     print(reports.describe_result(experiment, best, report.step, written))
     reports.draw_losses(parser.program, folder)
-    print(f"{steps} in {seconds:.1f} s; saved in {folder}")
-    print(f"More {'text' if config.is_text else 'names'}: {again}")
+    print(f"{steps} in {seconds:.1f} s; saved in {visible(str(folder))}")
+    print(f"More {'text' if config.is_text else 'names'}: {visible(again)}")
     return 0
 
 
@@ -146,7 +159,8 @@ def train(
     report_at = [config.steps * i // REPORTS for i in range(1, REPORTS)]
     started_at = time.monotonic()
     # Shown only in a terminal.
-    bar = {"unit": " steps", "unit_scale": True, "disable": None, "bar_format": BAR}
+    bar: dict[str, Any] = {"unit": " steps", "unit_scale": True, "bar_format": BAR}
+    bar |= {"disable": None, "file": sys.stderr}
     keep, save_every = arguments.keep, arguments.save_every or 0
     coming = work(experiment, state, tally, folder, keep=keep, save_every=save_every)
     with ExitStack() as stack:
