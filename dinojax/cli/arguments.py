@@ -177,10 +177,10 @@ def output_file(flag: str, file: Path, inputs: Iterable[Path] = ()) -> Path:
         ValueError: it is a directory or a device, one of the `inputs` or a file of a run.
     """
     # The file that a link leads to is replaced, not the link.
-    target = Path(os.path.realpath(file))
+    target = Path(os.path.realpath(file)) if file.is_symlink() else file
     if target.exists() and not target.is_file():
         raise ValueError(f"{flag}: {file} is a directory or a device, not a file")
-    if target in map(Path.resolve, inputs):
+    if target.resolve() in map(Path.resolve, inputs):
         raise ValueError(f"{flag}: {file} is read, too; choose another file")
     if FILE_OF_RUN.fullmatch(target.name) and any(target.parent.glob("checkpoint-*.npz")):
         raise ValueError(f"{flag}: {file} is a file of a run; choose another name")
