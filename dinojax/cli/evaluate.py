@@ -58,8 +58,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_samples = "for a run of names: also draw N names, to see how new and how real they look"
     add("--samples", metavar="N", type=whole_number, help=help_samples)
     add("--seed", metavar="N", type=whole_number, help="seed of these draws (default: 0)")
-    help_length = "where these names are cut, in characters (default: after half as many again as "
-    help_length += "the longest name learned has, or 50)"
+    help_length = "where these names are cut, in characters (default: 1.5 times the length of the "
+    help_length += "longest name learned, at least 50)"
     add("--max-length", metavar="N", type=whole_number, help=help_length)
     add("--json", action="store_true", help="print one object with all figures")
 
