@@ -1,6 +1,6 @@
 """Make a run of a model that Keras saved: the same as `dinojax import`."""
 
-from dinojax.cli.main import run_script
+from dinojax.__main__ import main
 
 if __name__ == "__main__":
-    run_script(__file__)
+    main(__file__)

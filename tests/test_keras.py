@@ -62,7 +62,7 @@ def test_every_kind_of_layer_computes_what_it_does_in_keras(name, tmp_path):
     assert imported.vocab is None
     expected = SETTINGS.get(name, {}) | {"hidden_size": 5}
     assert {key: imported.settings[key] for key in expected} == expected
-    model, params, _ = trained_of(imported)
+    model, params, *_ = trained_of(imported)
     # Zero vectors, at the start and later, do not reset the state.
     ids = np.array([7, 7, 3, 1, 0, 0, 6, 7, 2, 5])
     _, logits = jax.jit(model.unroll)(params, model.initial_state(()), ids)
@@ -506,7 +506,7 @@ def test_files_that_keras_itself_has_saved(model, tmp_path):
     environment = USERS_ENVIRONMENT | {"KERAS_BACKEND": "jax"}
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, env=environment)
     for file in "sequential.h5", "functional.h5", "sequential.keras", "functional.keras":
-        network, params, _ = trained_of(keras.read(tmp_path / file))
+        network, params, *_ = trained_of(keras.read(tmp_path / file))
         ids = np.array([3, 1, 0, 0, 6, 2, 5])
         _, logits = jax.jit(network.unroll)(params, network.initial_state(()), ids)
         expected = np.load(tmp_path / "probabilities.npy")

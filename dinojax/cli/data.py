@@ -2,11 +2,11 @@
 
 import os
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from dinojax.cli.arguments import Parser
+from dinojax.cli.terminal import tell
 from dinojax.config import TrainConfig
 from dinojax.data.corpus import STANDARD_INPUT, Corpus, read_names, read_running_text
 
@@ -24,7 +24,7 @@ def read_and_note(
     """The same; prints the notes on it."""
     corpus = read_data(parser, file, config)
     if corpus.notes:
-        print(f"{parser.prog}: note: {file}: {', '.join(corpus.notes)}", file=sys.stderr)
+        tell(parser.prog, f"note: {file}: {', '.join(corpus.notes)}")
     return corpus
 
 
@@ -35,4 +35,4 @@ def note_wait(parser: Parser, file: Path) -> None:
         source = 0 if is_standard else file
         if stat.S_ISFIFO(os.stat(source).st_mode) or (is_standard and os.isatty(0)):
             shown = "standard input" if is_standard else file
-            print(f"{parser.prog}: note: reading {shown} until it is closed", file=sys.stderr)
+            tell(parser.prog, f"note: reading {shown} until it is closed")

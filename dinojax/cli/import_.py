@@ -6,6 +6,7 @@ from dinojax.cli.arguments import Parser, path
 from dinojax.cli.settings import named_flags
 from dinojax.cli.terminal import count, short_path
 from dinojax.config import PRESETS, resolve
+from dinojax.messages import visible
 from dinojax.startup import best_share, num_cores, start_jax
 
 
@@ -53,8 +54,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
             init_from=str(arguments.file),
         )
     layers = f"{count(config.num_layers, f'{config.cell} layer')} of {config.hidden_size:,} units"
-    print(f"{layers}; saved in {arguments.out}")
+    print(f"{layers}; saved in {visible(str(arguments.out))}")
     more = ("--length", "400") if config.is_text else ("--num", "20")
     again = parser.program.shell_line("sample", short_path(arguments.out), *more)
-    print(f"{'Text' if config.is_text else 'Names'}: {again}")
+    print(f"{'Text' if config.is_text else 'Names'}: {visible(again)}")
     return 0

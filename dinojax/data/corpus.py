@@ -15,6 +15,8 @@ from dinojax.files import digest
 
 MAX_NAME_LENGTH = 1_000
 """Longest name, in characters."""
+MIN_LIMIT = 50
+"""Least number of characters after which samples of names are cut, unless a call says otherwise."""
 MAX_PIPE = 2**28
 """Most bytes that are read from what is not a file."""
 STANDARD_INPUT = Path("-")
@@ -156,6 +158,14 @@ def longest_usual(names: Sequence[str]) -> int:
     lengths = np.sort(np.fromiter(map(len, names), int))
     limit = max(32, 4 * int(lengths[int(0.95 * (len(lengths) - 1))]))
     return int(lengths[lengths <= limit].max())
+
+
+def length_limit(names: Sequence[str]) -> int:
+    """Where to cut samples of a model that learned from `names`, in characters.
+
+    That is half as far again as the longest usual one of them, but not below `MIN_LIMIT`.
+    """
+    return max(MIN_LIMIT, 3 * longest_usual(names) // 2)
 
 
 def split_names(

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from dinojax.interchange import keras_files
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.keras_files import RECURRENT, Array, Layer, Saved, Shapes
+from dinojax.messages import quoted
 
 NUM_GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 Allowed = Mapping[str, list[Any]]
@@ -68,7 +68,7 @@ def _convert(saved: Saved) -> Imported:
     (readout,) = (layer for layer in saved.layers if layer.kind == "Dense")
     designs = [_design(layer, saved.version) for layer in recurrent]
     if any(design != designs[0] for design in designs):
-        raise ValueError(f"expected recurrent layers that are all alike, got {shown(designs)}")
+        raise ValueError(f"expected recurrent layers that are all alike, got {quoted(designs)}")
     num_symbols, size = readout.config["units"], designs[0]["hidden_size"]
     embedding = [layer for layer in saved.layers if layer.kind == "Embedding"]
     num_inputs = embedding[0].config["output_dim"] if embedding else num_symbols
@@ -88,20 +88,20 @@ def _check(layers: Sequence[Layer]) -> None:
     for layer in layers:
         if layer.kind not in SETTINGS:
             known = ", ".join(SETTINGS)
-            kind = f"layer {shown(layer.name)} is a {shown(layer.kind)}"
+            kind = f"layer {quoted(layer.name)} is a {quoted(layer.kind)}"
             raise ValueError(f"{kind}; expected some of {known}")
         for name, allowed in SETTINGS[layer.kind].items():
             if (value := layer.config.get(name, allowed[0])) not in allowed:
-                setting = f"layer {shown(layer.name)}: expected {name}"
+                setting = f"layer {quoted(layer.name)}: expected {name}"
                 expected = " or ".join(map(repr, allowed))
-                raise ValueError(f"{setting} {expected}, got {shown(value)}")
+                raise ValueError(f"{setting} {expected}, got {quoted(value)}")
     kinds = [layer.kind for layer in layers if layer.kind not in ("InputLayer", "Dropout")]
     order = r"(Embedding )?((SimpleRNN|GRU|LSTM) )+Dense( Activation| Softmax)?"
     is_softmax = [layer.config.get("activation") == "softmax" for layer in layers]
     if not re.fullmatch(order, " ".join(kinds)) or sum(is_softmax) + kinds.count("Softmax") > 1:
         raise ValueError(
             "expected an Embedding or none, recurrent layers, a Dense layer and one softmax or "
-            f"none, got {shown(kinds)}"
+            f"none, got {quoted(kinds)}"
         )
 
 
@@ -114,8 +114,8 @@ def _design(layer: Layer, version: str) -> dict[str, Any]:
     gates = ("sigmoid", "hard_sigmoid") if version.startswith("2.") else ("sigmoid",)
     if gate not in gates:
         raise ValueError(
-            f"layer {shown(layer.name)}: expected recurrent_activation "
-            f"{' or '.join(map(repr, gates))} for Keras {shown(version)}, got {shown(gate)}"
+            f"layer {quoted(layer.name)}: expected recurrent_activation "
+            f"{' or '.join(map(repr, gates))} for Keras {quoted(version)}, got {quoted(gate)}"
         )
     return {"cell": cell, "gate": gate, "hidden_size": layer.config["units"]}
 

@@ -10,7 +10,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from reprlib import repr as shown
 from typing import Any, BinaryIO, NamedTuple
 
 import h5py
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.interchange import hdf5
+from dinojax.messages import quoted
 
 RECURRENT = "SimpleRNN", "GRU", "LSTM"
 Array = NDArray[np.float32]
@@ -105,7 +105,7 @@ def _chain(model: Mapping[str, Any]) -> list[Layer]:
     """The layers of a model in JSON."""
     kind, config = model["class_name"], model["config"]
     if kind not in ("Sequential", "Model", "Functional"):
-        raise ValueError(f"expected a Sequential or a Functional model, got {shown(kind)}")
+        raise ValueError(f"expected a Sequential or a Functional model, got {quoted(kind)}")
     # The first versions of Keras 2 wrote a mere list.
     described = config if isinstance(config, list) else config["layers"]
     if kind != "Sequential":

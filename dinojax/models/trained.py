@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from dinojax.data.text import MIN_LIMIT
+from dinojax.data.corpus import MIN_LIMIT
 from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
@@ -15,4 +15,4 @@ class Trained(NamedTuple):
     params: Params
     vocab: Vocab
     max_length: int = MIN_LIMIT
-    """Where samples of names are cut, in characters; see `data.text.length_limit`."""
+    """Where samples of names are cut, in characters; see `data.corpus.length_limit`."""
