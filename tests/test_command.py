@@ -9,7 +9,7 @@ import pytest
 
 from dinojax.cli.arguments import join_negative_numbers, output_file
 from dinojax.cli.main import COMMANDS
-from dinojax.cli.terminal import Program
+from dinojax.cli.terminal import Program, short_path
 from dinojax.files import check_writable
 
 from conftest import ROOT, USERS_ENVIRONMENT
@@ -169,3 +169,14 @@ def test_checking_whether_a_file_can_be_written_leaves_no_trace(tmp_path):
     assert old.read_text() == "text"
     with pytest.raises(OSError, match="none"):
         check_writable(tmp_path / "none" / "file")
+
+
+def test_a_path_is_short_also_where_the_current_folder_is_gone(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert short_path(here / "run") == "run"
+    assert short_path("-run") == "./-run"
+    here.rmdir()
+    assert short_path(here / "run") == str(here / "run")
+    assert short_path("-run") == "./-run"

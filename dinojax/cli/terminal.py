@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -101,7 +101,10 @@ def describe_error(error: Exception) -> str:
 
 def short_path(file: str | Path) -> str:
     """The path, relative to the current folder if that is shorter."""
-    short = min(str(file), os.path.relpath(file), key=len)
+    short = str(file)
+    # The current folder may be gone, or on another drive.
+    with suppress(OSError, ValueError):
+        short = min(short, os.path.relpath(file), key=len)
     # A leading dash would make it a flag.
     return os.path.join(os.curdir, short) if short.startswith("-") else short
 
