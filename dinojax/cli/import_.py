@@ -1,5 +1,6 @@
-"""Make a run of a model that Keras saved; see --help."""
+"""Make a run of a model that Keras or PyTorch saved; see --help."""
 
+import importlib
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path
@@ -13,7 +14,10 @@ from dinojax.startup import best_share, num_cores, start_jax
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax import`."""
     add = parser.add_argument
-    text = "model that Keras 2 or 3 saved, .h5 or .keras (needs dinojax[keras])"
+    text = (
+        "model of Keras 2 or 3, .h5 or .keras (needs dinojax[keras]), or state_dict of PyTorch's "
+    )
+    text += "RNN (of tanh units), GRU or LSTM and Linear, .safetensors (needs dinojax[export])"
     add("file", metavar="FILE", type=path, help=text)
     text = "settings of the run that are not those of the model (default: %(default)s)"
     add("preset", nargs="?", choices=tuple(PRESETS), default="text", help=text)
@@ -27,15 +31,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Make the run and say how to go on; returns the exit code."""
+    module, package, extra = "keras", "h5py", "keras"
+    if arguments.file.suffix == ".safetensors":
+        module, package, extra = "safetensors", "safetensors", "export"
     with parser.reported_errors(), named_flags():
         from dinojax.cli.data import read_and_note
         from dinojax.interchange.imported import start_run
 
         try:
-            from dinojax.interchange import keras
+            imported = importlib.import_module(f"dinojax.interchange.{module}").read(arguments.file)
         except ImportError:
-            parser.error("h5py is missing; install it: pip install 'dinojax[keras]'")
-        imported = keras.read(arguments.file)
+            parser.error(f"{package} is missing; install it: pip install 'dinojax[{extra}]'")
         # The model may have learned from all of the data: no part would be new to it.
         given = {**imported.settings, "validation_fraction": 0.0}
         if arguments.lowercase is not None:
@@ -43,7 +49,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         config = resolve(arguments.preset, given=given)
         start_jax(best_share(config.batch_size, num_cores()))
         corpus = read_and_note(parser, arguments.data, config)
-        start_run(
+        vocab = start_run(
             imported,
             arguments.out,
             config,
@@ -52,9 +58,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
             source=str(arguments.data),
             sha256=corpus.sha256,
             init_from=str(arguments.file),
-        )
+        ).vocab
     layers = f"{count(config.num_layers, f'{config.cell} layer')} of {config.hidden_size:,} units"
-    print(f"{layers}; saved in {visible(str(arguments.out))}")
+    print(f"{layers}; {vocab.size:,} characters, newline as number {vocab.newline:,} from 0")
+    print(f"Saved in {visible(str(arguments.out))}")
     more = ("--length", "400") if config.is_text else ("--num", "20")
     again = parser.program.shell_line("sample", short_path(arguments.out), *more)
     print(f"{'Text' if config.is_text else 'Names'}: {visible(again)}")

@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
     "plot": "Draw the losses of runs and, of one run, how surprising strings are and what units "
     "do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
-    "import": "Make a run of a model that Keras saved. Needs h5py.",
+    "import": "Make a run of a model that Keras or PyTorch saved.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
     "completion": "Print the completion script for a shell. Needs shtab.",
 }

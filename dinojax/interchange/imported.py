@@ -9,7 +9,7 @@ from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params
 from dinojax.runs import folder as runs
 from dinojax.runs import session
-from dinojax.runs.description import Origin, Part, describe
+from dinojax.runs.description import Description, Origin, Part, describe
 from dinojax.runs.experiment import make_experiment
 
 
@@ -34,13 +34,13 @@ def start_run(
     source: str = "",
     sha256: str = "",
     init_from: str = "",
-) -> None:
+) -> Description:
     """Make a run in a folder that starts from an imported model, with its first checkpoint.
 
     `config` has the settings of the model, and `data` become those of the run. A model that does
     not name its characters gets those of the data, sorted. The optimizer starts afresh, so that
     resuming the run is training as in a new one. For `source` and the rest see
-    `description.describe`; `init_from` is the path of the file.
+    `description.describe`; `init_from` is the path of the file. Returns the description of the run.
 
     Raises:
         OSError: a file cannot be written.
@@ -59,3 +59,4 @@ def start_run(
     runs.take_folder(folder, overwrite)
     with runs.locked(folder):
         session.start(experiment, folder, imported.params)
+    return description

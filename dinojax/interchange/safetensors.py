@@ -1,0 +1,161 @@
+"""Models in safetensors files, with PyTorch's names, beside `config.json` and `vocab.json`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dinojax.config import OF_THE_MODEL, TrainConfig, config_from
+from dinojax.data.vocab import Vocab
+from dinojax.interchange.imported import Imported
+from dinojax.interchange.torch import MODULES, from_state_dict, to_state_dict
+from dinojax.models.cells import Params
+from dinojax.models.trained import Trained
+from dinojax.runs.description import build_model
+
+MODEL_FILE, CONFIG_FILE, VOCAB_FILE = "model.safetensors", "config.json", "vocab.json"
+
+LOAD_WEIGHTS = f"""\
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+folder = Path(__file__).parent
+weights = load_file(folder / "{MODEL_FILE}")
+characters = json.loads((folder / "{VOCAB_FILE}").read_text("utf-8"))["characters"]"""
+"""The first lines of `numpy_file.program`, for a program in the folder of a model."""
+
+_TORCH = """\
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+folder = Path({folder!r})
+rnn, readout = torch.nn.{module}({vocab}, {hidden}, {layers}), torch.nn.Linear({hidden}, {vocab})
+model = torch.nn.ModuleDict({{"rnn": rnn, "readout": readout}})
+model.load_state_dict(load_file(folder / "{model_file}"))
+characters = json.loads((folder / "{vocab_file}").read_text("utf-8"))["characters"]
+
+
+@torch.no_grad()
+def logits(text):
+    one_hot = torch.eye({vocab})[[characters.index(c) for c in text]]
+    # [len(text) + 1, vocab]: of each character and of what follows. Zeros come before the first.
+    return readout(rnn(torch.cat([torch.zeros(1, {vocab}), one_hot]))[0])
+"""
+
+
+def files(trained: Trained, config: TrainConfig) -> dict[str, bytes]:
+    """The files of a model by name, which `read` reads."""
+    # Imported here, as other formats do not need it.
+    from safetensors.numpy import save
+
+    return {
+        # Some programs read a file only if it names their framework.
+        MODEL_FILE: save(to_state_dict(trained.params), {"format": "pt"}),
+        CONFIG_FILE: f"{json.dumps(asdict(config), indent=2)}\n".encode(),
+        VOCAB_FILE: vocab_content(trained.vocab),
+    }
+
+
+def vocab_content(vocab: Vocab) -> bytes:
+    """The content of `vocab.json`: the characters in the order of their ids."""
+    return f"{json.dumps({'characters': vocab.characters})}\n".encode()
+
+
+def torch_code(config: TrainConfig, vocab_size: int, folder: Path) -> str:
+    """Lines of Python that load a model into PyTorch from its folder, and compute logits."""
+    return _TORCH.format(
+        folder=str(folder),
+        module=MODULES[config.cell],
+        vocab=vocab_size,
+        hidden=config.hidden_size,
+        layers=config.num_layers,
+        model_file=MODEL_FILE,
+        vocab_file=VOCAB_FILE,
+    )
+
+
+def read(path: Path) -> Imported:
+    """The model in a safetensors file; see `from_state_dict` for what it may hold.
+
+    A configuration and a vocabulary come from `config.json` and `vocab.json` beside it, where they
+    exist, as `files` has them. The tensors do not tell the gates, and whether the reset gate of a
+    GRU acts before the product; without a configuration, they are those of PyTorch.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is damaged or holds something else, or the files contradict each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: expected a safetensors file, got a folder or a special file")
+    config_file, vocab_file = path.with_name(CONFIG_FILE), path.with_name(VOCAB_FILE)
+    with _about(config_file):
+        recorded = _read_json(config_file)
+    try:
+        resets_before = recorded.get("cell") == "gru_reset_before"
+        found, params = from_state_dict(load(path.read_bytes()), resets_before=resets_before)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    with _about(config_file):
+        config = config_from(recorded or found)
+        for name, value in found.items():
+            if (other := getattr(config, name)) != value:
+                raise ValueError(f"{name} is {other}, but that of {path.name} is {value}")
+    with _about(vocab_file):
+        vocab = _vocab(_read_json(vocab_file), params)
+    names = (*OF_THE_MODEL, "lowercase") if recorded else OF_THE_MODEL
+    return Imported({name: getattr(config, name) for name in names}, params, vocab)
+
+
+def load(path: Path | str) -> Trained:
+    """The model in a safetensors file with a vocabulary beside it; see `read`."""
+    settings, params, vocab = read(Path(path))
+    if vocab is None:
+        raise ValueError(f"{path}: expected {VOCAB_FILE} beside it, with the model's characters")
+    return Trained(build_model(config_from(settings), vocab), params, vocab)
+
+
+def _vocab(described: Mapping[str, Any], params: Params) -> Vocab | None:
+    """The vocabulary in the object of `vocab.json`; None for an empty one."""
+    if not described:
+        return None
+    characters, size = described.get("characters"), params["readout"]["bias"].size
+    if not isinstance(characters, str):
+        raise ValueError("expected the characters in the order of their ids, as one string")
+    vocab = Vocab(characters)
+    if vocab.size != size:
+        raise ValueError(
+            f"expected {size:,} characters, as many as the model reads and writes, got "
+            f"{vocab.size:,}, newline included"
+        )
+    return vocab
+
+
+@contextmanager
+def _about(file: Path) -> Iterator[None]:
+    """Have a ValueError name the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty if there is no such file."""
+    try:
+        value = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")
+    return value
