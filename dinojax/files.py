@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,6 +69,32 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which gets the name `path` once it is complete.
+
+    A process that is killed may leave a hidden folder beside it.
+
+    Raises:
+        OSError: the folder cannot be made; nothing is left behind.
+        ValueError: `path` exists.
+    """
+    if os.path.lexists(path):
+        raise ValueError(f"{path} exists; choose a new name for the folder")
+    temporary = _temporary(path).with_suffix(".new")
+    with named_errors(path, temporary):
+        temporary.mkdir()
+        try:
+            yield temporary
+            if os.path.lexists(path):
+                raise ValueError(f"{path} was made by another process; choose a new name")
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Make a run of a model that Keras saved: the same as `dinojax import`."""
+"""Make a run of a model that Keras or PyTorch saved: the same as `dinojax import`."""
 
 from dinojax.__main__ import main
 

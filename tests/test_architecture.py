@@ -32,7 +32,8 @@ WITHOUT_JAX = [
     "messages", "config", "files", "startup",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
     "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data",
-    "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.reproduce",
+    "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
+    "cli.reproduce",
 ]  # fmt: skip
 
 

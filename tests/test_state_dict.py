@@ -242,6 +242,8 @@ def test_damaged_or_foreign_files_are_refused(exported, file, content, message):
 
 
 def test_without_the_files_beside_it_a_model_has_no_characters(exported):
+    from safetensors.numpy import save
+
     (exported / "config.json").unlink()
     (exported / "vocab.json").unlink()
     found = files.read(exported / "model.safetensors")
@@ -250,7 +252,13 @@ def test_without_the_files_beside_it_a_model_has_no_characters(exported):
     assert found.vocab is None
     with pytest.raises(ValueError, match=re.escape("expected vocab.json beside it")):
         files.load(exported / "model.safetensors")
-    with pytest.raises(ValueError, match="got a folder"):
+    deep = exported / "deep.safetensors"
+    deep.write_bytes(save(tensors_of("vanilla", 101)))
+    with pytest.raises(
+        ValueError, match=r"deep.safetensors: num layers: expected .* to 100, got 101"
+    ):
+        files.read(deep)
+    with pytest.raises(IsADirectoryError):
         files.read(exported)
     with pytest.raises(FileNotFoundError):
         files.read(exported / "none.safetensors")

@@ -14,15 +14,14 @@ from dinojax.startup import best_share, num_cores, start_jax
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax import`."""
     add = parser.add_argument
-    text = (
-        "model of Keras 2 or 3, .h5 or .keras (needs dinojax[keras]), or state_dict of PyTorch's "
-    )
-    text += "RNN (of tanh units), GRU or LSTM and Linear, .safetensors (needs dinojax[export])"
+    text = "model of Keras 2 or 3, .h5 or .keras (needs dinojax[keras]), or state_dict of PyTorch, "
+    text += ".safetensors, of an RNN (tanh), GRU or LSTM and a Linear (needs dinojax[export])"
     add("file", metavar="FILE", type=path, help=text)
     text = "settings of the run that are not those of the model (default: %(default)s)"
     add("preset", nargs="?", choices=tuple(PRESETS), default="text", help=text)
     text = "text or list of names that the model learned from; its characters, sorted, are the "
-    add("--data", metavar="FILE", type=path, required=True, help=f"{text}symbols of the model")
+    text += "symbols of the model, unless a vocab.json beside a .safetensors file names them"
+    add("--data", metavar="FILE", type=path, required=True, help=text)
     text = "convert the data to lower case (default: as the preset does)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
     add("--out", metavar="FOLDER", type=path, required=True, help="folder of the run")

@@ -21,6 +21,7 @@ COMMANDS = {
     "plot": "Draw the losses of runs and, of one run, how surprising strings are and what units "
     "do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
     "import": "Make a run of a model that Keras or PyTorch saved.",
+    "export": "Write a trained model in the format of another program, and prove what was written.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
     "completion": "Print the completion script for a shell. Needs shtab.",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from dinojax.config import OF_THE_MODEL, TrainConfig, config_from
 from dinojax.data.vocab import Vocab
+from dinojax.files import read_regular
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.torch import MODULES, from_state_dict, to_state_dict
 from dinojax.models.cells import Params
@@ -36,7 +37,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-folder = Path({folder!r})
+folder = Path({folder!a})
 rnn, readout = torch.nn.{module}({vocab}, {hidden}, {layers}), torch.nn.Linear({hidden}, {vocab})
 model = torch.nn.ModuleDict({{"rnn": rnn, "readout": readout}})
 model.load_state_dict(load_file(folder / "{model_file}"))
@@ -45,9 +46,11 @@ characters = json.loads((folder / "{vocab_file}").read_text("utf-8"))["character
 
 @torch.no_grad()
 def logits(text):
-    one_hot = torch.eye({vocab})[[characters.index(c) for c in text]]
-    # [len(text) + 1, vocab]: of each character and of what follows. Zeros come before the first.
-    return readout(rnn(torch.cat([torch.zeros(1, {vocab}), one_hot]))[0])
+    ids = torch.tensor([-1, *map(characters.index, text)])
+    # At first a vector of zeros, for no character.
+    one_hot = (ids[:, None] == torch.arange({vocab})).float()
+    # [len(text) + 1, vocab]: of each character and of what follows.
+    return readout(rnn(one_hot)[0])
 """
 
 
@@ -96,17 +99,15 @@ def read(path: Path) -> Imported:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: expected a safetensors file, got a folder or a special file")
     config_file, vocab_file = path.with_name(CONFIG_FILE), path.with_name(VOCAB_FILE)
     with _about(config_file):
         recorded = _read_json(config_file)
     try:
         resets_before = recorded.get("cell") == "gru_reset_before"
-        found, params = from_state_dict(load(path.read_bytes()), resets_before=resets_before)
+        found, params = from_state_dict(load(read_regular(path)), resets_before=resets_before)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    with _about(config_file):
+    with _about(config_file if recorded else path):
         config = config_from(recorded or found)
         for name, value in found.items():
             if (other := getattr(config, name)) != value:
@@ -153,7 +154,9 @@ def _about(file: Path) -> Iterator[None]:
 def _read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file, empty if there is no such file."""
     try:
-        value = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        value = json.loads(read_regular(file))
+    except FileNotFoundError:
+        value = {}
     except (RecursionError, UnicodeDecodeError, json.JSONDecodeError):
         value = None
     if not isinstance(value, dict):
