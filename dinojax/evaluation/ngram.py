@@ -38,6 +38,10 @@ class Smoothed(NamedTuple):
     """(count - D(count)) / total of each n-gram, [num_ngrams]."""
     freed: Floats
     """What each context leaves to the next shorter one, [num_contexts]; 1 if nothing follows it."""
+    counts: Integers
+    """The count of each n-gram, [num_ngrams]."""
+    discounts: Floats
+    """D of the counts 1, 2, and 3 or more, [3]."""
 
 
 class NgramModel(NamedTuple):
@@ -95,6 +99,20 @@ def fit_ngrams(ids: ArrayLike, starts: ArrayLike, vocab_size: int, order: int) -
     return NgramModel(vocab_size, tuple(keys), tuple(highest), tuple(lower))
 
 
+def terms(model: NgramModel, order: int | None = None) -> list[tuple[Integers, Smoothed]]:
+    """The keys of each length up to `order`, and the terms of the interpolation of that order.
+
+    Raises:
+        ValueError: `order`, by default the highest that was fitted, was not fitted.
+    """
+    most = len(model.keys)
+    order = most if order is None else order
+    if not 1 <= order <= most:
+        raise ValueError(f"expected an order from 1 to {most}, got {order}; fit a higher order")
+    used = (*model.lower[: order - 1], model.highest[order - 1])
+    return list(zip(model.keys[:order], used, strict=True))
+
+
 def nats(model: NgramModel, ids: ArrayLike, starts: ArrayLike, order: int | None = None) -> Floats:
     """Minus the log-probability of each character, conditioned on those before it, in nats, [num].
 
@@ -103,15 +121,15 @@ def nats(model: NgramModel, ids: ArrayLike, starts: ArrayLike, order: int | None
     Raises:
         ValueError: `order` was not fitted, or `ids` or `starts` are not as in `fit_ngrams`.
     """
-    terms = _terms(model, order)
+    tables = terms(model, order)
     ids, starts = _checked(ids, starts, model.vocab_size)
     probabilities = np.full(len(ids), 1 / model.vocab_size)
     ngrams = np.zeros(len(ids), np.int64)
-    for keys, (kept, freed) in terms:
-        contexts = _contexts(ngrams, starts, len(freed))
+    for keys, term in tables:
+        contexts = _contexts(ngrams, starts, len(term.freed))
         ngrams = _find(keys, contexts * model.vocab_size + ids)
-        probabilities *= np.where(contexts >= 0, freed[contexts], 1)
-        probabilities += np.where(ngrams >= 0, kept[ngrams], 0)
+        probabilities *= np.where(contexts >= 0, term.freed[contexts], 1)
+        probabilities += np.where(ngrams >= 0, term.kept[ngrams], 0)
     return -np.log(probabilities)
 
 
@@ -136,14 +154,13 @@ def draw_names(
     Raises:
         ValueError: `order`, by default the highest that was fitted, was not fitted.
     """
-    terms = _terms(model, order)
     tables = []
-    for keys, (kept, freed) in terms:
+    for keys, term in terms(model, order):
         # Where the n-grams of each context begin, and the sum of `kept` before each n-gram.
-        first = np.searchsorted(keys, np.arange(len(freed) + 1) * model.vocab_size)
-        tables.append((keys, first, np.concatenate([[0], np.cumsum(kept)])))
+        first = np.searchsorted(keys, np.arange(len(term.freed) + 1) * model.vocab_size)
+        tables.append((keys, first, np.concatenate([[0], np.cumsum(term.kept)])))
     ids, unfinished = np.full((num, max_length + 1), newline, np.int64), np.arange(num)
-    contexts = [np.full(num, len(freed) - 1) for _, (_, freed) in terms]
+    contexts = [np.full(num, len(first) - 2) for _, first, _ in tables]
     for position in range(max_length + 1):
         drawn = generator.integers(model.vocab_size, size=len(unfinished))
         # From the shortest context to the longest: the longest that draws decides.
@@ -156,20 +173,10 @@ def draw_names(
         ids[unfinished, position] = drawn
         goes_on = drawn != newline
         unfinished, wanted = unfinished[goes_on], drawn[goes_on]
-        pairs = zip(terms, contexts[:-1], strict=False)
-        longer = [_find(keys, x[goes_on] * model.vocab_size + wanted) for (keys, _), x in pairs]
+        pairs = zip(tables, contexts[:-1], strict=False)
+        longer = [_find(keys, x[goes_on] * model.vocab_size + wanted) for (keys, *_), x in pairs]
         contexts = [np.zeros_like(wanted), *longer]
     return ids[:, :max_length], ids[:, max_length] == newline
-
-
-def _terms(model: NgramModel, order: int | None) -> list[tuple[Integers, Smoothed]]:
-    """The keys of each length up to `order`, and the terms of the interpolation of that order."""
-    most = len(model.keys)
-    order = most if order is None else order
-    if not 1 <= order <= most:
-        raise ValueError(f"expected an order from 1 to {most}, got {order}; fit a higher order")
-    terms = (*model.lower[: order - 1], model.highest[order - 1])
-    return list(zip(model.keys[:order], terms, strict=True))
 
 
 def _find(keys: Integers, wanted: Integers) -> Integers:
@@ -187,12 +194,13 @@ def _contexts(ngrams: Integers, starts: Flags, num_contexts: int) -> Integers:
 
 def _smooth(contexts: Integers, counts: Integers, num_contexts: int) -> Smoothed:
     """The term of n-grams with these contexts and counts, [num_ngrams]."""
-    discounts = _discounts(counts)[np.minimum(counts, 3) - 1]
+    by_count = _discounts(counts)
+    discounts = by_count[np.minimum(counts, 3) - 1]
     totals = np.bincount(contexts, counts, num_contexts)
     freed = np.bincount(contexts, discounts, num_contexts)
     # Nothing follows a context that occurs only at the end of a sequence.
     shares = np.divide(freed, totals, out=np.ones(num_contexts), where=totals > 0)
-    return Smoothed((counts - discounts) / totals[contexts], shares)
+    return Smoothed((counts - discounts) / totals[contexts], shares, counts, by_count)
 
 
 def _discounts(counts: Integers) -> Floats:
