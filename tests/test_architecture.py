@@ -33,7 +33,7 @@ WITHOUT_JAX = [
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
     "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data",
     "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
-    "cli.reproduce",
+    "cli.page", "cli.reproduce",
 ]  # fmt: skip
 
 

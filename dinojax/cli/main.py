@@ -22,6 +22,8 @@ COMMANDS = {
     "do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
     "import": "Make a run of a model that Keras or PyTorch saved.",
     "export": "Write a trained model in the format of another program, and prove what was written.",
+    "page": "Write a page of HTML in which a trained model runs. It invents, predicts and shows "
+    "what surprises it, in any browser and offline.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
     "completion": "Print the completion script for a shell. Needs shtab.",
 }

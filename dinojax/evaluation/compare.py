@@ -73,7 +73,7 @@ def compare(
     if train is not None and isinstance(train, str) != isinstance(part, str):
         raise ValueError("expected names twice or a text twice, got names and a text")
     model, params, vocab, _ = trained
-    ids, starts = _joined(vocab, part)
+    ids, starts = joined(vocab, part)
     first, found = np.flatnonzero(starts), []
     if not isinstance(part, str):
         costs = name_evaluation(model, vocab, part)(params)
@@ -89,7 +89,7 @@ def compare(
             found.append(ModelFigures("network", summarize(costs), context=context))
     if train is None:
         return found
-    ngrams = fit_ngrams(*_joined(vocab, train), vocab.size, max_order)
+    ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max_order)
     for order in range(1, max_order + 1):
         each = nats(ngrams, ids, starts, order)
         costs = in_blocks(each) if isinstance(part, str) else in_pieces(each, first)
@@ -135,7 +135,7 @@ def compare_samples(
     write = jax.jit(partial(stream_names, model=model, **sizes))
     samples = jax.device_get(write(jax.random.key(seed), params))
     models = [ModelFigures("network", figures(samples.ids, samples.ended))]
-    ngrams = fit_ngrams(*_joined(vocab, train), vocab.size, max(orders))
+    ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max(orders))
     for order in orders:
         generator = np.random.default_rng([seed, order])
         drawn = draw_names(generator, ngrams, vocab.newline, order=order, **sizes)
@@ -149,7 +149,7 @@ def compare_samples(
     return SampleComparison(num, seed, max_length, num_held_out, len(floor[0]), models)
 
 
-def _joined(vocab: Vocab, part: Sequence[str] | str) -> tuple[NDArray[Any], NDArray[np.bool]]:
+def joined(vocab: Vocab, part: Sequence[str] | str) -> tuple[NDArray[Any], NDArray[np.bool]]:
     """The ids of a part end to end, [num], and whether a name or the text begins at each."""
     if isinstance(part, str):
         return vocab.encode(part), np.arange(len(part)) == 0

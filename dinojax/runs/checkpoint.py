@@ -42,7 +42,7 @@ def save(path: Path, state: Any, metadata: Mapping[str, Any]) -> None:
     """
     arrays = {
         name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        for name, leaf in _named_leaves(state).items()
+        for name, leaf in named_leaves(state).items()
     }
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
@@ -138,7 +138,7 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
         ValueError: an array is missing or has another shape or type.
     """
     leaves: list[Any] = []
-    for name, leaf in _named_leaves(like).items():
+    for name, leaf in named_leaves(like).items():
         is_key = _is_key(leaf)
         expected = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
         array: Any = arrays.get(prefix + name)
@@ -157,10 +157,11 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
 
 def checksum(tree: Any, metadata: Mapping[str, Any]) -> str:
     """The SHA-256 checksum of the arrays of a pytree, with their names, and of `metadata`."""
-    return _digest({name: np.asarray(leaf) for name, leaf in _named_leaves(tree).items()}, metadata)
+    return _digest({name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}, metadata)
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their paths, such as `layers/0/bias`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

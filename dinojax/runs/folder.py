@@ -172,7 +172,7 @@ def save_checkpoint(
     }
     path = _checkpoint_path(folder, step)
     checkpoint.save(path, state, metadata)
-    older = [each for each in find_checkpoints(folder) if _step_of(each) <= step][:-keep]
+    older = [each for each in find_checkpoints(folder) if step_of(each) <= step][:-keep]
     for old in older:
         if old != _checkpoint_path(folder, tally.best_step) and not old.is_dir():
             old.unlink(missing_ok=True)
@@ -201,7 +201,7 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
     if which not in ("best", "last"):
         path = _checkpoint_path(checkpoints[0].parent, int(which))
         if path not in checkpoints:
-            steps = ", ".join(str(_step_of(path)) for path in checkpoints)
+            steps = ", ".join(str(step_of(path)) for path in checkpoints)
             raise ValueError(f"{folder} has no checkpoint of step {which}; it has {steps}")
         return _read(path)
     errors: dict[Path, OSError | ValueError] = {}
@@ -236,7 +236,7 @@ def find_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of the run in a folder, oldest first."""
     where = folder / exchange.NEW if exchange.is_decided(folder) else folder
     found = [path for path in where.iterdir() if exchange.CHECKPOINT.fullmatch(path.name)]
-    return sorted(found, key=_step_of)
+    return sorted(found, key=step_of)
 
 
 def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
@@ -275,5 +275,6 @@ def _checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:09d}.npz"
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The number of steps of a checkpoint, from its name."""
     return int(path.stem.split("-")[1])
