@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dinojax.cli import evaluate, import_, jobs, plot, reproduce, sample, score
+from dinojax.cli import evaluate, export, import_, jobs, page, plot, reproduce, sample, score
 from dinojax.cli.main import COMMANDS, answer, call
 from dinojax.cli.score import painted
 from dinojax.cli.terminal import MOST_SAID, Program, json_encoder, run
@@ -138,7 +138,7 @@ def assert_one_safe_line(said):
 
 @pytest.fixture
 def no_jax(monkeypatch):
-    for module in evaluate, import_, jobs, plot, reproduce, sample, score:
+    for module in evaluate, export, import_, jobs, page, plot, reproduce, sample, score:
         monkeypatch.setattr(module, "start_jax", lambda *_: None)
 
 
@@ -164,6 +164,10 @@ CASES = [
     ("evaluate", ["none", "--split={}"]),
     ("plot", ["none", "{}"]),
     ("import", ["{}", "--data=none", "--out=none"]),
+    ("export", ["{}", "--format=numpy", "--out=none"]),
+    ("export", ["none", "--format={}", "--out=none"]),
+    ("page", ["{}"]),
+    ("page", ["none", "--out=none/{}"]),
     ("reproduce", ["--data={}"]),
     ("reproduce", ["--json=none/{}"]),
     ("completion", ["{}"]),
