@@ -1,6 +1,8 @@
-"""What messages quote: short, and without characters that could steer a terminal."""
+"""How messages are worded, and what they quote: short, and unable to steer a terminal."""
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MOST_QUOTED = 100
 """Longest quotation, in characters."""
@@ -34,3 +36,17 @@ def shortened(text: str, most: int = MOST_QUOTED) -> str:
 def quoted(value: object) -> str:
     """A value as a message quotes it: as Python writes it, which is visible, and shortened."""
     return shortened(repr(value))
+
+
+def count(num: int, noun: str) -> str:
+    """A number of things: "1 name", "1,538 names"."""
+    return f"{num:,} {noun}{'' if num == 1 else 's'}"
+
+
+@contextmanager
+def about(what: object) -> Iterator[None]:
+    """Prefix the message of a ValueError with `what`, such as the file or flag that caused it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from dinojax import parallel, startup
-from dinojax.cli.arguments import about
+from dinojax.messages import about
 
 from conftest import USERS_ENVIRONMENT
 

@@ -66,15 +66,6 @@ class Parser(argparse.ArgumentParser):
             self.error(describe_error(error))
 
 
-@contextmanager
-def about(what: str) -> Iterator[None]:
-    """Prefix the message of a ValueError with `what`, such as the flag that caused it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-
-
 def hint(word: str, known: Iterable[str]) -> str:
     """What to try in place of an unknown word: the closest of those `known`, or --help."""
     close = difflib.get_close_matches(word, known, n=1)

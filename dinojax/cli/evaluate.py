@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, add_which, load, load_learned, path, whole_number
 from dinojax.cli.settings import flag_of
-from dinojax.cli.terminal import count, json_encoder
+from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
-from dinojax.messages import quoted, visible
+from dinojax.messages import count, quoted, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 
 from dinojax.cli.arguments import Parser, add_which, load, path
-from dinojax.cli.terminal import count, describe_error, tell
-from dinojax.messages import visible
+from dinojax.cli.terminal import describe_error, tell
+from dinojax.messages import count, visible
 from dinojax.startup import start_jax
 
 FAILED = 1

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path
 from dinojax.cli.settings import named_flags
-from dinojax.cli.terminal import count, short_path
+from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, resolve
 from dinojax.messages import visible
 from dinojax.startup import best_share, num_cores, start_jax
@@ -36,6 +36,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors(), named_flags():
         from dinojax.cli.data import read_and_note
         from dinojax.interchange.imported import start_run
+        from dinojax.interchange.numpy_file import describe_layers
 
         try:
             imported = importlib.import_module(f"dinojax.interchange.{module}").read(arguments.file)
@@ -58,8 +59,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
             sha256=corpus.sha256,
             init_from=str(arguments.file),
         ).vocab
-    layers = f"{count(config.num_layers, f'{config.cell} layer')} of {config.hidden_size:,} units"
-    print(f"{layers}; {vocab.size:,} characters, newline as number {vocab.newline:,} from 0")
+    newline = f"newline as number {vocab.newline:,} from 0"
+    print(f"{describe_layers(config)}; {vocab.size:,} characters, {newline}")
     print(f"Saved in {visible(str(arguments.out))}")
     more = ("--length", "400") if config.is_text else ("--num", "20")
     again = parser.program.shell_line("sample", short_path(arguments.out), *more)

@@ -10,11 +10,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, about, note_damaged, note_unknown
+from dinojax.cli.arguments import Parser, note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.cli.terminal import tell
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
+from dinojax.messages import about
 from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:

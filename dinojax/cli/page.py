@@ -14,10 +14,9 @@ from dinojax.cli.arguments import (
     path,
     whole_number,
 )
-from dinojax.cli.terminal import count
 from dinojax.config import check_range
 from dinojax.files import write_atomically
-from dinojax.messages import visible
+from dinojax.messages import count, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:

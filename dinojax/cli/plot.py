@@ -5,10 +5,10 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, about, path, whole_number
+from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.config import check_range
 from dinojax.data.text import composed
-from dinojax.messages import visible
+from dinojax.messages import about, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from dinojax import parallel
-from dinojax.cli.terminal import CUT, Program, count, describe_error, tell
+from dinojax.cli.terminal import CUT, Program, describe_error, tell
 from dinojax.config import TrainConfig
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
-from dinojax.messages import visible
+from dinojax.messages import count, visible
 from dinojax.models.cells import Params
 from dinojax.runs.description import HELD_OUT, Description
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dinojax.cli.arguments import (
     Parser,
-    about,
     add_which,
     load,
     load_learned,
@@ -26,7 +25,7 @@ from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import CUT, json_encoder, tell
 from dinojax.config import check_range
 from dinojax.files import atomic_file
-from dinojax.messages import visible
+from dinojax.messages import about, visible
 from dinojax.sampling.patterns import compile_pattern
 from dinojax.startup import num_cores, start_jax
 

@@ -9,10 +9,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, about, add_which, load, load_learned, path, whole_number
+from dinojax.cli.arguments import Parser, add_which, load, load_learned, path, whole_number
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
-from dinojax.messages import visible
+from dinojax.messages import about, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:

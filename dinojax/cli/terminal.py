@@ -56,11 +56,6 @@ class Program(NamedTuple):
         return shlex.join([*words, *arguments])
 
 
-def count(num: int, noun: str) -> str:
-    """A number of things: "1 name", "1,538 names"."""
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"
-
-
 def tell(program: str, message: str) -> None:
     """Print a message of a program as one line on standard error, visible and not too long."""
     print(f"{program}: {shortened(visible(message), MOST_SAID)}", file=sys.stderr)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from dinojax.cli import jobs, terminal
 from dinojax.cli.arguments import Parser, note_damaged, number, path, whole_number
 from dinojax.cli.settings import add_settings, flag_of, named_flags
-from dinojax.cli.terminal import count, short_path
+from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, check_range
-from dinojax.messages import quoted, visible
+from dinojax.messages import count, quoted, visible
 
 if TYPE_CHECKING:
     from dinojax.cli.reports import Writer

@@ -10,6 +10,7 @@ import numpy as np
 
 from dinojax.data.corpus import longest_usual
 from dinojax.data.vocab import Vocab
+from dinojax.messages import quoted
 
 
 class Batch(NamedTuple):
@@ -171,7 +172,7 @@ def _end_to_end(names: Sequence[str], vocab: Vocab) -> tuple[Batch, np.ndarray]:
         raise ValueError("expected at least one name, got none")
     for name in names:
         if "\n" in name:
-            raise ValueError(f"expected names without newlines, got {name!r}")
+            raise ValueError(f"expected names without newlines, got {quoted(name)}")
     try:
         targets = vocab.encode("".join(f"{name}\n" for name in names))
     except ValueError:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.files import digest
+from dinojax.messages import about, count
 
 MAX_NAME_LENGTH = 1_000
 """Longest name, in characters."""
@@ -53,10 +54,8 @@ def read_names(file: Path, lowercase: bool = True) -> Corpus[list[str]]:
     text, sha256, notes = read_text(file, lowercase)
     # str.splitlines would also split at U+2028 and other characters that may occur in a name.
     lines = text.removesuffix("\n").split("\n")
-    try:
+    with about(file):
         names, more = clean_names(lines)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
     return Corpus(names, sha256, [*notes, *more])
 
 
@@ -85,11 +84,9 @@ def read_text(file: Path, lowercase: bool = False) -> Corpus[str]:
             f"{error.start}; convert the file to UTF-8"
         ) from None
     num_invisible = sum(map(text.count, INVISIBLE))
-    notes = [f"{_count(num_invisible, 'invisible character')} dropped"] if num_invisible else []
-    try:
+    notes = [f"{count(num_invisible, 'invisible character')} dropped"] if num_invisible else []
+    with about(file):
         return Corpus(composed(text, lowercase), digest(content), notes)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
 
 
 def read_bytes(file: Path) -> bytes:
@@ -132,9 +129,9 @@ def clean_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
         raise ValueError("no names; expected one name a line")
     notes = []
     if len(names) < len(stripped):
-        notes.append(f"{_count(len(stripped) - len(names), 'blank line')} skipped")
+        notes.append(f"{count(len(stripped) - len(names), 'blank line')} skipped")
     if num_repeated := len(names) - len(set(names)):
-        notes.append(f"{_count(num_repeated, 'duplicate')} kept")
+        notes.append(f"{count(num_repeated, 'duplicate')} kept")
     longest = longest_usual(names)
     if long := [i for i, name in enumerate(stripped, start=1) if len(name) > longest]:
         num = len(stripped[long[0] - 1])
@@ -217,7 +214,3 @@ def _sizes(num: int, things: str, *fractions: float) -> tuple[int, int, int]:
             "fractions for validation and test"
         )
     return num - validation - test, validation, test
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"

@@ -13,6 +13,7 @@ from dinojax.data.batches import Batch, pad_names
 from dinojax.data.corpus import MAX_NAME_LENGTH
 from dinojax.data.distances import nearest
 from dinojax.evaluation import losses
+from dinojax.messages import about, quoted
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
 
@@ -105,10 +106,8 @@ def names_nats(
     if not names:
         raise ValueError("expected at least one name, got none")
     for name in names:
-        try:
+        with about(quoted(name)):
             trained.vocab.encode(name)
-        except ValueError as error:
-            raise ValueError(f"{name!r}: {error}") from None
     read = jax.jit(partial(losses.log_probability, model=trained.model))
     found: dict[int, Floats] = {}
     rest = sorted(range(len(names)), key=lambda i: -len(names[i]))

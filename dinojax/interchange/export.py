@@ -13,6 +13,7 @@ from dinojax.interchange import numpy_file, safetensors, stablehlo
 from dinojax.interchange.card import model_card
 from dinojax.interchange.proof import Logits, choose_strings, prove
 from dinojax.interchange.torch import has_cell
+from dinojax.messages import quoted
 from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
 from dinojax.runs.folder import Run, read_part
@@ -46,7 +47,7 @@ def export(run: Run, form: str, folder: Path) -> Exported:
             or the data of the run were changed.
     """
     if form not in FORMATS:
-        raise ValueError(f"expected a format of {', '.join(FORMATS)}, got {form!r}")
+        raise ValueError(f"expected a format of {', '.join(FORMATS)}, got {quoted(form)}")
     if form == "torch" and not has_cell(run.config):
         raise ValueError(
             f"PyTorch has no {run.config.cell} cell with {run.config.gate} gates; export it in "

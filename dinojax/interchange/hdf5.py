@@ -10,6 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from dinojax.interchange.imported import in_float32
+from dinojax.messages import about, quoted
+
 MAX_MEMBERS, MAX_DEPTH = 1000, 10
 
 
@@ -17,9 +20,9 @@ def member(group: Any, path: str) -> Any:
     """The group or the array at `path` below a group. Links that lead elsewhere are refused."""
     for name in path.split("/"):
         if not isinstance(group, h5py.Group) or not group.id.links.exists(name.encode()):
-            raise ValueError(f"expected {path!r}, which is not there")
+            raise ValueError(f"expected {quoted(path)}, which is not there")
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise ValueError(f"{path!r} is a link; expected what it leads to")
+            raise ValueError(f"{quoted(path)} is a link; expected what it leads to")
         group = group[name]
     return group
 
@@ -27,7 +30,8 @@ def member(group: Any, path: str) -> Any:
 def names(group: Any) -> list[str]:
     """The names of what is in a group."""
     if not isinstance(group, h5py.Group) or len(group) > MAX_MEMBERS:
-        raise ValueError(f"{group.name!r}: expected a group of up to {MAX_MEMBERS:,} members")
+        name = quoted(group.name)
+        raise ValueError(f"{name}: expected a group of up to {MAX_MEMBERS:,} members")
     return [name.decode() for name in group.id]
 
 
@@ -38,7 +42,7 @@ def innermost(group: Any) -> Any:
         if len(inner) != 1 or not isinstance(inner[0], h5py.Group):
             return group
         (group,) = inner
-    raise ValueError(f"{group.name!r}: expected up to {MAX_DEPTH} groups within each other")
+    raise ValueError(f"{quoted(group.name)}: expected up to {MAX_DEPTH} groups within each other")
 
 
 def text(group: Any, name: str) -> str:
@@ -59,18 +63,14 @@ def array(group: Any, path: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     Its type, shape and place are checked before anything is read.
     """
     found = member(group, path)
-    if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f" or found.shape != shape:
-        got = f"{found.dtype}{list(found.shape)}" if isinstance(found, h5py.Dataset) else "a group"
-        raise ValueError(f"{found.name!r}: expected float32{list(shape)}, got {got}")
-    plan = found.id.get_create_plist()
-    is_plain = plan.get_layout() in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS)
-    is_whole = found.nbytes == found.id.get_storage_size() <= found.file.id.get_filesize()
-    if not is_plain or not is_whole or plan.get_external_count():
-        raise ValueError(
-            f"{found.name!r}: expected numbers in one piece, not compressed, in the file"
-        )
-    with np.errstate(over="ignore"):
-        numbers = found[()].astype(np.float32)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{found.name!r}: expected finite numbers, got some that are not")
-    return numbers
+    with about(quoted(found.name)):
+        is_array = isinstance(found, h5py.Dataset)
+        if not is_array or found.dtype.kind != "f" or found.shape != shape:
+            got = f"{found.dtype}{list(found.shape)}" if is_array else "a group"
+            raise ValueError(f"expected float32{list(shape)}, got {got}")
+        plan = found.id.get_create_plist()
+        is_plain = plan.get_layout() in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS)
+        is_whole = found.nbytes == found.id.get_storage_size() <= found.file.id.get_filesize()
+        if not is_plain or not is_whole or plan.get_external_count():
+            raise ValueError("expected numbers in one piece, not compressed, in the file")
+        return in_float32(found[()])

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dinojax.config import TrainConfig
 from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params
@@ -22,6 +25,15 @@ class Imported(NamedTuple):
     """NumPy arrays in float32, as `model.char_model` nests them."""
     vocab: Vocab | None
     """Its characters; None if it does not name them."""
+
+
+def in_float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
+    """An array in float32; a ValueError if a number is not finite there."""
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("expected finite numbers, got some that are not finite in float32")
+    return numbers
 
 
 def start_run(

@@ -8,6 +8,7 @@ import numpy as np
 
 from dinojax.config import TrainConfig
 from dinojax.interchange.torch import to_state_dict
+from dinojax.messages import count
 from dinojax.models.trained import Trained
 
 NAME = "model"
@@ -115,8 +116,7 @@ def describe_layers(config: TrainConfig) -> str:
     """The layers of a model in words, such as "2 GRU layers of 64 units"."""
     names = {"gru": "GRU", "gru_reset_before": "GRU (reset before)", "lstm": "LSTM"}
     cell = names.get(config.cell, config.cell)
-    number = f"{config.num_layers} {cell} layer{'s' * (config.num_layers > 1)}"
-    return f"{number} of {config.hidden_size:,} units"
+    return f"{count(config.num_layers, f'{cell} layer')} of {config.hidden_size:,} units"
 
 
 def program(config: TrainConfig, max_length: int, load: str = LOAD_NPZ) -> str:

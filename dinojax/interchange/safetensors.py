@@ -1,8 +1,7 @@
 """Models in safetensors files, with PyTorch's names, beside `config.json` and `vocab.json`."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.torch import MODULES, from_state_dict, to_state_dict
+from dinojax.messages import about
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
@@ -100,19 +100,19 @@ def read(path: Path) -> Imported:
     from safetensors.numpy import load
 
     config_file, vocab_file = path.with_name(CONFIG_FILE), path.with_name(VOCAB_FILE)
-    with _about(config_file):
+    with about(config_file):
         recorded = _read_json(config_file)
     try:
         resets_before = recorded.get("cell") == "gru_reset_before"
         found, params = from_state_dict(load(read_regular(path)), resets_before=resets_before)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    with _about(config_file if recorded else path):
+    with about(config_file if recorded else path):
         config = config_from(recorded or found)
         for name, value in found.items():
             if (other := getattr(config, name)) != value:
                 raise ValueError(f"{name} is {other}, but that of {path.name} is {value}")
-    with _about(vocab_file):
+    with about(vocab_file):
         vocab = _vocab(_read_json(vocab_file), params)
     names = (*OF_THE_MODEL, "lowercase") if recorded else OF_THE_MODEL
     return Imported({name: getattr(config, name) for name in names}, params, vocab)
@@ -140,15 +140,6 @@ def _vocab(described: Mapping[str, Any], params: Params) -> Vocab | None:
             f"{vocab.size:,}, newline included"
         )
     return vocab
-
-
-@contextmanager
-def _about(file: Path) -> Iterator[None]:
-    """Have a ValueError name the file."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import TrainConfig
+from dinojax.interchange.imported import in_float32
+from dinojax.messages import about
 from dinojax.models.cells import Params
 
 MODULES = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}
@@ -86,16 +88,14 @@ def _by_module(tensors: Tensors) -> tuple[dict[int, Params], dict[str, Params]]:
     for name, tensor in tensors.items():
         module, _, part = name.rpartition(".")
         found = re.fullmatch(r"(weight|bias)_(ih|hh|hr)(?:_l(\d{1,3}))?(_reverse)?", part)
-        if found and found[4]:
-            raise ValueError(f"{name}: expected layers of one direction, not bidirectional ones")
-        if found and found[2] == "hr":
-            raise ValueError(f"{name}: expected layers without a projection (proj_size)")
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise ValueError(f"{name}: expected floating-point numbers, not {tensor.dtype}")
-        with np.errstate(over="ignore"):
-            numbers = tensor.astype(np.float32)
-        if not np.isfinite(numbers).all():
-            raise ValueError(f"{name}: expected finite numbers of the range of float32")
+        with about(name):
+            if found and found[4]:
+                raise ValueError("expected layers of one direction, not bidirectional ones")
+            if found and found[2] == "hr":
+                raise ValueError("expected layers without a projection (proj_size)")
+            if not jnp.issubdtype(tensor.dtype, jnp.floating):
+                raise ValueError(f"expected floating-point numbers, not {tensor.dtype}")
+            numbers = in_float32(tensor)
         if found:
             owners.add(module)
             recurrent.setdefault(int(found[3] or 0), {})[f"{found[1]}_{found[2]}"] = numbers

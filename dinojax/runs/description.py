@@ -12,7 +12,7 @@ from dinojax.data.batches import Dataset, packed, padded, windows
 from dinojax.data.corpus import MIN_LIMIT, length_limit, longest_usual, split_names, split_text
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest, read_regular, write_atomically
-from dinojax.messages import quoted
+from dinojax.messages import about, quoted
 
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
@@ -115,12 +115,9 @@ def describe(
     parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
     known = origin.vocab if origin else None
     vocab = known or build_vocab(texts)
-    try:
+    with about(f"the earlier run cannot read {source or 'these data'}"):
         for text in texts if known else []:
             vocab.encode(text)
-    except ValueError as error:
-        message = f"the earlier run cannot read {source or 'these data'}: {error}"
-        raise ValueError(message) from None
     if config.batches == "packed" and not keep_window:
         config = replace(config, window=max(config.window, longest_usual(parts["train"]) + 1))
     dataset = make_dataset(config, vocab, parts["train"])

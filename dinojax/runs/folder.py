@@ -27,6 +27,7 @@ from dinojax import files
 from dinojax.config import TrainConfig
 from dinojax.data.vocab import Vocab
 from dinojax.files import digest, read_regular, remove_leftovers, write_atomically
+from dinojax.messages import about
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
@@ -227,7 +228,7 @@ def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> Trai
     Raises:
         ValueError: an array is missing, has another shape or type, or is not finite.
     """
-    with _named(run.checkpoint):
+    with about(f"{run.checkpoint} could not be read"):
         _check_finite(arrays)
         return checkpoint.restore(arrays, like)
 
@@ -241,7 +242,7 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     metadata, arrays = checkpoint.load(path)
-    with _named(path):
+    with about(f"{path} could not be read"):
         description, tally = from_metadata(metadata)
         model = build_model(description.config, description.vocab)
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
@@ -261,14 +262,6 @@ def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
         is_good = ~np.isnan(array) if "/nu/" in name else np.isfinite(array)
         if not is_good.all():
             raise ValueError(f"{name} is not finite")
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path} could not be read: {error}") from None
 
 
 def _checkpoint_path(folder: Path, step: int) -> Path:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dinojax import parallel
 from dinojax.config import check_range
 from dinojax.data.vocab import Vocab
+from dinojax.messages import about
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
 from dinojax.sampling import draw, stream
@@ -156,12 +157,10 @@ def begin(trained: Trained, prompt: str, *, is_name: bool = False) -> Beginning:
     Raises:
         ValueError: a character is not in the vocabulary, or is a newline in a name.
     """
-    try:
+    with about("the prompt"):
         ids = np.asarray(trained.vocab.encode(prompt), int)
-    except ValueError as error:
-        raise ValueError(f"the prompt: {error}") from None
-    if is_name and "\n" in prompt:
-        raise ValueError("the prompt: a name holds no newline")
+        if is_name and "\n" in prompt:
+            raise ValueError("a name holds no newline")
     # Compiled as a whole, it is ready sooner than operation by operation.
     return _read(trained.params, model=trained.model, prompt=ids)
 
