@@ -14,7 +14,8 @@ from dinojax.cli.terminal import describe_error
 from dinojax.config import config_from
 from dinojax.runs import checkpoint
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Tally, read_config
+from dinojax.runs.description import Tally
+from dinojax.runs.metadata import read_config
 from dinojax.runs.metrics import LARGEST, append_metrics, read_metrics
 
 FEW = settings(derandomize=True, deadline=None, max_examples=80, database=None)

@@ -25,7 +25,7 @@ from dinojax.config import TrainConfig, config_from
 from dinojax.data.vocab import build_vocab
 from dinojax.files import digest
 from dinojax.models.trained import Trained
-from dinojax.runs import checkpoint, description, session
+from dinojax.runs import checkpoint, session
 from dinojax.runs import folder as runs
 from dinojax.runs.description import (
     PARTS,
@@ -33,11 +33,10 @@ from dinojax.runs.description import (
     Tally,
     build_model,
     part_content,
-    read_config,
-    write_config,
 )
 from dinojax.runs.description import describe as new_run
 from dinojax.runs.experiment import make_experiment
+from dinojax.runs.metadata import from_metadata, read_config, to_metadata, write_config
 from dinojax.training.optimizers import clipped_sgd
 from dinojax.training.step import init_train_state
 
@@ -125,13 +124,13 @@ def with_key_data(state):
 def test_names_are_cut_where_the_names_learned_say_which_a_checkpoint_tells():
     for longest, expected in (1, 50), (33, 50), (40, 60), (75, 112):
         names = ["a" * longest, "ab"] * 3
-        described = description.describe(CONFIG, names)[0]
-        metadata = description.to_metadata(described, Tally())
+        described = new_run(CONFIG, names)[0]
+        written = to_metadata(described, Tally())
         assert described.max_length == expected
-        assert description.from_metadata(json.loads(json.dumps(metadata)))[0] == described
+        assert from_metadata(json.loads(json.dumps(written)))[0] == described
         # As earlier versions wrote it.
-        del metadata["max_length"]
-        assert description.from_metadata(metadata)[0].max_length == 50
+        del written["max_length"]
+        assert from_metadata(written)[0].max_length == 50
 
 
 def listing(folder):
@@ -681,15 +680,6 @@ CHILD = """
 import sys
 from pathlib import Path
 from dinojax.runs import folder as runs
-from dinojax.runs.description import (
-    PARTS,
-    Description,
-    Tally,
-    build_model,
-    part_content,
-    read_config,
-    write_config,
-)
 for command in sys.stdin:
     try:
         with runs.locked(Path(sys.argv[1])):

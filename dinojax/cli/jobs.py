@@ -32,7 +32,8 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Start a new run. Its folder stays locked until `stack` is closed."""
     from dinojax.cli.data import read_data
     from dinojax.data.corpus import STANDARD_INPUT, bundled_names
-    from dinojax.runs.description import describe, read_config
+    from dinojax.runs.description import describe
+    from dinojax.runs.metadata import read_config
 
     given, data, init_from = given_settings(arguments), arguments.data, arguments.init_from
     recorded, expected, expected_origin, earlier, origin = None, None, None, None, None

@@ -37,12 +37,10 @@ from dinojax.runs.description import (
     Parts,
     Tally,
     build_model,
-    from_metadata,
     part_content,
-    to_metadata,
-    write_config,
 )
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE
+from dinojax.runs.metadata import from_metadata, to_metadata, write_config
 from dinojax.training.step import TrainState
 
 LOCK_FILE = ".lock"

@@ -17,9 +17,10 @@ from dinojax.files import digest
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Part, Tally, describe, part_content, write_config
+from dinojax.runs.description import Part, Tally, describe, part_content
 from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
+from dinojax.runs.metadata import write_config
 from dinojax.runs.metrics import append_metrics, rewind_metrics
 from dinojax.runs.recorder import Report, record
 from dinojax.training import loop

@@ -1,0 +1,108 @@
+"""A description of a run as JSON: in the metadata of its checkpoints, and in `config.json`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from dinojax.config import config_from
+from dinojax.data.corpus import MIN_LIMIT
+from dinojax.data.vocab import Vocab
+from dinojax.files import read_regular, write_atomically
+from dinojax.messages import about, quoted
+from dinojax.runs.description import PARTS, Description, Tally
+
+SOURCES = "data", "data_sha256", "init_from"
+LATER_SOURCES = "init_sha256", "extensions"
+"""Sources that earlier versions of dinojax did not record; they are empty then."""
+
+
+def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
+    """A description and a tally as JSON-like metadata of a checkpoint; see `from_metadata`."""
+    return {
+        **{name: getattr(description, name) for name in SOURCES + LATER_SOURCES},
+        "config": asdict(description.config),
+        "characters": description.vocab.characters,
+        "parts": dict(description.parts),
+        "learned_before": list(description.learned_before),
+        "max_length": description.max_length,
+        "tally": tally._asdict() | {"best_loss": repr(tally.best_loss)},
+    }
+
+
+def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
+    """The description and the tally in the metadata of a checkpoint.
+
+    Earlier versions of dinojax recorded neither what the runs before had learned nor where samples
+    are cut. Other fields are ignored; see `checkpoint.FORMAT`.
+
+    Raises:
+        ValueError: the metadata do not describe a run.
+    """
+    try:
+        config, vocab = config_from(metadata["config"]), Vocab(metadata["characters"])
+        described = {name: metadata[name] for name in (*SOURCES, "parts")}
+        described |= {name: metadata.get(name, "") for name in LATER_SOURCES}
+        before = metadata.get("learned_before", [""] if metadata["init_from"] else [])
+        described["max_length"] = metadata.get("max_length", MIN_LIMIT)
+        tally = metadata["tally"]
+        if not (isinstance(tally["best_loss"], str) and isinstance(before, list)):
+            raise TypeError("best_loss is no string, or learned_before no list")
+        tally = Tally(**tally | {"best_loss": float(tally["best_loss"])})
+        description = Description(config, vocab, **described, learned_before=tuple(before))
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from None
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"a value has another type than expected: {error}") from None
+    for each in (vocab, description, tally):
+        for name, kind in get_type_hints(type(each)).items():
+            value, least = getattr(each, name), -1 if name == "best_step" else 0
+            if not _is_a(value, kind) or (kind in (int, float) and value < least):
+                raise ValueError(f"{name}: expected {kind.__name__}, got {quoted(value)}")
+    if not {"train"} <= description.parts.keys() <= set(PARTS):
+        raise ValueError(f"parts: expected train and others of {', '.join(PARTS)}")
+    if any("\ud800" <= character <= "\udfff" for character in vocab.characters):
+        raise ValueError("characters: expected Unicode characters, got a surrogate")
+    return description, tally
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON has the type `kind`; no number is NaN."""
+    if get_origin(kind) is Mapping:
+        of_key, of_value = get_args(kind)
+        return isinstance(value, Mapping) and all(
+            _is_a(key, of_key) and _is_a(each, of_value) for key, each in value.items()
+        )
+    if get_origin(kind) is tuple:
+        return all(_is_a(each, get_args(kind)[0]) for each in value)
+    return type(value) is kind and value == value
+
+
+def write_config(file: Path, description: Description) -> None:
+    """Write the sources and the settings of a run as JSON, which `read_config` reads."""
+    sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
+    content = json.dumps(sources | asdict(description.config), indent=2, ensure_ascii=False)
+    # A path that is not UTF-8 has surrogates, which JSON can escape.
+    write_atomically(file, f"{content}\n".encode(errors="backslashreplace"))
+
+
+def read_config(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of a run and its sources, as `write_config` wrote them.
+
+    Raises:
+        ValueError: it holds something else, or a setting is unknown or has a bad value.
+    """
+    with about(file):
+        try:
+            settings = json.loads(read_regular(file).decode())
+            sources = {name: settings.pop(name) for name in SOURCES}
+            sources |= {name: settings.pop(name, "") for name in LATER_SOURCES}
+            if not all(isinstance(value, str) for value in sources.values()):
+                raise TypeError
+        except KeyError as error:
+            raise ValueError(f"expected the config.json of a run; {error} is missing") from None
+        except (AttributeError, RecursionError, TypeError, ValueError):
+            raise ValueError("expected the config.json of a run, a JSON object") from None
+        config_from(settings)
+    return settings, sources
