@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -177,7 +176,7 @@ def digest(content: bytes) -> str:
 
 def _temporary(path: Path) -> Path:
     # A short name, as that of `path` may be as long as names can be, and one that nobody foresees.
-    return path.with_name(f".dinojax-{secrets.token_hex(8)}.{os.getpid()}.tmp")
+    return path.with_name(f".dinojax-{os.urandom(8).hex()}.{os.getpid()}.tmp")
 
 
 def _is_running(process: int) -> bool:

@@ -51,7 +51,7 @@ def test_nobody_can_put_a_link_where_a_temporary_file_will_be(tmp_path, monkeypa
             names.add(temporary.name)
     assert len(names) == 3
     # Not even somebody who foresees the name.
-    monkeypatch.setattr(files.secrets, "token_hex", lambda num: "0" * 2 * num)
+    monkeypatch.setattr(os, "urandom", bytes)
     with files.atomic_file(path):
         (temporary,) = set(tmp_path.iterdir()) - {path, users}
     temporary.symlink_to(users)
