@@ -11,6 +11,7 @@ from dinojax.cli.arguments import join_negative_numbers, output_file
 from dinojax.cli.main import COMMANDS
 from dinojax.cli.terminal import Program, short_path
 from dinojax.files import check_writable
+from dinojax.runs.description import PARTS
 
 from conftest import ROOT, USERS_ENVIRONMENT
 
@@ -138,7 +139,8 @@ def test_an_output_is_no_file_of_a_run_and_no_input(run_folder, tmp_path):
     link.symlink_to(run_folder / "train.txt")
     os.mkfifo(pipe)
     given.touch()
-    of_run = "checkpoint-000000009.npz", "checkpoint-000000010.npz", "validation.txt", ".lock"
+    of_run = ["checkpoint-000000009.npz", "checkpoint-000000010.npz", "metrics.jsonl", ".lock"]
+    of_run += [f"{part}.txt" for part in PARTS]
     for file in [link, pipe, tmp_path, given, *(run_folder / name for name in of_run)]:
         with pytest.raises(ValueError, match=f"^--out: {file} is "):
             output_file("--out", file, [given])

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from dinojax.runs.folder import Run
 
 MAX_DIGITS = 20
-FILE_OF_RUN = re.compile(
-    r"checkpoint-\d+\.npz|(train|validation|test)\.txt|config\.json|metrics\.jsonl|\.lock"
-)
-"""Names of files that the folder of a run holds."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -167,13 +162,16 @@ def output_file(flag: str, file: Path, inputs: Iterable[Path] = ()) -> Path:
         OSError: it cannot be written.
         ValueError: it is a directory or a device, one of the `inputs` or a file of a run.
     """
+    from dinojax.runs.exchange import LOCK_FILE, RUN_FILE
+
     # The file that a link leads to is replaced, not the link.
     target = Path(os.path.realpath(file)) if file.is_symlink() else file
     if target.exists() and not target.is_file():
         raise ValueError(f"{flag}: {file} is a directory or a device, not a file")
     if target.resolve() in map(Path.resolve, inputs):
         raise ValueError(f"{flag}: {file} is read, too; choose another file")
-    if FILE_OF_RUN.fullmatch(target.name) and any(target.parent.glob("checkpoint-*.npz")):
+    is_of_run = RUN_FILE.fullmatch(target.name) or target.name == LOCK_FILE
+    if is_of_run and any(target.parent.glob("checkpoint-*.npz")):
         raise ValueError(f"{flag}: {file} is a file of a run; choose another name")
     check_writable(target)
     return target

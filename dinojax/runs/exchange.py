@@ -20,13 +20,13 @@ from pathlib import Path
 from dinojax.files import read_regular, sync_folder
 from dinojax.runs.description import PARTS
 
-CONFIG_FILE, METRICS_FILE = "config.json", "metrics.jsonl"
+CONFIG_FILE, METRICS_FILE, LOCK_FILE = "config.json", "metrics.jsonl", ".lock"
 CHECKPOINT = re.compile(r"checkpoint-\d{9,}\.npz")
 """Name of a checkpoint."""
 RUN_FILE = re.compile(
     rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.txt|{CONFIG_FILE}|{METRICS_FILE}"
 )
-"""Name of any file of a run."""
+"""Name of any file of a run but the lock."""
 NEW, LIST = ".new", "files.txt"
 FIRST_LINE = b"Files of a new run of dinojax. They take the place of those of the run before.\n"
 

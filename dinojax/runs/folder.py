@@ -39,11 +39,10 @@ from dinojax.runs.description import (
     build_model,
     part_content,
 )
-from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE
+from dinojax.runs.exchange import CONFIG_FILE, LOCK_FILE, METRICS_FILE
 from dinojax.runs.metadata import from_metadata, to_metadata, write_config
 from dinojax.training.step import TrainState
 
-LOCK_FILE = ".lock"
 NUM_KEPT = 2
 
 
