@@ -31,7 +31,7 @@ OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
     "messages", "config", "files", "startup",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
-    "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data",
+    "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data", "cli.loaded",
     "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
     "cli.page", "cli.reproduce",
 ]  # fmt: skip

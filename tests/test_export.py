@@ -287,12 +287,11 @@ def test_nothing_is_written_over(place, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("dinojax.cli.export.find_spec", lambda name: None)
     for form, package in ("torch", "safetensors"), ("stablehlo", "flatbuffers"):
+        monkeypatch.setitem(sys.modules, package, None)
         result = command(place / "gru", "--format", form, "--out", tmp_path / "out")
         message = f"{package} is missing; install it: pip install 'dinojax[export]'"
         assert (result.code, result.err) == (2, f"dinojax export: error: {message}\n")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
     result = command("a.safetensors", "--data=a.txt", "--out=a", name="import")
     message = "safetensors is missing; install it: pip install 'dinojax[export]'"
     assert (result.code, result.err) == (2, f"dinojax import: error: {message}\n")

@@ -1,21 +1,18 @@
-"""How commands read their arguments, and the run that they work on."""
+"""How commands read their arguments, and report errors in them."""
 
 import argparse
 import difflib
+import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from dinojax.cli.terminal import BAD_INPUT, Program, describe_error, tell
 from dinojax.files import check_writable
 from dinojax.messages import quoted
-
-if TYPE_CHECKING:
-    from dinojax.runs.description import Description, Part
-    from dinojax.runs.folder import Run
 
 MAX_DIGITS = 20
 
@@ -31,6 +28,10 @@ class Parser(argparse.ArgumentParser):
         """Print one line and exit with code 2."""
         tell(self.prog, f"error: {message}")
         self.exit(BAD_INPUT)
+
+    def note(self, message: str) -> None:
+        """Print one line that the user may want to know."""
+        tell(self.prog, f"note: {message}")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; unlike argparse, raise an OSError if it cannot be written."""
@@ -67,56 +68,6 @@ def hint(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "see --help"
 
 
-def add_which(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that chooses a checkpoint of a run."""
-    text = "checkpoint: best (by validation loss), last, or a number of steps (default: best)"
-    add = parser.add_argument
-    add("--which", metavar="STEP", type=which_checkpoint, default="best", help=text)
-
-
-def load(parser: Parser, arguments: argparse.Namespace) -> "Run":
-    """The run in the folder `arguments.run`, at its checkpoint `arguments.which`."""
-    from dinojax.runs.folder import load_run
-
-    run = load_run(arguments.run, arguments.which)
-    note_damaged(parser, run)
-    return run
-
-
-def note_damaged(parser: Parser, run: "Run") -> None:
-    """Print a note on each damaged checkpoint that was passed over."""
-    for file in run.damaged:
-        tell(parser.prog, f"note: {file} could not be read; using {run.checkpoint.name}")
-
-
-def load_learned(
-    parser: Parser, folder: Path, description: "Description", needed_by: str = ""
-) -> "Part | None":
-    """All that a run and those before it learned; None, and a note, where the files are missing.
-
-    If a flag cannot do without, `needed_by` names it, and a ValueError is raised instead.
-    """
-    from dinojax.runs.lineage import read_learned
-
-    note_unknown(parser, description)
-    try:
-        return read_learned(folder, description)
-    except FileNotFoundError as error:
-        missing = f"what the run learned is not known, as {error.filename} is missing"
-        if needed_by:
-            raise ValueError(f"{needed_by}: {missing}") from None
-        tell(parser.prog, f"note: {missing}")
-        return None
-
-
-def note_unknown(parser: Parser, description: "Description") -> None:
-    """Print a note if it is not known what all runs before a run learned."""
-    if "" in description.learned_before:
-        note = f"the run began with {description.init_from}; not all that was learned until then "
-        note += "is known, so what counts as new may be old"
-        tell(parser.prog, f"note: {note}")
-
-
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
     """Replace "--flag", "-1e-3" by "--flag=-1e-3": argparse takes the number for a flag."""
     joined: list[str] = []
@@ -147,12 +98,13 @@ def number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {quoted(text)}")
 
 
-def which_checkpoint(text: str) -> str:
-    """Argument type: a checkpoint, as "best", "last" or a number of steps."""
-    if text in ("best", "last") or (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS):
-        return text
-    expected = "best, last or a number of steps"
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
+def require(package: str, extra: str) -> None:
+    """Raise a ValueError, with the remedy, if a package of dinojax[`extra`] is missing."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        remedy = f"install it: pip install 'dinojax[{extra}]'"
+        raise ValueError(f"{package} is missing; {remedy}") from None
 
 
 def output_file(flag: str, file: Path, inputs: Iterable[Path] = ()) -> Path:

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from dinojax.cli.arguments import Parser, path
+from dinojax.cli.arguments import Parser, path, require
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,10 +16,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
     # Imported late, as main imports this module.
     from dinojax.cli.main import COMMANDS, module_of
 
-    try:
-        import shtab
-    except ImportError:
-        parser.error("shtab is missing; install it: pip install 'dinojax[completion]'")
+    with parser.reported_errors():
+        require("shtab", "completion")
+    import shtab
+
     root = ArgumentParser("dinojax")
     subparsers = root.add_subparsers()
     for name, description in COMMANDS.items():

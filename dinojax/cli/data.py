@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from dinojax.cli.arguments import Parser
-from dinojax.cli.terminal import tell
 from dinojax.config import TrainConfig
 from dinojax.data.corpus import STANDARD_INPUT, Corpus, read_names, read_running_text
 
@@ -24,7 +23,7 @@ def read_and_note(
     """The same; prints the notes on it."""
     corpus = read_data(parser, file, config)
     if corpus.notes:
-        tell(parser.prog, f"note: {file}: {', '.join(corpus.notes)}")
+        parser.note(f"{file}: {', '.join(corpus.notes)}")
     return corpus
 
 
@@ -35,4 +34,4 @@ def note_wait(parser: Parser, file: Path) -> None:
         source = 0 if is_standard else file
         if stat.S_ISFIFO(os.stat(source).st_mode) or (is_standard and os.isatty(0)):
             shown = "standard input" if is_standard else file
-            tell(parser.prog, f"note: reading {shown} until it is closed")
+            parser.note(f"reading {shown} until it is closed")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, add_which, load, load_learned, path, whole_number
+from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.loaded import add_which, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range

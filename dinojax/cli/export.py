@@ -1,9 +1,9 @@
 """Write a trained model in the format of another program; see --help."""
 
 from argparse import ArgumentParser, Namespace
-from importlib.util import find_spec
 
-from dinojax.cli.arguments import Parser, add_which, load, path
+from dinojax.cli.arguments import Parser, path, require
+from dinojax.cli.loaded import add_which, load
 from dinojax.cli.terminal import describe_error, tell
 from dinojax.messages import count, visible
 from dinojax.startup import start_jax
@@ -31,9 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Write and prove the files, and print their names; returns the exit code."""
-    if not find_spec(needed := NEEDS[arguments.format]):
-        parser.error(f"{needed} is missing; install it: pip install 'dinojax[export]'")
     with parser.reported_errors():
+        require(NEEDS[arguments.format], "export")
         start_jax()
         from dinojax.interchange.export import export
 

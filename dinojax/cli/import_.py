@@ -1,9 +1,8 @@
 """Make a run of a model that Keras or PyTorch saved; see --help."""
 
-import importlib
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
-from dinojax.cli.arguments import Parser, path
+from dinojax.cli.arguments import Parser, path, require
 from dinojax.cli.settings import named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, resolve
@@ -30,18 +29,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Make the run and say how to go on; returns the exit code."""
-    module, package, extra = "keras", "h5py", "keras"
-    if arguments.file.suffix == ".safetensors":
-        module, package, extra = "safetensors", "safetensors", "export"
     with parser.reported_errors(), named_flags():
         from dinojax.cli.data import read_and_note
         from dinojax.interchange.imported import start_run
         from dinojax.interchange.numpy_file import describe_layers
 
-        try:
-            imported = importlib.import_module(f"dinojax.interchange.{module}").read(arguments.file)
-        except ImportError:
-            parser.error(f"{package} is missing; install it: pip install 'dinojax[{extra}]'")
+        if arguments.file.suffix == ".safetensors":
+            require("safetensors", "export")
+            from dinojax.interchange.safetensors import read
+        else:
+            require("h5py", "keras")
+            from dinojax.interchange.keras import read
+        imported = read(arguments.file)
         # The model may have learned from all of the data: no part would be new to it.
         given = {**imported.settings, "validation_fraction": 0.0}
         if arguments.lowercase is not None:

@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, note_damaged, note_unknown
+from dinojax.cli.arguments import Parser
+from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
-from dinojax.cli.terminal import tell
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
 from dinojax.messages import about
@@ -95,8 +95,9 @@ def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Ru
     note_damaged(parser, run)
     origin = read_origin(folder, run)
     if expected == "":
-        note = f"the run of --config did not record what {folder} was; this one may differ from it"
-        tell(parser.prog, f"note: {note}")
+        parser.note(
+            f"the run of --config did not record what {folder} was; this one may differ from it"
+        )
     elif expected not in (None, origin.sha256):
         raise ValueError(
             f"{folder} has changed since the run of --config began with it: its parameters, or "
@@ -147,7 +148,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     print(describe_experiment(experiment), flush=True)
     note_unknown(parser, description)
     if config.steps != run.config.steps and (note := describe_rates(experiment, run)):
-        tell(parser.prog, f"note: {note}")
+        parser.note(note)
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
     return folder, experiment, state, tally
 

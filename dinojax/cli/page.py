@@ -5,15 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import (
-    Parser,
-    add_which,
-    load,
-    load_learned,
-    output_file,
-    path,
-    whole_number,
-)
+from dinojax.cli.arguments import Parser, output_file, path, whole_number
+from dinojax.cli.loaded import add_which, load, load_learned
 from dinojax.config import check_range
 from dinojax.files import write_atomically
 from dinojax.messages import count, visible

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.arguments import Parser, path, require, whole_number
 from dinojax.config import check_range
 from dinojax.data.text import composed
 from dinojax.messages import about, visible
@@ -45,12 +45,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
             check_range(f"characters of --{flag}", num_characters, 0, MAX_CHARACTERS)
         # Matplotlib logs a message while it builds its font cache.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
-        try:
-            # A setting of the user's, such as MPLBACKEND, may raise a ValueError.
-            from dinojax.plots.losses import plot_runs
-            from dinojax.plots.style import save
-        except ImportError:
-            parser.error("matplotlib is missing; install it: pip install 'dinojax[plot]'")
+        # A setting of the user's, such as MPLBACKEND, may raise a ValueError.
+        require("matplotlib", "plot")
+        from dinojax.plots.losses import plot_runs
+        from dinojax.plots.style import save
+
         run, figures = None, {}
         if arguments.strings is not None or arguments.text is not None:
             start_jax()

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dinojax import parallel
-from dinojax.cli.terminal import CUT, Program, describe_error, tell
+from dinojax.cli.arguments import Parser
+from dinojax.cli.terminal import CUT, describe_error
 from dinojax.config import TrainConfig
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
@@ -154,7 +155,7 @@ def describe_result(experiment: Experiment, best: Run, step: int, written: Writt
     return f"{said}{mean} ({figure}), over {over}"
 
 
-def draw_losses(program: Program, folder: Path) -> None:
+def draw_losses(parser: Parser, folder: Path) -> None:
     """Write a picture of the losses into the folder, if matplotlib is installed."""
     metrics = read_metrics(folder) if importlib.util.find_spec("matplotlib") else []
     # A run that was stopped at once has no losses.
@@ -166,4 +167,4 @@ def draw_losses(program: Program, folder: Path) -> None:
             save(plot_losses({folder.name: metrics}), folder / "loss")
         # A bad setting such as MPLBACKEND, or a full disk. Everything else is saved.
         except (ImportError, OSError, ValueError) as error:
-            tell(program.name, f"note: no picture: {describe_error(error)}")
+            parser.note(f"no picture: {describe_error(error)}")

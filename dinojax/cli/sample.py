@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dinojax.cli.arguments import (
     Parser,
-    add_which,
-    load,
-    load_learned,
     number,
     output_file,
     path,
     whole_number,
 )
+from dinojax.cli.loaded import add_which, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import CUT, json_encoder, tell
 from dinojax.config import check_range

@@ -9,7 +9,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.arguments import Parser, add_which, load, load_learned, path, whole_number
+from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.loaded import add_which, load, load_learned
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import about, visible

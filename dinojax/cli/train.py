@@ -1,6 +1,5 @@
 """Train a model on a list of names or a text, and write new ones; see --help."""
 
-import importlib.util
 import io
 import os
 import signal
@@ -11,11 +10,12 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import jobs, terminal
-from dinojax.cli.arguments import Parser, note_damaged, number, path, whole_number
+from dinojax.cli.arguments import Parser, number, path, require, whole_number
+from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, check_range
-from dinojax.messages import count, quoted, visible
+from dinojax.messages import about, count, quoted, visible
 
 if TYPE_CHECKING:
     from dinojax.cli.reports import Writer
@@ -68,8 +68,9 @@ def check_flags(arguments: Namespace) -> None:
                 raise ValueError(f"--{flag} and {shown} exclude each other")
     if arguments.overwrite and arguments.out is None:
         raise ValueError("--overwrite needs --out, the folder of the run to replace")
-    if arguments.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ValueError("--tensorboard: tensorboardX is missing; pip install dinojax[tensorboard]")
+    if arguments.tensorboard:
+        with about("--tensorboard"):
+            require("tensorboardX", "tensorboard")
     settings = [f"{name}={quoted(os.environ[name])}" for name in os.environ if name[:5] == "TQDM_"]
     if settings:
         try:
@@ -135,7 +136,7 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     note_damaged(parser, best)
     written = write(best.params, best.step)
     print(reports.describe_result(experiment, best, report.step, written))
-    reports.draw_losses(parser.program, folder)
+    reports.draw_losses(parser, folder)
     print(f"{steps} in {seconds:.1f} s; saved in {visible(str(folder))}")
     print(f"More {'text' if config.is_text else 'names'}: {visible(again)}")
     return 0

@@ -1,0 +1,71 @@
+"""The run that a command works on, and what it learned."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinojax.cli.arguments import MAX_DIGITS, Parser
+from dinojax.messages import quoted
+
+if TYPE_CHECKING:
+    from dinojax.runs.description import Description, Part
+    from dinojax.runs.folder import Run
+
+
+def add_which(parser: ArgumentParser) -> None:
+    """Add the argument that chooses a checkpoint of a run."""
+    text = "checkpoint: best (by validation loss), last, or a number of steps (default: best)"
+    add = parser.add_argument
+    add("--which", metavar="STEP", type=which_checkpoint, default="best", help=text)
+
+
+def which_checkpoint(text: str) -> str:
+    """Argument type: a checkpoint, as "best", "last" or a number of steps."""
+    if text in ("best", "last") or (text.isascii() and text.isdigit() and len(text) < MAX_DIGITS):
+        return text
+    expected = "best, last or a number of steps"
+    raise ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
+
+
+def load(parser: Parser, arguments: Namespace) -> "Run":
+    """The run in the folder `arguments.run`, at its checkpoint `arguments.which`."""
+    from dinojax.runs.folder import load_run
+
+    run = load_run(arguments.run, arguments.which)
+    note_damaged(parser, run)
+    return run
+
+
+def note_damaged(parser: Parser, run: "Run") -> None:
+    """Print a note on each damaged checkpoint that was passed over."""
+    for file in run.damaged:
+        parser.note(f"{file} could not be read; using {run.checkpoint.name}")
+
+
+def load_learned(
+    parser: Parser, folder: Path, description: "Description", needed_by: str = ""
+) -> "Part | None":
+    """All that a run and those before it learned; None, and a note, where the files are missing.
+
+    If a flag cannot do without, `needed_by` names it, and a ValueError is raised instead.
+    """
+    from dinojax.runs.lineage import read_learned
+
+    note_unknown(parser, description)
+    try:
+        return read_learned(folder, description)
+    except FileNotFoundError as error:
+        missing = f"what the run learned is not known, as {error.filename} is missing"
+        if needed_by:
+            raise ValueError(f"{needed_by}: {missing}") from None
+        parser.note(missing)
+        return None
+
+
+def note_unknown(parser: Parser, description: "Description") -> None:
+    """Print a note if it is not known what all runs before a run learned."""
+    if "" in description.learned_before:
+        parser.note(
+            f"the run began with {description.init_from}; not all that was learned until then is "
+            "known, so what counts as new may be old"
+        )
