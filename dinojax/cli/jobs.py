@@ -35,8 +35,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.runs.description import describe
     from dinojax.runs.metadata import read_config
 
-    given, data, init_from = given_settings(arguments), arguments.data, arguments.init_from
-    recorded, expected, expected_origin, earlier, origin = None, None, None, None, None
+    given, recorded, sources = given_settings(arguments), None, dict[str, str]()
     if arguments.config:
         recorded, sources = read_config(arguments.config)
         if sources["extensions"] and not {"steps", "epochs"} & given.keys():
@@ -45,11 +44,12 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
                 "first number as --steps and extend the new run likewise, or give the last for a "
                 "run that plans all steps from its start"
             )
-        if not data:
-            data, expected = sources["data"], sources["data_sha256"]
-        if not init_from:
-            init_from, expected_origin = sources["init_from"], sources["init_sha256"]
-    if init_from:
+    # What the user gives takes the place of what was recorded, and of its checksum.
+    data = arguments.data or sources.get("data")
+    expected = None if arguments.data else sources.get("data_sha256")
+    earlier = origin = None
+    if init_from := arguments.init_from or sources.get("init_from"):
+        expected_origin = None if arguments.init_from else sources["init_sha256"]
         earlier, origin = load_origin(parser, Path(init_from), expected_origin)
     preset, known = arguments.preset or "dinos", earlier.config if earlier else None
     config = resolve(preset, recorded=recorded, earlier=known, given=given)
@@ -60,14 +60,15 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         hint = "its path may be relative to another folder; give --data"
         raise ValueError(f"{file} is not there, which {arguments.config} names; {hint}")
     corpus = read_data(parser, file, config)
-    checksum = corpus.sha256
-    if expected not in (None, checksum):
+    source, sha256, keep_window = str(data or ""), corpus.sha256, "window" in given
+    if expected not in (None, sha256):
         raise ValueError(
             f"{file} has changed since {arguments.config} was written: its checksum is "
-            f"{checksum[:12]}.., not {expected[:12]}..; give --data to use it"
+            f"{sha256[:12]}.., not {expected[:12]}..; give --data to use it"
         )
-    sources = {"source": str(data or ""), "sha256": checksum}
-    described = describe(config, corpus.data, origin, keep_window="window" in given, **sources)
+    described = describe(
+        config, corpus.data, origin, keep_window=keep_window, source=source, sha256=sha256
+    )
     experiment = start_experiment(*described, stack)
 
     from dinojax.cli.reports import describe_experiment
@@ -120,20 +121,20 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     run, arrays = runs.load_checkpoint(folder, "last")
     note_damaged(parser, run)
     config = resolve_resumed(run.config, given_settings(arguments))
-    data, expected = arguments.data, run.description.data_sha256
-    if data:
+    if data := arguments.data:
         note_wait(parser, data)
-    if data and (checksum := digest(read_bytes(data))) != expected:
-        raise ValueError(
-            f"--data: the run learns from a file with checksum {expected[:12]}.., {data} has "
-            f"{checksum[:12]}..; a resumed run keeps its data; start another with --init-from"
-        )
+        checksum, expected = digest(read_bytes(data)), run.description.data_sha256
+        if checksum != expected:
+            raise ValueError(
+                f"--data: the run learns from a file with checksum {expected[:12]}.., {data} has "
+                f"{checksum[:12]}..; a resumed run keeps its data; start another with --init-from"
+            )
     parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
     dataset = make_dataset(config, run.vocab, parts["train"])
     config = with_steps(config, dataset.steps_per_epoch)
     if config.steps < run.config.steps:
-        expected = f"expected at least {run.config.steps:,}, as planned for {folder}"
-        raise ValueError(f"steps: {expected}, got {config.steps:,}")
+        planned = f"expected at least {run.config.steps:,}, as planned for {folder}"
+        raise ValueError(f"steps: {planned}, got {config.steps:,}")
     if run.step >= config.steps:
         raise ValueError(f"{folder} has done all its {config.steps:,} steps; give more --steps")
     if config.patience and run.tally.validations_since >= config.patience:
