@@ -35,7 +35,7 @@ from test_scripts import (
     trap,
 )
 
-from dinojax.cli.sample import write_names
+from dinojax.cli.data import write_names
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.evaluation.compare import compare_samples
 from dinojax.evaluation.strings import score

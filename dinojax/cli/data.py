@@ -1,13 +1,28 @@
-"""How commands read names and texts."""
+"""How commands read names and texts, and write names."""
 
 import os
+import shutil
 import stat
-from contextlib import suppress
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from dinojax.cli.arguments import Parser
+from dinojax.cli.terminal import CUT, json_encoder
 from dinojax.config import TrainConfig
 from dinojax.data.corpus import STANDARD_INPUT, Corpus, read_names, read_running_text
+from dinojax.data.text import capitalized
+from dinojax.files import atomic_file
+from dinojax.messages import visible
+
+if TYPE_CHECKING:
+    from dinojax.sampling.strings import Names
+
+KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training_data"
+"""Keys of the JSON object of a name."""
 
 
 def read_data(parser: Parser, file: Path, config: TrainConfig) -> Corpus[str] | Corpus[list[str]]:
@@ -35,3 +50,50 @@ def note_wait(parser: Parser, file: Path) -> None:
         if stat.S_ISFIFO(os.stat(source).st_mode) or (is_standard and os.isatty(0)):
             shown = "standard input" if is_standard else file
             parser.note(f"reading {shown} until it is closed")
+
+
+@contextmanager
+def output(path: Path | None) -> Iterator[TextIO]:
+    """Where names are written to: standard output, or a file that appears once it is complete."""
+    if path is None:
+        yield sys.stdout
+        return
+    # The draft has no name: an interrupt, which ends the program at once, leaves no file behind.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent) as draft:
+        yield draft
+        draft.seek(0)
+        with atomic_file(path) as whole:
+            shutil.copyfileobj(draft.buffer, whole)  # type: ignore[type-var]  # narrow in typeshed
+
+
+def write_names(
+    blocks: "Iterable[Names]",
+    file: TextIO,
+    learned: set[str] | None,
+    *,
+    as_json: bool,
+    lowercase: bool,
+) -> int:
+    """Write names, one a line; returns how many there were.
+
+    They are the names that other commands read. A terminal shows lower-cased ones capitalized. In
+    JSON, `in_training_data` is null where what was `learned` is not known.
+    """
+    encode, is_terminal, written = json_encoder(file.encoding), file.isatty(), 0
+    for names, whole, drawn, ended, drawn_as in blocks:
+        lines = list(map(capitalized, names)) if lowercase and is_terminal else names
+        if as_json:
+            known = [None if learned is None else name in learned for name in names]
+            rows = zip(names, whole.tolist(), drawn.tolist(), ended.tolist(), known, strict=True)
+            objects = [dict(zip(KEYS, row, strict=True)) for row in rows]
+            for each, name, spelled in zip(objects, names, drawn_as, strict=True):
+                if spelled != name:
+                    each["drawn_as"] = spelled
+            lines = list(map(encode, objects))
+        elif is_terminal:
+            pairs = zip(lines, ended.tolist(), strict=True)
+            lines = [visible(name) + ("" if has_ended else CUT) for name, has_ended in pairs]
+        # One write for the block: one for each name would take as long as drawing it.
+        file.write("".join(f"{line}\n" for line in lines))
+        written += len(names)
+    return written

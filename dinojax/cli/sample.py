@@ -1,15 +1,11 @@
 """Write new names, or a text, with a trained model; see --help."""
 
-import shutil
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import (
     Parser,
@@ -20,14 +16,14 @@ from dinojax.cli.arguments import (
 )
 from dinojax.cli.loaded import add_which, load, load_learned
 from dinojax.cli.settings import flag_of
-from dinojax.cli.terminal import CUT, json_encoder, tell
+from dinojax.cli.terminal import tell
 from dinojax.config import check_range
-from dinojax.files import atomic_file
 from dinojax.messages import about, visible
 from dinojax.sampling.patterns import compile_pattern
 from dinojax.startup import num_cores, start_jax
 
 if TYPE_CHECKING:
+    from dinojax.runs.folder import Run
     from dinojax.sampling.accept import Accepted
     from dinojax.sampling.strings import Names
 
@@ -45,7 +41,6 @@ FOR_NAMES = "num", "max_length", *CONSTRAINTS, "max_draws", "best", "devices", "
 FOR_TEXT = "length", "stop", "context"
 KINDS = {"TEXT": str, "REGEX": str, "FILE": path, "P": number, "T": number}
 """Types of the values of flags, by their names in the help; others are whole numbers."""
-KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training_data"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -127,72 +122,104 @@ def main(parser: Parser, arguments: Namespace) -> int:
 
         with about("--devices"):
             make_mesh(arguments.devices or 1)
-        import jax
-
-        from dinojax.data.text import composed_start
-        from dinojax.models.context import in_context
-        from dinojax.sampling.accept import Constraints, accept
-        from dinojax.sampling.controls import Controls
-        from dinojax.sampling.search import most_probable_names
-        from dinojax.sampling.strings import begin, draw_names, stream_text
-
         run = load(parser, arguments)
-        is_text, lowercase = run.config.is_text, run.config.lowercase
+        is_text = run.config.is_text
         kind, learned_kind = ("names", "a text") if is_text else ("a text", "names")
         for name in given(arguments, FOR_NAMES if is_text else FOR_TEXT):
             is_for = f"{flag_of(name)} is for runs of {kind}"
             raise ValueError(f"{is_for}; {arguments.run} learned {learned_kind}")
-        if is_text and arguments.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
+    return (sample_text if is_text else sample_names)(parser, arguments, run)
+
+
+def sample_text(parser: Parser, arguments: Namespace, run: "Run") -> int:
+    """Print a text piece by piece, as it comes; returns the exit code."""
+    import jax
+
+    from dinojax.data.text import composed_start
+    from dinojax.models.context import in_context
+    from dinojax.sampling.controls import Controls
+    from dinojax.sampling.strings import begin, stream_text
+
+    with parser.reported_errors():
+        prompt = arguments.prompt
+        if prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
             try:
-                arguments.prompt = input("How does it begin? ")
+                prompt = input("How does it begin? ")
             except EOFError:
                 print()
                 raise ValueError("the prompt: got no answer; or give it by --prompt") from None
         with about("--prompt"):
-            prompt = composed_start(arguments.prompt or "", lowercase)
+            prompt = composed_start(prompt or "", run.config.lowercase)
         with about("--stop"):
-            stop = composed_start(arguments.stop or "", lowercase)
+            stop = composed_start(arguments.stop or "", run.config.lowercase)
         trained = run.trained
         if arguments.context:
             trained = trained._replace(model=in_context(trained.model, arguments.context))
-        beginning = begin(trained, prompt, is_name=not is_text)
-        max_length = arguments.max_length or trained.max_length
-        if (arguments.min_length or 0) > max_length + len(prompt):
-            default = "" if arguments.max_length else ", its default"
-            lengths = f"--min-length {arguments.min_length} and --max-length {max_length}{default}"
-            raise ValueError(f"{lengths}: expected a minimum that is not above the maximum")
+        beginning = begin(trained, prompt)
+    key, length = jax.random.key(arguments.seed or 0), arguments.length or LENGTH
+    controls = Controls(**given(arguments, Controls._fields))
+    pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
+    for piece in chain([prompt], pieces):
+        lines = map(visible, piece.split("\n")) if sys.stdout.isatty() else [piece]
+        sys.stdout.write("\n".join(lines))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return 0
+
+
+def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
+    """Write names, one a line; returns the exit code."""
+    from dinojax.cli.data import output, write_names
+
+    num, lowercase = arguments.best or arguments.num or NUM, run.config.lowercase
+    with parser.reported_errors():
         needed_by = next(map(flag_of, given(arguments, ["novel", "distance"])), "")
         learned = None
         if arguments.json or needed_by:
             learned = load_learned(parser, arguments.run, run.description, needed_by)
-    key = jax.random.key(arguments.seed or 0)
-    controls = Controls(**given(arguments, Controls._fields))
-    if is_text:
-        length = arguments.length or LENGTH
-        pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
-        write_text(chain([prompt], pieces))
-        return 0
-    num = arguments.best or arguments.num or NUM
-    options: dict[str, Any] = {"prompt": prompt, "max_length": max_length}
-    if arguments.best:
-        found = most_probable_names(trained, num, **options)
-        blocks = iter([found.names])
-        note = f"the {len(found.names.names):,} most probable names have {found.share:.3%} of all "
-        note += f"probability; {found.num_prefixes:,} beginnings were read to find them"
-        tell(parser.prog, note)
-    else:
-        is_constrained = given(arguments, ["max_length", *CONSTRAINTS])
-        most = (arguments.max_draws or MAX_DRAWS) if is_constrained else num
-        options |= {"controls": controls, "num_devices": arguments.devices}
-        blocks = draw_names(key, trained, most, **options)
-        if is_constrained:
-            constraints = Constraints(**given(arguments, CONSTRAINTS), ignore_case=lowercase)
-            blocks = noted(parser, accept(blocks, num, constraints, learned or ()))
+        blocks = name_blocks(parser, arguments, run, num, learned or ())
     with output(arguments.out) as file:
         known = None if learned is None else set(learned)
         as_json = bool(arguments.json)
         written = write_names(blocks, file, known, as_json=as_json, lowercase=lowercase)
     return int(written < num)
+
+
+def name_blocks(
+    parser: Parser, arguments: Namespace, run: "Run", num: int, learned: Sequence[str]
+) -> "Iterator[Names]":
+    """The `num` names that the arguments ask for, block by block."""
+    import jax
+
+    from dinojax.data.text import composed_start
+    from dinojax.sampling.accept import Constraints, accept
+    from dinojax.sampling.controls import Controls
+    from dinojax.sampling.search import most_probable_names
+    from dinojax.sampling.strings import draw_names
+
+    with about("--prompt"):
+        prompt = composed_start(arguments.prompt or "", run.config.lowercase)
+    max_length = arguments.max_length or run.trained.max_length
+    if (arguments.min_length or 0) > max_length + len(prompt):
+        default = "" if arguments.max_length else ", its default"
+        lengths = f"--min-length {arguments.min_length} and --max-length {max_length}{default}"
+        raise ValueError(f"{lengths}: expected a minimum that is not above the maximum")
+    options: dict[str, Any] = {"prompt": prompt, "max_length": max_length}
+    if arguments.best:
+        found = most_probable_names(run.trained, num, **options)
+        note = f"the {len(found.names.names):,} most probable names have {found.share:.3%} of all "
+        note += f"probability; {found.num_prefixes:,} beginnings were read to find them"
+        tell(parser.prog, note)
+        return iter([found.names])
+    is_constrained = given(arguments, ["max_length", *CONSTRAINTS])
+    most = (arguments.max_draws or MAX_DRAWS) if is_constrained else num
+    options["controls"] = Controls(**given(arguments, Controls._fields))
+    key, num_devices = jax.random.key(arguments.seed or 0), arguments.devices
+    blocks = draw_names(key, run.trained, most, num_devices=num_devices, **options)
+    if not is_constrained:
+        return blocks
+    constraints = Constraints(**given(arguments, CONSTRAINTS), ignore_case=run.config.lowercase)
+    return noted(parser, accept(blocks, num, constraints, learned))
 
 
 def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
@@ -205,61 +232,3 @@ def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
     finally:
         note = f"{accepted:,} of {drawn:,} draws were accepted ({accepted / max(drawn, 1):.3g})"
         tell(parser.prog, note)
-
-
-@contextmanager
-def output(path: Path | None) -> Iterator[TextIO]:
-    """Where names are written to: standard output, or a file that appears once it is complete."""
-    if path is None:
-        yield sys.stdout
-        return
-    # The draft has no name: an interrupt, which ends the program at once, leaves no file behind.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent) as draft:
-        yield draft
-        draft.seek(0)
-        with atomic_file(path) as whole:
-            shutil.copyfileobj(draft.buffer, whole)  # type: ignore[type-var]  # narrow in typeshed
-
-
-def write_names(
-    blocks: "Iterable[Names]",
-    file: TextIO,
-    learned: set[str] | None,
-    *,
-    as_json: bool,
-    lowercase: bool,
-) -> int:
-    """Write names, one a line; returns how many there were.
-
-    They are the names that other commands read. A terminal shows lower-cased ones capitalized. In
-    JSON, `in_training_data` is null where what was `learned` is not known.
-    """
-    from dinojax.data.text import capitalized
-
-    encode, is_terminal, written = json_encoder(file.encoding), file.isatty(), 0
-    for names, whole, drawn, ended, drawn_as in blocks:
-        lines = list(map(capitalized, names)) if lowercase and is_terminal else names
-        if as_json:
-            known = [None if learned is None else name in learned for name in names]
-            rows = zip(names, whole.tolist(), drawn.tolist(), ended.tolist(), known, strict=True)
-            objects = [dict(zip(KEYS, row, strict=True)) for row in rows]
-            for each, name, spelled in zip(objects, names, drawn_as, strict=True):
-                if spelled != name:
-                    each["drawn_as"] = spelled
-            lines = list(map(encode, objects))
-        elif is_terminal:
-            pairs = zip(lines, ended.tolist(), strict=True)
-            lines = [visible(name) + ("" if has_ended else CUT) for name, has_ended in pairs]
-        # One write for the block: one for each name would take as long as drawing it.
-        file.write("".join(f"{line}\n" for line in lines))
-        written += len(names)
-    return written
-
-
-def write_text(pieces: Iterable[str]) -> None:
-    """Print a text piece by piece, as it comes."""
-    for piece in pieces:
-        lines = map(visible, piece.split("\n")) if sys.stdout.isatty() else [piece]
-        sys.stdout.write("\n".join(lines))
-        sys.stdout.flush()
-    sys.stdout.write("\n")
