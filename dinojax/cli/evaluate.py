@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.loaded import add_which, load, load_learned
+from dinojax.cli.loaded import add_which, describe_learned, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
@@ -16,6 +16,7 @@ from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
     from dinojax.evaluation.compare import ModelFigures
+    from dinojax.runs.description import Part
     from dinojax.runs.folder import Run
 
 MAX_SHOWN = 10
@@ -65,24 +66,26 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--json", action="store_true", help="print one object with all figures")
 
 
+def check_arguments(arguments: Namespace) -> None:
+    """Raise a ValueError for arguments that no run allows."""
+    if arguments.split and arguments.data:
+        raise ValueError("--split and --data exclude each other")
+    for name, (low, high) in RANGES.items():
+        if (value := getattr(arguments, name)) is not None:
+            check_range(flag_of(name), value, low, high)
+            if arguments.samples is None:
+                raise ValueError(f"{flag_of(name)} is for --samples, which is not given")
+
+
 def main(parser: Parser, arguments: Namespace) -> int:
     """Print the figures; returns the exit code."""
     with parser.reported_errors():
-        if arguments.split and arguments.data:
-            raise ValueError("--split and --data exclude each other")
-        for name, (low, high) in RANGES.items():
-            if (value := getattr(arguments, name)) is not None:
-                check_range(flag_of(name), value, low, high)
-                if arguments.samples is None:
-                    raise ValueError(f"{flag_of(name)} is for --samples, which is not given")
+        check_arguments(arguments)
         start_jax()
-        from dinojax.cli.reports import describe_learned
-        from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
         from dinojax.runs.folder import read_part
-        from dinojax.runs.lineage import num_learned
 
         run = load(parser, arguments)
-        is_text, trained = run.config.is_text, run.trained
+        is_text = run.config.is_text
         if arguments.context and not is_text:
             raise ValueError(f"--context is for runs of a text; {arguments.run} learned names")
         if arguments.samples is not None and is_text:
@@ -95,24 +98,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             part = read_part(arguments.run, run.description, split)
         needed_by = "--samples" if arguments.samples is not None else ""
         learned = load_learned(parser, arguments.run, run.description, needed_by)
-    num = num_learned(run.description, part, learned)
-    contexts = [arguments.context] if arguments.context else CONTEXTS
-    answer: dict[str, Any] = {"run": str(arguments.run), "step": run.step, "split": split}
-    said = ""
-    # Of another text, it is not known how much of it was learned.
-    if split != "train" and not (is_text and arguments.data):
-        answer["num_learned"] = num
-        if num or run.description.init_from:
-            said = f",\n{describe_learned(num, run.description)}"
-    if is_text and num is None:
-        said += ";\nn-gram models learned the text of this run alone"
-    answer["models"] = [row_of(each) for each in compare(trained, learned, part, contexts=contexts)]
-    if arguments.samples:
-        held_out, seed = [] if split == "train" else part, arguments.seed or 0
-        options = {"seed": seed, "max_length": arguments.max_length}
-        drawn = compare_samples(trained, learned or (), held_out, arguments.samples, **options)
-        head = {name: value for name, value in drawn._asdict().items() if value is not None}
-        answer["samples"] = head | {"models": [row_of(each) for each in drawn.models]}
+    answer, said = measure(arguments, run, split, part, learned)
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
     else:
@@ -121,6 +107,34 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if "samples" in answer:
             print(f"\n{table_of_samples(answer['samples'])}")
     return 0
+
+
+def measure(
+    arguments: Namespace, run: "Run", split: str, part: "Part", learned: "Part | None"
+) -> tuple[dict[str, Any], str]:
+    """All figures as an object of JSON, and what to say of the part that they are about."""
+    from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
+    from dinojax.runs.lineage import num_learned
+
+    num, is_text, said = num_learned(run.description, part, learned), run.config.is_text, ""
+    answer: dict[str, Any] = {"run": str(arguments.run), "step": run.step, "split": split}
+    # Of another text, it is not known how much of it was learned.
+    if split != "train" and not (is_text and arguments.data):
+        answer["num_learned"] = num
+        if num or run.description.init_from:
+            said = f",\n{describe_learned(num, run.description)}"
+    if is_text and num is None:
+        said += ";\nn-gram models learned the text of this run alone"
+    contexts = [arguments.context] if arguments.context else CONTEXTS
+    models = compare(run.trained, learned, part, contexts=contexts)
+    answer["models"] = list(map(row_of, models))
+    if arguments.samples:
+        held_out, seed = [] if split == "train" else part, arguments.seed or 0
+        options = {"seed": seed, "max_length": arguments.max_length}
+        drawn = compare_samples(run.trained, learned or (), held_out, arguments.samples, **options)
+        head = {name: value for name, value in drawn._asdict().items() if value is not None}
+        answer["samples"] = head | {"models": list(map(row_of, drawn.models))}
+    return answer, said
 
 
 def row_of(found: "ModelFigures") -> dict[str, Any]:

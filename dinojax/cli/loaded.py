@@ -69,3 +69,11 @@ def note_unknown(parser: Parser, description: "Description") -> None:
             f"the run began with {description.init_from}; not all that was learned until then is "
             "known, so what counts as new may be old"
         )
+
+
+def describe_learned(num: int | None, description: "Description") -> str:
+    """How many of some names, or of the characters of a text, were learned, in words."""
+    if num is None:
+        return "which the runs that this one began with may have learned"
+    runs = "this run or the runs it began with" if description.init_from else "this run"
+    return f"{num:,} of them learned by {runs}" if num else f"not learned by {runs}"

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 
 from dinojax import parallel
 from dinojax.cli.arguments import Parser
+from dinojax.cli.loaded import describe_learned
 from dinojax.cli.terminal import CUT, describe_error
 from dinojax.config import TrainConfig
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
 from dinojax.messages import count, visible
 from dinojax.models.cells import Params
-from dinojax.runs.description import HELD_OUT, Description
+from dinojax.runs.description import HELD_OUT
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
 from dinojax.runs.folder import Run
 from dinojax.runs.lineage import learned_of, num_learned
@@ -119,14 +120,6 @@ def describe_rates(experiment: Experiment, run: Run) -> str:
         f"the learning rate rises again, from {last:.3g} at step {run.step:,} to {rate:.3g} at the "
         f"next, as its schedule is now that of {count(experiment.config.steps, 'step')}"
     )
-
-
-def describe_learned(num: int | None, description: Description) -> str:
-    """How many of some names, or of the characters of a text, were learned, in words."""
-    if num is None:
-        return "which the runs that this one began with may have learned"
-    runs = "this run or the runs it began with" if description.init_from else "this run"
-    return f"{num:,} of them learned by {runs}" if num else f"not learned by {runs}"
 
 
 def describe_result(experiment: Experiment, best: Run, step: int, written: Written) -> str:
