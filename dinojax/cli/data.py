@@ -35,7 +35,7 @@ def read_data(parser: Parser, file: Path, config: TrainConfig) -> Corpus[str] | 
 def read_and_note(
     parser: Parser, file: Path, config: TrainConfig
 ) -> Corpus[str] | Corpus[list[str]]:
-    """The same; prints the notes on it."""
+    """The same, with a note on what is unusual or was changed."""
     corpus = read_data(parser, file, config)
     if corpus.notes:
         parser.note(f"{file}: {', '.join(corpus.notes)}")

@@ -4,7 +4,6 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path, require
 from dinojax.cli.settings import named_flags
-from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, resolve
 from dinojax.messages import visible
 from dinojax.startup import best_share, num_cores, start_jax
@@ -61,7 +60,6 @@ def main(parser: Parser, arguments: Namespace) -> int:
     newline = f"newline as number {vocab.newline:,} from 0"
     print(f"{describe_layers(config)}; {vocab.size:,} characters, {newline}")
     print(f"Saved in {visible(str(arguments.out))}")
-    more = ("--length", "400") if config.is_text else ("--num", "20")
-    again = parser.program.shell_line("sample", short_path(arguments.out), *more)
+    again = parser.program.line_to_sample(arguments.out, config.is_text)
     print(f"{'Text' if config.is_text else 'Names'}: {visible(again)}")
     return 0

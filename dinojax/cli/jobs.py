@@ -87,7 +87,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Run, Origin]":
     """The run that a new one begins with; a config.json may give its `expected` checksum.
 
-    Earlier versions of dinojax wrote none, an empty one.
+    It is empty where an earlier version of dinojax wrote that file.
     """
     from dinojax.runs.folder import load_run
     from dinojax.runs.lineage import read_origin

@@ -111,7 +111,7 @@ def describe_report(report: Report, config: TrainConfig, written: Written) -> st
 
 
 def describe_rates(experiment: Experiment, run: Run) -> str:
-    """How the learning rate rises where `run`, which is planned anew, goes on; or nothing."""
+    """How the learning rate rises again as `run` is extended; empty if it does not."""
     planned = make_schedule(run.config)
     last, expected = (float(planned(step)) for step in (max(0, run.step - 1), run.step))
     if (rate := float(experiment.schedule(run.step))) <= expected:

@@ -41,6 +41,11 @@ class Program(NamedTuple):
         """What messages begin with: "train.py" or "dinojax train"."""
         return f"{self.command}.py" if self.is_script else f"dinojax {self.command}".strip()
 
+    def line_to_sample(self, folder: Path, is_text: bool) -> str:
+        """The line for a shell that samples from the run in a folder."""
+        more = ("--length", "400") if is_text else ("--num", "20")
+        return self.shell_line("sample", short_path(folder), *more)
+
     def shell_line(self, command: str, *arguments: str) -> str:
         """The line for a shell in this folder that starts another command in the same way."""
         started = Path(self.started_as)

@@ -103,8 +103,7 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     config, write = experiment.config, reports.make_writer(experiment)
     # Now, as the current folder may be gone when training ends.
     resume = f"resume with: {parser.program.shell_line('train', '--resume', short_path(folder))}"
-    more = ("--length", "400") if config.is_text else ("--num", "20")
-    again = parser.program.shell_line("sample", short_path(folder), *more)
+    again = parser.program.line_to_sample(folder, config.is_text)
     try:
         report, seconds, signals = train(arguments, started, write)
     except BrokenPipeError:

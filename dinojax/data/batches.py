@@ -187,9 +187,9 @@ def _end_to_end(names: Sequence[str], vocab: Vocab) -> tuple[Batch, np.ndarray]:
 
 
 def _pieces(lengths: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lengths of the fewest pieces of up to `longest`, and whether each is not a whole, [num].
+    """The fewest pieces of up to `longest`: their lengths, and whether each is a mere part, [num].
 
-    The pieces of one thing are equally long, up to one.
+    The parts of one length differ by up to one.
     """
     counts = -(-lengths // longest)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -34,7 +34,7 @@ class Corpus(NamedTuple, Generic[Data]):
     sha256: str
     """Checksum of the bytes that were read."""
     notes: Sequence[str]
-    """What the user may not expect of them, as in "2 blank lines skipped"."""
+    """What is unusual or was changed, as in "2 blank lines skipped"."""
 
 
 def bundled_names() -> Path:
@@ -160,7 +160,7 @@ def longest_usual(names: Sequence[str]) -> int:
 def length_limit(names: Sequence[str]) -> int:
     """Where to cut samples of a model that learned from `names`, in characters.
 
-    That is half as far again as the longest usual one of them, but not below `MIN_LIMIT`.
+    That is 1.5 times the length of the longest usual one of them, but at least `MIN_LIMIT`.
     """
     return max(MIN_LIMIT, 3 * longest_usual(names) // 2)
 

@@ -13,6 +13,7 @@ from dinojax.files import digest
 from dinojax.interchange.numpy_file import describe_layers
 from dinojax.interchange.safetensors import MODEL_FILE, VOCAB_FILE, torch_code
 from dinojax.interchange.torch import has_cell
+from dinojax.messages import visible
 from dinojax.models.trained import Trained
 from dinojax.runs.description import Part, part_content
 from dinojax.runs.folder import Run, read_part
@@ -159,7 +160,7 @@ def _data_lines(run: Run, parts: Mapping[str, Part]) -> list[str]:
     if earlier := Path(run.description.init_from).name:
         lines.append(f"start       the parameters of {earlier}")
     # A line break in the name of a file would end the block.
-    return [line if line.isprintable() else ascii(line) for line in lines]
+    return list(map(visible, lines))
 
 
 def _table(rows: Sequence[ModelFigures]) -> str:

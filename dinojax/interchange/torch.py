@@ -54,9 +54,9 @@ def from_state_dict(
 ) -> tuple[dict[str, Any], Params]:
     """The settings of the layers, as in `TrainConfig`, and the parameters of a model.
 
-    Modules may have any names: their parts are told by the names of tensors within a module and by
-    shapes, and the cell by its number of gates. An nn.RNN is taken to have tanh units, as its
-    tensors do not tell. PyTorch has no GRU that `resets_before` the product; tensors of its shapes
+    Modules may have any names: they are recognised by the names and the shapes of their tensors,
+    and the cell by its number of gates. An nn.RNN is taken to have tanh units, as its tensors do
+    not tell. PyTorch has no GRU that `resets_before` the product; tensors of its shapes
     may be one of ours. An embedding is multiplied into the kernel of the first layer, and numbers
     become float32.
 

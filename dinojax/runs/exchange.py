@@ -65,7 +65,7 @@ def finish(folder: Path) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether there is a `.new` that `begin` made; a user's of the same name is not."""
+    """Whether there is a `.new` that `begin` made, not a folder of the user's of that name."""
     return _listed(folder) is not None
 
 
