@@ -6,7 +6,9 @@ import math
 import os
 import re
 import signal
+import sys
 import warnings
+from argparse import ArgumentParser
 from collections import Counter
 from functools import partial
 from itertools import islice
@@ -35,6 +37,7 @@ from test_scripts import (
     trap,
 )
 
+from dinojax.cli import sample as command
 from dinojax.cli.data import write_names
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.evaluation.compare import compare_samples
@@ -571,6 +574,14 @@ def test_a_search_that_does_not_end_is_an_error(monkeypatch):
     pattern = compile_pattern(r"(.*)*(.*)*(.*)*\1\d$")
     with pytest.raises(TimeoutError, match=r"too long to search .* simpler pattern"):
         found_in(pattern, ["ab" * 500] * 50)
+
+
+def test_without_a_pattern_the_package_for_patterns_is_not_needed(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "regex", None)
+    parser = ArgumentParser()
+    command.add_arguments(parser)
+    command.check_arguments(parser.parse_args(["run", "--unique"]))
+    assert len(set(sample_by_call(tiny, 3, unique=True).names)) == 3
 
 
 def test_names_are_cut_by_default_where_the_model_says(tiny, odd):

@@ -106,8 +106,9 @@ def check_arguments(arguments: Namespace) -> None:
             raise ValueError(f"--best and {flag_of(name)} exclude each other")
     if arguments.max_draws is not None and not given(arguments, ["max_length", *CONSTRAINTS]):
         raise ValueError("--max-draws is for names under a constraint such as --match")
-    with about("--match"):
-        compile_pattern(arguments.match or "")
+    if arguments.match:
+        with about("--match"):
+            compile_pattern(arguments.match)
     if arguments.out is not None:
         arguments.out = output_file("--out", arguments.out)
 

@@ -58,11 +58,12 @@ def accept(
     """
     if (constraints.novel or constraints.distance) and not learned:
         raise ValueError("novel and distance need the names that the model learned from")
-    pattern = compile_pattern(constraints.match, constraints.ignore_case)
+    match, ignore_case = constraints.match, constraints.ignore_case
+    pattern = compile_pattern(match, ignore_case) if match else None
     known, seen = set(learned), set[str]()
     num_drawn = num_accepted = 0
     for names, log_probabilities, drawn, ended, drawn_as in blocks:
-        matched = found_in(pattern, names) if constraints.match else [True] * len(names)
+        matched = found_in(pattern, names) if pattern else [True] * len(names)
         rows = [
             row
             for row, (name, has_ended) in enumerate(zip(names, ended, strict=True))
