@@ -129,10 +129,10 @@ def _read_array(content: bytes) -> np.ndarray:
     return np.load(file, allow_pickle=False)
 
 
-def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> Any:
+def restore(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     """The pytree with the structure, shapes and types of `like`, from the arrays of a checkpoint.
 
-    `like` may hold arrays or `jax.ShapeDtypeStruct`; `prefix` selects a part, such as "params/".
+    `like` may hold arrays or `jax.ShapeDtypeStruct`, and may be a part, as in {"params": ..}.
 
     Raises:
         ValueError: an array is missing or has another shape or type.
@@ -141,11 +141,11 @@ def restore(arrays: Mapping[str, np.ndarray], like: Any, prefix: str = "") -> An
     for name, leaf in named_leaves(like).items():
         is_key = _is_key(leaf)
         expected = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-        array: Any = arrays.get(prefix + name)
+        array: Any = arrays.get(name)
         if array is None or (array.shape, array.dtype) != (expected.shape, expected.dtype):
             got = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
             raise ValueError(
-                f"expected {prefix + name} as {expected.dtype}{list(expected.shape)}, got {got}; "
+                f"expected {name} as {expected.dtype}{list(expected.shape)}, got {got}; "
                 "is this the checkpoint of another model?"
             )
         if is_key:
