@@ -74,11 +74,11 @@ def side_by_side(place, *commands):
     return results
 
 
-def answers(place, *commands):
-    """The objects that processes with --json have printed."""
+def answers(place, *commands, notes=None):
+    """The objects that processes with --json have printed, and nothing else but `notes`."""
     results = side_by_side(place, *([*command, "--json"] for command in commands))
-    for result in results:
-        assert (result.code, result.err) == (0, ""), result.err
+    for result, said in zip(results, notes or [""] * len(results), strict=True):
+        assert (result.code, result.err) == (0, said), result.err
     return [json.loads(result.out, parse_constant=pytest.fail) for result in results]
 
 
@@ -385,12 +385,16 @@ def test_without_held_out_names_what_needs_them_is_left_out(place, tmp_path):
 def test_a_file_replaces_held_out_names(place, tmp_path):
     _, parts = parts_of(place / "names")
     # Training names, too many for two sets of real names of that size to exist.
-    many = parts["train"] * 3
-    (tmp_path / "many.txt").write_text("".join(f"{name}\n" for name in many), "utf-8")
+    many, file = parts["train"] * 3, tmp_path / "many.txt"
+    file.write_text("".join(f"{name}\n" for name in many), "utf-8")
     answer, untrained = answers(
         place,
-        ["names", "--samples=20", "--data", tmp_path / "many.txt"],
+        ["names", "--samples=20", "--data", file],
         ["wild", "--which=0", "--samples=200", "--data=names.txt"],
+        notes=[
+            f"evaluate.py: note: {file}: {len(many) - len(set(many))} duplicates kept\n",
+            "evaluate.py: note: names.txt: 8 duplicates kept\n",
+        ],
     )
     samples = answer["samples"]
     assert samples["num_held_out"] == len(many)
