@@ -110,6 +110,7 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
                 trained,
                 folder / f"{name}.npz",
                 works.TINY_COMPARED if arguments.tiny else work.compared,
+                arguments.tiny,
             )
             for side in sides
         ]

@@ -25,7 +25,7 @@ from bench_sides.work import (
     nested,
     operations_per_character,
 )
-from conftest import ROOT, USERS_ENVIRONMENT
+from conftest import QUICK_TO_COMPILE, ROOT, USERS_ENVIRONMENT
 
 SCRIPT = ROOT / "scripts" / "bench.py"
 
@@ -36,7 +36,7 @@ def run_bench(*arguments):
         capture_output=True,
         text=True,
         timeout=300,
-        env=USERS_ENVIRONMENT,
+        env=USERS_ENVIRONMENT | {"XLA_FLAGS": QUICK_TO_COMPILE},
     )
 
 

@@ -105,7 +105,7 @@ def training(task: Task) -> Prepared:
     losses = next(progress).losses.tolist()
     seconds = time.perf_counter() - started
     # Each call trains for more steps than the last, up to a limit.
-    size, has_grown = 0, True
+    size, has_grown = 0, not task.is_tiny
     while has_grown:
         new = next(progress).losses.tolist()
         losses += new

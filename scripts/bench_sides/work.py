@@ -140,6 +140,8 @@ class Task(NamedTuple):
     """File of the initial parameters for all sides, written by dinojax, which comes first."""
     compared: tuple[int, int]
     """In training, the range of steps whose mean loss is shown."""
+    is_tiny: bool = False
+    """Whether this is a trial of the bench itself."""
 
 
 Prepared = tuple[float, Callable[[], Round]]
