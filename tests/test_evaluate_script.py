@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from test_scripts import assert_one_line, compile_once, finish, flip_byte, start
+from test_scripts import assert_one_line, compile_once, flip_byte, here, succeed
 
 from dinojax.data.batches import cut_text, pad_names
 from dinojax.evaluation import losses as evaluate
@@ -24,8 +24,6 @@ __all__ = ["compile_once"]
 
 SPLIT = "--validation-fraction=0.2", "--test-fraction=0.1"
 PARTS = "train", "validation", "test"
-# The flags of this process, which compile faster.
-FLAGS = {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
 
 
 def write_data(folder):
@@ -54,29 +52,19 @@ def place(tmp_path_factory):
             *("--hidden-size=16", *SPLIT),
         ),
     }
-    processes = [
-        start("train.py", *arguments, f"--out={name}", cwd=folder, **FLAGS)
-        for name, arguments in trainings.items()
-    ]
-    for process in processes:
-        result = finish(process)
+    for name, arguments in trainings.items():
+        result = here("train.py", *arguments, f"--out={name}", cwd=folder)
         assert (result.code, result.err) == (0, ""), result.err
     return folder
 
 
-def side_by_side(place, *commands):
-    """What several processes did; two at a time on two cores."""
-    results = []
-    for i in range(0, len(commands), 2):
-        pair = commands[i : i + 2]
-        processes = [start("evaluate.py", *each, cwd=place, **FLAGS) for each in pair]
-        results += map(finish, processes)
-    return results
+def evaluated(place, *commands):
+    return [here("evaluate.py", *each, cwd=place) for each in commands]
 
 
 def answers(place, *commands, notes=None):
-    """The objects that processes with --json have printed, and nothing else but `notes`."""
-    results = side_by_side(place, *([*command, "--json"] for command in commands))
+    """The objects that commands with --json have printed, and nothing else but `notes`."""
+    results = evaluated(place, *([*command, "--json"] for command in commands))
     for result, said in zip(results, notes or [""] * len(results), strict=True):
         assert (result.code, result.err) == (0, said), result.err
     return [json.loads(result.out, parse_constant=pytest.fail) for result in results]
@@ -84,7 +72,7 @@ def answers(place, *commands, notes=None):
 
 def refused(place, *commands):
     """The one-line messages of commands that must fail as on bad input."""
-    results = side_by_side(place, *commands)
+    results = evaluated(place, *commands)
     for result in results:
         assert_one_line(result, "evaluate.py", code=2)
         assert result.out == ""
@@ -178,7 +166,9 @@ def test_a_run_without_validation_is_measured_on_its_training_part(place):
     """Even where the perplexity overflows a float: JSON has no infinity."""
     loaded, parts = parts_of(place / "wild")
     assert set(parts) == {"train"}
-    (answer,) = answers(place, ["wild"])
+    # In a process of its own.
+    out = succeed("evaluate.py", "wild", "--json", cwd=place)
+    answer = json.loads(out, parse_constant=pytest.fail)
     assert (answer["split"], answer["step"]) == ("train", 100)
     network = answer["models"][0]
     assert network["nats_per_character"] > 710
@@ -189,7 +179,7 @@ def test_a_run_without_validation_is_measured_on_its_training_part(place):
 def test_a_single_name_has_no_standard_error(place, tmp_path):
     (tmp_path / "one.txt").write_text("ramo\n", "utf-8")
     command = "wild", "--data", tmp_path / "one.txt"
-    table, answer = side_by_side(place, command, [*command, "--json"])
+    table, answer = evaluated(place, command, [*command, "--json"])
     for result in table, answer:
         assert (result.code, result.err) == (0, ""), result.err
     network = json.loads(answer.out, parse_constant=pytest.fail)["models"][0]
@@ -214,7 +204,7 @@ def test_a_file_with_the_names_of_a_part_gives_its_figures(place, tmp_path):
     (tmp_path / "again.txt").write_text("".join(lines), "utf-8", newline="")
     file = tmp_path / "again.txt"
     commands = [["names", "--data", file, "--json"], ["names", "--split=test", "--json"]]
-    results = side_by_side(place, *commands)
+    results = evaluated(place, *commands)
     num_repeated = len(lines) - len(set(lines))
     assert results[0].err.startswith(f"evaluate.py: note: {file}: {len(lines)} blank lines skipped")
     assert num_repeated == 0 or f"{num_repeated} duplicate" in results[0].err
@@ -261,7 +251,7 @@ def test_a_file_for_a_run_of_a_text_is_read_as_it_is(place, tmp_path):
 
 @pytest.mark.parametrize("name", ["names", "text"])
 def test_the_table_is_the_json_rounded(name, place):
-    table, answer = side_by_side(place, [name], [name, "--json"])
+    table, answer = evaluated(place, [name], [name, "--json"])
     assert (table.code, table.err) == (0, "")
     answer = json.loads(answer.out)
     title, _, head, *lines = table.out.removesuffix("\n").split("\n")
@@ -356,7 +346,7 @@ def test_figures_of_samples_equal_those_of_the_library(place):
 
 def test_without_held_out_names_what_needs_them_is_left_out(place, tmp_path):
     loaded, parts = parts_of(place / "wild")
-    by_default, chosen, table = side_by_side(
+    by_default, chosen, table = evaluated(
         place,
         ["wild", "--samples=40", "--json"],
         ["names", "--samples=40", "--split=train", "--json"],
@@ -416,7 +406,7 @@ def test_a_file_replaces_held_out_names(place, tmp_path):
 
 
 def test_the_table_of_samples_is_the_json_rounded(place):
-    table, answer = side_by_side(
+    table, answer = evaluated(
         place, ["names", "--samples=1200"], ["names", "--samples=1200", "--json"]
     )
     assert (table.code, table.err) == (0, "")
@@ -569,7 +559,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_note(place, tmp_path)
     folder = copied(place, "names", tmp_path)
     *_, older, newest = runs.find_checkpoints(folder)
     flip_byte(newest)
-    last, chosen = side_by_side(
+    last, chosen = evaluated(
         tmp_path, ["names", "--which=last", "--json"], ["names", "--which=2000"]
     )
     assert last.code == 0

@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from test_scripts import ENVIRONMENT, SCRIPTS, TIMEOUT, compile_once, run_until_jax
+from test_scripts import ENVIRONMENT, SCRIPTS, TIMEOUT, compile_once, here
 
 from dinojax.files import digest
 
@@ -58,7 +58,7 @@ def test_names_from_standard_input_are_noted_and_recorded(place):
 def test_a_resumed_run_knows_its_data_from_other_data(place, content):
     waits = "train.py: note: reading pipe until it is closed\n"
     with piped(place / "pipe", content):
-        result = run_until_jax("train.py", "--resume=run", "--data=pipe", cwd=place)
+        result = here("train.py", "--resume=run", "--data=pipe", cwd=place)
     says = "run has done all its 20 steps" if content == NAMES else "a resumed run keeps its data"
     assert result.err.startswith(f"{waits}train.py: error: ")
     assert says in result.err
@@ -68,7 +68,7 @@ def test_a_configuration_accepts_no_other_data(place):
     config = json.loads((place / "run" / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(config | {"data": "pipe"}))
     with piped(place / "pipe", b"abc"):
-        result = run_until_jax("train.py", "--config=config.json", "--out=new", cwd=place)
+        result = here("train.py", "--config=config.json", "--out=new", cwd=place)
     assert "pipe has changed since config.json was written: its checksum is ba7816bf8f01" in (
         result.err
     )

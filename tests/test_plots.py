@@ -16,6 +16,7 @@ matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from dinojax.cli.terminal import Program  # noqa: E402
 from dinojax.data.vocab import Vocab  # noqa: E402
 from dinojax.evaluation import probe  # noqa: E402
 from dinojax.evaluation.strings import names_nats, text_nats  # noqa: E402
@@ -27,9 +28,10 @@ from dinojax.plots import heat_maps, losses, style  # noqa: E402
 from dinojax.runs import folder as runs  # noqa: E402
 
 from conftest import ROOT, USERS_ENVIRONMENT  # noqa: E402
+from in_process import call_here  # noqa: E402
 
 VOCAB = Vocab("\n $abcdЩ")
-PLOT, TRAIN = ROOT / "scripts" / "plot.py", ROOT / "scripts" / "train.py"
+PLOT = ROOT / "scripts" / "plot.py"
 OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 ODD_TEXT = "a$x^{2}$ \n\tЩ龍\U0001f995é\u0301\x1b\u2028א-->&<\\$"
 
@@ -372,9 +374,13 @@ def test_losses_are_drawn_without_jax():
 # The script.
 
 
-def run_script(script, *arguments, cwd, **environment):
+def plot(*arguments, cwd):
+    return call_here(Program("plot", str(PLOT)), *arguments, cwd=cwd)
+
+
+def run_script(*arguments, cwd, **environment):
     return subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
+        [sys.executable, str(PLOT), *map(str, arguments)],
         cwd=cwd,
         env=USERS_ENVIRONMENT | {"PYTHONIOENCODING": "utf-8"} | environment,
         stdin=subprocess.DEVNULL,
@@ -396,8 +402,8 @@ def trained(tmp_path_factory):
     """A small run with two layers, and folders that have metrics alone."""
     cwd = tmp_path_factory.mktemp("plots")
     flags = "--steps", 300, "--hidden-size", 8, "--cell", "lstm", "--num-layers", 2
-    result = run_script(TRAIN, *flags, "--out", "run", cwd=cwd)
-    assert result.returncode == 0, result.stderr
+    result = call_here(Program("train", "train.py"), *flags, "--out=run", cwd=cwd)
+    assert result.code == 0, result.err
     write_metrics(cwd / "run", make_metrics())
     write_metrics(cwd / "other" / "run", make_metrics(20))
     write_metrics(cwd / "events", [{"event": "resumed", "step": 1}])
@@ -410,12 +416,12 @@ def test_every_picture_of_one_run(trained):
     files = [
         f"{name}.{kind}" for name in ("loss", "surprisal", "activations") for kind in ("png", "svg")
     ]
-    result = run_script(PLOT, *arguments, cwd=trained.cwd)
+    result = run_script(*arguments, cwd=trained.cwd)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "".join(f"run/{file}\n" for file in files)
     contents = {file: (trained.folder / file).read_bytes() for file in files}
     # Another process writes the same bytes, and they are those of the library.
-    result = run_script(PLOT, *arguments, "--layer", 1, cwd=trained.cwd)
+    result = run_script(*arguments, "--layer", 1, cwd=trained.cwd)
     assert {file: (trained.folder / file).read_bytes() for file in files} == contents
     model = trained.loaded.trained
     strings = ["tyrannosaurus\n", "mangosaurus\n"]
@@ -440,7 +446,7 @@ def test_one_call_draws_each_picture_of_the_command(trained, tmp_path):
         "activations": heat_maps.plot_text(trained.loaded.trained, "rex"),
     }
     arguments = "run", "--strings", "Tyrannosaurus", "mangosaurus", "--text", "rex"
-    assert run_script(PLOT, *arguments, cwd=trained.cwd).returncode == 0
+    assert plot(*arguments, cwd=trained.cwd).code == 0
     for name, figure in drawn.items():
         for path in style.save(figure, tmp_path / name):
             expected = (trained.folder / path.name).read_bytes()
@@ -455,8 +461,8 @@ def test_layers_and_units_that_do_not_exist_are_errors(trained):
 
 def test_chosen_units_of_a_chosen_layer(trained):
     flags = "--text", "rex", "--units", 7, 0, "--layer", 0
-    result = run_script(PLOT, "run", *flags, cwd=trained.cwd)
-    assert (result.returncode, result.stderr) == (0, "")
+    result = plot("run", *flags, cwd=trained.cwd)
+    assert (result.code, result.err) == (0, "")
     content = (trained.folder / "activations.svg").read_text("utf-8")
     assert "<!-- unit of layer 0 -->" in content
     assert "<!-- 7 -->" in content
@@ -464,9 +470,9 @@ def test_chosen_units_of_a_chosen_layer(trained):
 
 
 def test_runs_of_equal_names_are_compared(trained):
-    result = run_script(PLOT, "other/run", trained.folder, cwd=trained.cwd)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "other/run/loss.png\nother/run/loss.svg\n"
+    result = plot("other/run", trained.folder, cwd=trained.cwd)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "other/run/loss.png\nother/run/loss.svg\n"
     content = (trained.cwd / "other" / "run" / "loss.svg").read_text("utf-8")
     for name in "other/run", f"{trained.cwd.name}/run":
         assert f"<!-- {name}, validation -->" in content
@@ -506,23 +512,23 @@ def test_runs_of_equal_names_are_compared(trained):
     ],
 )
 def test_bad_input_is_one_line(arguments, message, trained):
-    result = run_script(PLOT, *arguments, cwd=trained.cwd)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("plot.py: error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr
+    result = plot(*arguments, cwd=trained.cwd)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("plot.py: error: ")
+    assert result.err.count("\n") == 1
+    assert message in result.err
 
 
 def test_without_matplotlib_the_remedy_is_named(trained, tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
-    result = run_script(PLOT, "run", cwd=trained.cwd, PYTHONPATH=str(tmp_path))
+    result = run_script("run", cwd=trained.cwd, PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stdout) == (2, "")
     expected = "plot.py: error: matplotlib is missing; install it: pip install 'dinojax[plot]'\n"
     assert result.stderr == expected
 
 
 def test_a_setting_that_matplotlib_refuses_is_one_line(trained):
-    result = run_script(PLOT, "run", cwd=trained.cwd, MPLBACKEND="nonsense")
+    result = run_script("run", cwd=trained.cwd, MPLBACKEND="nonsense")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("plot.py: error: Key backend: 'nonsense'")
     assert result.stderr.count("\n") == 1

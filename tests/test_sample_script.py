@@ -28,6 +28,7 @@ from test_scripts import (
     assert_one_line,
     checkpoints,
     compile_once,
+    here,
     lines,
     place,
     run,
@@ -62,7 +63,7 @@ def rows_of(result):
 @pytest.fixture(scope="module")
 def draws(trained):
     """What is drawn without a constraint: 5,000 names, over two blocks."""
-    result = run("sample.py", trained.folder, "--num=4000", "--json", cwd=trained.cwd)
+    result = here("sample.py", trained.folder, "--num=4000", "--json", cwd=trained.cwd)
     return rows_of(result)
 
 
@@ -102,7 +103,7 @@ def test_just_the_draws_that_meet_the_constraints_are_accepted(trained, draws):
                 expected.append(row["name"])
         assert len(expected) > 5
         num = min(len(expected), 25)
-        result = run("sample.py", trained.folder, f"--num={num}", *flags, cwd=trained.cwd)
+        result = here("sample.py", trained.folder, f"--num={num}", *flags, cwd=trained.cwd)
         assert result.code == 0
         assert lines(result.out) == expected[:num]
         assert re.fullmatch(
@@ -242,11 +243,11 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
 
 
 def test_a_search_for_rare_names_ends_with_what_was_found(trained, draws):
-    result = run("sample.py", trained.folder, "--match=qqqq", "--max-draws=1000", cwd=trained.cwd)
+    result = here("sample.py", trained.folder, "--match=qqqq", "--max-draws=1000", cwd=trained.cwd)
     assert (result.code, result.out) == (1, "")
     assert result.err == "sample.py: 0 of 1,000 draws were accepted (0)\n"
     flags = "--unique", "--max-length=1", "--max-draws=4000", "--num=1000"
-    result = run("sample.py", trained.folder, *flags, cwd=trained.cwd)
+    result = here("sample.py", trained.folder, *flags, cwd=trained.cwd)
     expected = {row["name"] for row in draws if row["ended"] and len(row["name"]) <= 1}
     assert result.code == 1
     assert set(lines(result.out)) == expected
@@ -254,7 +255,7 @@ def test_a_search_for_rare_names_ends_with_what_was_found(trained, draws):
 
 
 def test_the_best_names_are_those_drawn_most_often(trained, draws):
-    result = run("sample.py", trained.folder, "--best=40", "--json", cwd=trained.cwd)
+    result = here("sample.py", trained.folder, "--best=40", "--json", cwd=trained.cwd)
     best = rows_of(result)
     totals = [row["log_probability"] for row in best]
     assert len({row["name"] for row in best}) == 40
@@ -269,7 +270,7 @@ def test_the_best_names_are_those_drawn_most_often(trained, draws):
     share = math.fsum(map(math.exp, totals))
     assert f"the 40 most probable names have {share:.3%}" in result.err
     flags = "--best=3", "--prompt=ZO"
-    result = run("sample.py", trained.folder, *flags, cwd=trained.cwd)
+    result = here("sample.py", trained.folder, *flags, cwd=trained.cwd)
     assert all(name.startswith("zo") for name in lines(result.out))
 
 
@@ -278,7 +279,7 @@ def test_the_best_names_are_those_drawn_most_often(trained, draws):
     "pattern", [r"[^\n]", r"x?\n*", r"^(z|\n)", r"\s?", "[[z]", "e\u0308", "(?!\\n)a"]
 )
 def test_valid_patterns_are_accepted(pattern, trained, draws):
-    result = run("sample.py", trained.folder, f"--match={pattern}", "--num=20", cwd=trained.cwd)
+    result = here("sample.py", trained.folder, f"--match={pattern}", "--num=20", cwd=trained.cwd)
     expected = re.compile(pattern.replace("e\u0308", "ë").replace("[[", r"[\["))
     wanted = [r["name"] for r in draws if r["ended"] and expected.search(r["name"].lower())]
     assert len(wanted) > 20
@@ -287,14 +288,14 @@ def test_valid_patterns_are_accepted(pattern, trained, draws):
 
 
 def test_a_file_is_written_whole_or_not_at_all(trained, place):
-    result = run("sample.py", "run", "--num=300", cwd=place)
+    result = here("sample.py", "run", "--num=300", cwd=place)
     (place / "out.txt").write_text("old")
-    assert run("sample.py", "run", "--num=300", "--out=out.txt", cwd=place).out == ""
+    assert here("sample.py", "run", "--num=300", "--out=out.txt", cwd=place).out == ""
     assert (place / "out.txt").read_bytes() == result.out.encode()
     before = snapshot(place)
     checkpoints(place / "run")[-1].write_bytes(b"")
     checkpoints(place / "run")[0].write_bytes(b"")
-    failed = run("sample.py", "run", "--out=out.txt", cwd=place)
+    failed = here("sample.py", "run", "--out=out.txt", cwd=place)
     assert_one_line(failed, "sample.py", code=2)
     assert snapshot(place)["out.txt"] == before["out.txt"]
     assert snapshot(place).keys() == before.keys()
@@ -302,7 +303,7 @@ def test_a_file_is_written_whole_or_not_at_all(trained, place):
 
 def test_what_is_not_a_file_is_not_replaced(place):
     os.mkfifo(place / "pipe")
-    failed = run("sample.py", "run", "--out=pipe", cwd=place)
+    failed = here("sample.py", "run", "--out=pipe", cwd=place)
     assert_one_line(failed, "sample.py", code=2)
     assert "--out: pipe is a directory or a device, not a file" in failed.err
     assert (place / "pipe").is_fifo()
@@ -310,7 +311,7 @@ def test_what_is_not_a_file_is_not_replaced(place):
 
 def test_a_link_is_followed_to_the_file_that_is_written(trained, place):
     (place / "link.txt").symlink_to(place / "other" / "out.txt")
-    result = run("sample.py", "run", "--num=20", "--out=link.txt", cwd=place)
+    result = here("sample.py", "run", "--num=20", "--out=link.txt", cwd=place)
     assert (result.code, result.out, result.err) == (0, "", "")
     assert (place / "link.txt").is_symlink()
     assert lines((place / "other" / "out.txt").read_text("utf-8")) == sample(
@@ -358,7 +359,7 @@ def test_names_by_a_call_are_those_of_the_command(arguments, trained, odd):
         for name, value in arguments.items()
         if value is not False
     ]
-    result = run("sample.py", trained.folder, *flags, "--json", cwd=trained.cwd)
+    result = here("sample.py", trained.folder, *flags, "--json", cwd=trained.cwd)
     rows = rows_of(result) if result.out else []
     description = load_run(trained.folder).description
     learned = read_part(trained.folder, description, "train") if "novel" in arguments else ()
@@ -614,12 +615,12 @@ def test_names_whose_case_has_a_meaning_are_printed_as_drawn(tmp_path):
     """An aromatic c is another atom than an aliphatic C."""
     (tmp_path / "smiles.txt").write_text("\n".join(MOLECULES))
     flags = "--data=smiles.txt", "--no-lowercase", "--steps=700", "--out=run"
-    out = run("train.py", *flags, cwd=tmp_path).out
+    out = here("train.py", *flags, cwd=tmp_path).out
     drawn = sample_by_call(load_run(tmp_path / "run").trained, 40, seed=5).names
     assert any(name[:1].islower() for name in drawn)
-    printed = run("sample.py", "run", "--num=40", "--seed=5", cwd=tmp_path)
+    printed = here("sample.py", "run", "--num=40", "--seed=5", cwd=tmp_path)
     assert printed.out == "".join(f"{name}\n" for name in drawn)
-    records = run("sample.py", "run", "--num=40", "--seed=5", "--json", cwd=tmp_path)
+    records = here("sample.py", "run", "--num=40", "--seed=5", "--json", cwd=tmp_path)
     assert [json.loads(line)["name"] for line in records.out.splitlines()] == drawn
     reported = re.split(r"new:\n", out)[1].split("\n\n")[0]
     assert re.search("^  c", reported, re.M)

@@ -26,6 +26,7 @@ from test_scripts import (
     compile_once,
     finish,
     flip_byte,
+    here,
     lines,
     start,
 )
@@ -295,12 +296,8 @@ def place(tmp_path_factory):
         "names": ("--data=odd.txt", "--steps=1000", *small),
         "text": ("text", "--data=poem.txt", "--steps=40", "--batch-size=4", "--window=16", *small),
     }
-    processes = [
-        start("train.py", *arguments, f"--out={name}", cwd=folder, **FLAGS)
-        for name, arguments in trainings.items()
-    ]
-    for process in processes:
-        result = finish(process)
+    for name, arguments in trainings.items():
+        result = here("train.py", *arguments, f"--out={name}", cwd=folder)
         assert (result.code, result.err) == (0, ""), result.err
     return folder
 
