@@ -197,10 +197,10 @@ def test_a_run_that_stops_early_keeps_the_best(place):
 READS = """
 import os, runpy, sys
 def hook(name, arguments):
-    path = str(arguments[0]) if name in ("open", "os.rename") else ""
-    if "checkpoint-" in path:
-        is_read = name == "open" and str(arguments[1]).startswith("r")
-        print("read" if is_read else "write", file=sys.stderr)
+    path = str(arguments[0 if name == "open" else 1]) if name in ("open", "os.rename") else ""
+    # An opener opens the file by a call without a mode.
+    if "checkpoint-" in path and (name == "os.rename" or arguments[1]):
+        print("read" if name == "open" else "write", file=sys.stderr)
     if name == "open" and path.endswith(".lock"):
         print("lock", file=sys.stderr)
 sys.addaudithook(hook)

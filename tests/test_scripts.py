@@ -23,8 +23,10 @@ from dinojax.cli.terminal import Program
 from dinojax.config import PRESETS
 from dinojax.data.batches import pad_names, padded
 from dinojax.data.corpus import bundled_names
+from dinojax.data.text import capitalized
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation.losses import nats_per_column
+from dinojax.messages import visible
 from dinojax.models.trained import Trained
 from dinojax.runs import checkpoint
 from dinojax.runs import folder as runs
@@ -60,7 +62,7 @@ event, text, counts, signal = json.loads(os.environ["TRAP"])
 seen = 0
 def hook(name, arguments):
     global seen
-    if name == event and text in f"<{arguments[0]}>":
+    if name == event and any(text in f"<{each}>" for each in arguments):
         seen += 1
         if seen in counts:
             os.kill(os.getpid(), signal)
@@ -235,7 +237,8 @@ def test_training_ends_with_ten_names_and_the_exact_loss(trained):
     names = shown.split("\n")
     assert len(names) == 10
     assert all(name.startswith("  ") for name in names)
-    assert int(num_new) == sum(name[2:].lower() not in ODD_NAMES for name in names)
+    learned = [f"  {visible(capitalized(name))}" for name in ODD_NAMES]
+    assert int(num_new) == sum(name not in learned for name in names)
     allowed = set(build_vocab(ODD_NAMES).characters)
     shown = "".join(name[2:].lower() for name in names).replace(r"\u2028", "\u2028")
     assert set(shown) <= allowed
@@ -327,7 +330,7 @@ def test_one_call_of_the_library_learns_the_same(trained):
         timeout=TIMEOUT,
         check=True,
     )
-    params, vocab = pickle.loads(process.stdout)
+    params, vocab, _ = pickle.loads(process.stdout)
     loaded = runs.load_run(trained.folder)
     assert vocab == loaded.vocab
     jax.tree.map(np.testing.assert_array_equal, params, loaded.params)
@@ -536,6 +539,7 @@ HELP = {
         "--batches": ("packed", "dinos padded"),
         "--lowercase,": ("lower case", "dinos True"),
         "--cell": ("recurrent", "text lstm"),
+        "--gate": ("gates", "sigmoid"),
         "--num-layers": ("layers", "dinos 1, names 2"),
         "--hidden-size": ("units", "dinos 50"),
         "--dropout": ("dropped", "names 0.5"),
@@ -591,6 +595,7 @@ HELP = {
         "--json": ("nats", ""),
         "--length": ("characters", 400),
         "--stop": ("stop", ""),
+        "--context": ("fresh state", "the state is carried"),
     },
     "score.py": {
         "--names": ("--file", ""),
@@ -630,7 +635,11 @@ def test_help_shows_every_default_and_unit(script, tmp_path, monkeypatch):
 def test_reproduce_prints_and_writes_the_same_log(trained, tmp_path):
     data = trained.cwd / "the names.txt"
     arguments = f"--data={data}", "--json=log ä.json", "--steps"
-    out = succeed_here("reproduce.py", *arguments, 2001, cwd=tmp_path)
+    result = here("reproduce.py", *arguments, 2001, cwd=tmp_path)
+    assert result.code == 0
+    note = f"{data}: 2 blank lines skipped, 1 duplicate kept"
+    assert result.err == f"reproduce.py: note: {note}\n"
+    out = result.out
     log = json.loads((tmp_path / "log ä.json").read_text("utf-8"))
     assert list(log["smooth_loss"]) == list(log["names"]) == ["0", "2000"]
     assert log["smooth_loss"]["2000"] < log["smooth_loss"]["0"]
@@ -642,7 +651,8 @@ def test_reproduce_prints_and_writes_the_same_log(trained, tmp_path):
     )
     assert all(len(names) == 7 for names in log["names"].values())
     # Fewer steps: the same log up to there, and the file is replaced.
-    shorter = succeed("reproduce.py", *arguments, 2000, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    ascii_only = {"cwd": tmp_path, "PYTHONIOENCODING": "ascii"}
+    shorter = run("reproduce.py", *arguments, 2000, **ascii_only).out
     assert shorter.startswith("Iteration: 0, ")
     assert "Iteration: 2000" not in shorter
     log["smooth_loss"].pop("2000")
@@ -1125,9 +1135,6 @@ def test_damaged_checkpoints(damage, place):
     spoil, says = DAMAGE[damage]
     spoil(newest)
     older = checkpoints(place / "run")[0]
-    if damage == "a folder":
-        refuse(place, "sample.py", "run", says=[str(newest.relative_to(place)), says])
-        return
     result = here("sample.py", "run", cwd=place)
     assert (result.code, len(lines(result.out))) == (0, 10)
     name = newest.relative_to(place)
@@ -1188,18 +1195,18 @@ def test_an_interrupt_saves(place):
     assert len(sample(place / "new")) == 10
 
 
-@pytest.mark.parametrize("counts", [[1], [2], [2, 3]])
+@pytest.mark.parametrize("counts", [[1], [2], [3], [3, 4]])
 def test_interrupts_while_saving(counts, place):
-    """The second save happens during training; the third is caused by Ctrl-C."""
+    """A new run is saved, then moved to its place; the next save is caused by Ctrl-C."""
     environment = trap(place / "trap", "os.rename", "checkpoint-", counts, signal.SIGINT)
     arguments = "--data=names.txt", "--steps=7000", "--out=new", "--save-every=1000"
     result = run("train.py", *arguments, cwd=place, **environment)
     assert_one_line(result, "train.py", code=130)
     found = checkpoints(place / "new")
     assert all(step_of(path) < 7000 for path in found)
-    if counts != [1]:
+    if counts[0] > 2:
         assert runs.load_run(place / "new").step == step_of(found[-1])
-    if counts == [2]:
+    if counts == [3]:
         assert f"saved new/{found[-1].name}" in result.err
 
 
@@ -1250,10 +1257,12 @@ def test_signals_at_any_moment(what, place):
 
 @pytest.mark.parametrize(
     ("event", "count", "left"),
-    [("os.rename", 1, 0), ("open", 3, 2), ("os.rename", 3, 2), ("os.remove", 1, 3)],
+    [("os.rename", 1, 0), ("open", 11, 2), ("os.rename", 4, 2), ("os.remove", 1, 3)],
 )
 def test_a_kill_while_saving_loses_nothing(event, count, left, place):
-    environment = trap(place / "trap", event, "checkpoint-", [count], signal.SIGKILL)
+    """Two events open a file. A new run has four files, of which the checkpoint is moved later."""
+    text = ".dinojax-" if event == "open" else "checkpoint-"
+    environment = trap(place / "trap", event, text, [count], signal.SIGKILL)
     arguments = "--data=names.txt", "--steps=7000", "--out=new", "--save-every=1000"
     result = run("train.py", *arguments, cwd=place, **environment)
     assert result.code == -signal.SIGKILL
