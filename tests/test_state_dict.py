@@ -241,6 +241,35 @@ def test_damaged_or_foreign_files_are_refused(exported, file, content, message):
         files.read(exported / "model.safetensors")
 
 
+def test_numbers_of_other_types_are_read_exactly_or_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    tensors, file = tensors_of("lstm"), tmp_path / "model.safetensors"
+
+    def write(dtype, numbers):
+        """The format: the length of a header in JSON, the header, and the numbers."""
+        header, content = {}, b""
+        for name, each in numbers.items():
+            ends = [len(content), len(content) + each.nbytes]
+            header[name] = {"dtype": dtype, "shape": each.shape, "data_offsets": ends}
+            content += each.tobytes()
+        described = json.dumps(header).encode()
+        file.write_bytes(len(described).to_bytes(8, "little") + described + content)
+
+    for dtype, kind in {"BF16": jnp.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8"}.items():
+        numbers = {name: each.astype(kind) for name, each in tensors.items()}
+        write(dtype, numbers)
+        _, expected = from_state_dict({x: each.astype(np.float32) for x, each in numbers.items()})
+        jax.tree.map(np.testing.assert_array_equal, files.read(file).params, expected)
+    for dtype, size in {"F8_E4M3": 1, "I64": 8, "BOOL": 1}.items():
+        write(dtype, {"fc.weight": np.zeros((6, 4), f"V{size}")})
+        says = f"model.safetensors: fc.weight: expected numbers of .* BF16, got {dtype}"
+        with pytest.raises(ValueError, match=says):
+            files.read(file)
+    write("F4", {"fc.weight": np.zeros((6, 4), "V1")})
+    with pytest.raises(ValueError, match=r"model.safetensors: "):
+        files.read(file)
+
+
 def test_without_the_files_beside_it_a_model_has_no_characters(exported):
     from safetensors.numpy import save
 

@@ -6,17 +6,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from dinojax.config import OF_THE_MODEL, TrainConfig, config_from
 from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular
 from dinojax.interchange.imported import Imported
-from dinojax.interchange.torch import MODULES, from_state_dict, to_state_dict
+from dinojax.interchange.torch import MODULES, Tensors, from_state_dict, to_state_dict
 from dinojax.messages import about
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
 
 MODEL_FILE, CONFIG_FILE, VOCAB_FILE = "model.safetensors", "config.json", "vocab.json"
+TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+"""The types of numbers that are read, as the format names them."""
 
 LOAD_WEIGHTS = f"""\
 import json
@@ -97,14 +102,13 @@ def read(path: Path) -> Imported:
         ValueError: a file is damaged or holds something else, or the files contradict each other.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load
 
     config_file, vocab_file = path.with_name(CONFIG_FILE), path.with_name(VOCAB_FILE)
     with about(config_file):
         recorded = _read_json(config_file)
     try:
         resets_before = recorded.get("cell") == "gru_reset_before"
-        found, params = from_state_dict(load(read_regular(path)), resets_before=resets_before)
+        found, params = from_state_dict(_tensors(path), resets_before=resets_before)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     with about(config_file if recorded else path):
@@ -124,6 +128,19 @@ def load(path: Path | str) -> Trained:
     if vocab is None:
         raise ValueError(f"{path}: expected {VOCAB_FILE} beside it, with the model's characters")
     return Trained(build_model(config_from(settings), vocab), params, vocab)
+
+
+def _tensors(path: Path) -> Tensors:
+    """The tensors in a file by name."""
+    # Not by `safetensors.numpy`, which does not know bfloat16.
+    from safetensors import deserialize
+
+    tensors = {}
+    for name, stored in deserialize(read_regular(path)):
+        if (dtype := stored["dtype"]) not in TYPES:
+            raise ValueError(f"{name}: expected numbers of {', '.join(TYPES)}, got {dtype}")
+        tensors[name] = np.frombuffer(stored["data"], TYPES[dtype]).reshape(stored["shape"])
+    return tensors
 
 
 def _vocab(described: Mapping[str, Any], params: Params) -> Vocab | None:
