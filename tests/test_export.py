@@ -17,11 +17,12 @@ import pytest
 
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
-from dinojax.config import TrainConfig
+from dinojax.config import PRESETS, TrainConfig
 from dinojax.evaluation.compare import compare
 from dinojax.files import new_folder
 from dinojax.interchange import card, numpy_file, proof, safetensors, stablehlo
 from dinojax.interchange.export import FORMATS, export
+from dinojax.interchange.imported import Imported
 from dinojax.interchange.torch import to_state_dict
 from dinojax.runs import folder as runs
 from dinojax.runs import session
@@ -345,19 +346,50 @@ def test_an_exported_model_becomes_the_same_run_again(place, tmp_path):
     pytest.importorskip("safetensors")
     for cell in "gru_reset_before", "lstm":
         export(run := runs.load_run(place / cell), "safetensors", tmp_path / cell)
-        preset = "text" if run.config.is_text else "names"
+        is_text = run.config.is_text
         data, out = tmp_path / f"{cell}.txt", tmp_path / f"{cell}-run"
-        data.write_text(8 * TEXT if run.config.is_text else "\n".join(NAMES), "utf-8")
+        data.write_text(TEXT if is_text else "\n".join(NAMES), "utf-8")
         file = tmp_path / cell / "model.safetensors"
-        result = command(file, preset, "--data", data, "--out", out, name="import")
-        assert (result.code, result.err) == (0, "")
-        assert f"{run.vocab.size} characters, newline as number 0 from 0\n" in result.out
-        again = runs.load_run(out)
-        model_settings = ["cell", "gate", "num_layers", "hidden_size", "lowercase"]
-        assert all(getattr(again.config, x) == getattr(run.config, x) for x in model_settings)
-        assert again.vocab == run.vocab
-        leaves = zip(*map(jax.tree.leaves, (again.params, run.params)), strict=True)
-        assert all(left.tobytes() == right.tobytes() for left, right in leaves)
+        preset, other = ("text", "names") if is_text else ("names", "text")
+        for more in [], [preset, "--lowercase", "--overwrite"]:
+            result = command(file, *more, "--data", data, "--out", out, name="import")
+            assert result.code == 0
+            says = f"{data}: too short for 64 rows of 32 characters; batches have 12 rows of 32\n"
+            assert (says in result.err) == (more != [] and is_text)
+            assert f"{run.vocab.size} characters, newline as number 0 from 0\n" in result.out
+            again = runs.load_run(out)
+            config = run.config if not more else replace(PRESETS[preset], lowercase=True)
+            kept = ["batches", "lowercase", "optimizer", "learning_rate", "dropout"]
+            assert [getattr(again.config, x) for x in kept] == [getattr(config, x) for x in kept]
+            kept = ["cell", "gate", "num_layers", "hidden_size"]
+            assert all(getattr(again.config, x) == getattr(run.config, x) for x in kept)
+            assert again.vocab == run.vocab
+            leaves = zip(*map(jax.tree.leaves, (again.params, run.params)), strict=True)
+            assert all(left.tobytes() == right.tobytes() for left, right in leaves)
+        result = command(file, other, "--data", data, "--out", out, "--overwrite", name="import")
+        assert (result.code, result.out) == (2, "")
+        assert f"{file}: the model learned " in result.err
+        assert runs.load_run(out).config == again.config
+
+
+def test_what_an_import_refuses_names_the_file_and_no_flag(place, tmp_path):
+    pytest.importorskip("safetensors")
+    run, data = runs.load_run(place / "lstm"), tmp_path / "text.txt"
+    for name, content in safetensors.files(run.trained, run.config).items():
+        (tmp_path / name).write_bytes(content)
+    arguments = [tmp_path / "model.safetensors", "--data", data, "--out", tmp_path / "out"]
+    data.write_text(f"{TEXT}?", "utf-8")
+    result = command(*arguments, name="import")
+    assert f"error: {arguments[0]} cannot read {data}: '?' at position" in result.err
+    data.write_text("a rex", "utf-8")
+    result = command(*arguments, name="import")
+    assert "too short for 2 rows of 8 characters; batches have 1 row of 5\n" in result.err
+    assert result.code == 0
+    wide = Imported({"dropout": 1.5}, run.params, run.vocab)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safetensors, "read", lambda _: wide)
+        result = command(*arguments, "--overwrite", name="import")
+    assert f"error: {arguments[0]}: dropout: expected a number from 0 to 0.99" in result.err
 
 
 def test_the_characters_of_a_foreign_model_are_those_of_the_data(place, tmp_path):

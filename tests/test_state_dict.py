@@ -133,7 +133,7 @@ def test_there_and_back_is_the_same_bits(cell, tmp_path):
         (tmp_path / name).write_bytes(content)
     found = files.read(tmp_path / "model.safetensors")
     model_settings = {"cell": cell, "gate": "sigmoid", "num_layers": 2, "hidden_size": HIDDEN}
-    assert found.settings == model_settings | {"lowercase": False}
+    assert (found.settings, found.trained_with) == (model_settings, config)
     assert found.vocab == VOCAB
     assert jax.tree.structure(found.params) == jax.tree.structure(params)
     for ours, back in zip(jax.tree.leaves(params), jax.tree.leaves(found.params), strict=True):
@@ -278,7 +278,7 @@ def test_without_the_files_beside_it_a_model_has_no_characters(exported):
     found = files.read(exported / "model.safetensors")
     settings = {"cell": "vanilla", "num_layers": 1, "hidden_size": HIDDEN}
     assert found.settings == settings | {"gate": "sigmoid"}
-    assert found.vocab is None
+    assert (found.vocab, found.trained_with) == (None, None)
     with pytest.raises(ValueError, match=re.escape("expected vocab.json beside it")):
         files.load(exported / "model.safetensors")
     deep = exported / "deep.safetensors"

@@ -4,8 +4,8 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path, require
 from dinojax.cli.settings import named_flags
-from dinojax.config import PRESETS, resolve
-from dinojax.messages import visible
+from dinojax.config import PRESETS
+from dinojax.messages import about, count, visible
 from dinojax.startup import best_share, num_cores, start_jax
 
 
@@ -15,8 +15,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "model of Keras 2 or 3, .h5 or .keras (needs dinojax[keras]), or state_dict of PyTorch, "
     text += ".safetensors, of an RNN (tanh), GRU or LSTM and a Linear (needs dinojax[export])"
     add("file", metavar="FILE", type=path, help=text)
-    text = "settings of the run that are not those of the model (default: %(default)s)"
-    add("preset", nargs="?", choices=tuple(PRESETS), default="text", help=text)
+    text = "settings of the run that are not those of the model (default: those of the config.json "
+    text += "beside a .safetensors file, else text); a text too short for them gets fewer rows"
+    add("preset", nargs="?", choices=tuple(PRESETS), help=text)
     text = "text or list of names that the model learned from; its characters, sorted, are the "
     text += "symbols of the model, unless a vocab.json beside a .safetensors file names them"
     add("--data", metavar="FILE", type=path, required=True, help=text)
@@ -28,35 +29,41 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Make the run and say how to go on; returns the exit code."""
-    with parser.reported_errors(), named_flags():
+    with parser.reported_errors():
         from dinojax.cli.data import read_and_note
-        from dinojax.interchange.imported import start_run
+        from dinojax.interchange.imported import run_config, start_run, with_rows_for
         from dinojax.interchange.numpy_file import describe_layers
 
-        if arguments.file.suffix == ".safetensors":
+        file = arguments.file
+        if file.suffix == ".safetensors":
             require("safetensors", "export")
             from dinojax.interchange.safetensors import read
         else:
             require("h5py", "keras")
             from dinojax.interchange.keras import read
-        imported = read(arguments.file)
-        # The model may have learned from all of the data: no part would be new to it.
-        given = {**imported.settings, "validation_fraction": 0.0}
-        if arguments.lowercase is not None:
-            given["lowercase"] = arguments.lowercase
-        config = resolve(arguments.preset, given=given)
-        start_jax(best_share(config.batch_size, num_cores()))
+        imported = read(file)
+        given = {} if arguments.lowercase is None else {"lowercase": arguments.lowercase}
+        with named_flags("the model"), about(file):
+            config = run_config(imported, arguments.preset, **given)
         corpus = read_and_note(parser, arguments.data, config)
-        vocab = start_run(
-            imported,
-            arguments.out,
-            config,
-            corpus.data,
-            overwrite=arguments.overwrite,
-            source=str(arguments.data),
-            sha256=corpus.sha256,
-            init_from=str(arguments.file),
-        ).vocab
+        whole, config = config, with_rows_for(config, corpus.data)
+        if config != whole:
+            parser.note(
+                f"{arguments.data}: too short for {whole.batch_size} rows of {whole.window} "
+                f"characters; batches have {count(config.batch_size, 'row')} of {config.window}"
+            )
+        start_jax(best_share(config.batch_size, num_cores()))
+        with named_flags(str(file)):
+            vocab = start_run(
+                imported,
+                arguments.out,
+                config,
+                corpus.data,
+                overwrite=arguments.overwrite,
+                source=str(arguments.data),
+                sha256=corpus.sha256,
+                init_from=str(file),
+            ).vocab
     newline = f"newline as number {vocab.newline:,} from 0"
     print(f"{describe_layers(config)}; {vocab.size:,} characters, {newline}")
     print(f"Saved in {visible(str(arguments.out))}")

@@ -56,8 +56,11 @@ def given_settings(arguments: Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def named_flags() -> Iterator[None]:
-    """Name flags, not settings or arguments, in a ValueError of the library."""
+def named_flags(earlier: str = FLAG_FOR["the earlier run"]) -> Iterator[None]:
+    """Name flags, not settings or arguments, in a ValueError of the library.
+
+    `earlier` is what the command calls the model that it begins with.
+    """
     names = "|".join(field.name.replace("_", " ") for field in fields(TrainConfig))
     try:
         yield
@@ -65,6 +68,6 @@ def named_flags() -> Iterator[None]:
         message = re.sub(
             rf"(^|; )({names}):", lambda found: f"{found[1]}{flag_of(found[2])}:", str(error)
         )
-        for words, flag in FLAG_FOR.items():
+        for words, flag in {**FLAG_FOR, "the earlier run": earlier}.items():
             message = message.replace(words, flag)
         raise ValueError(message) from None

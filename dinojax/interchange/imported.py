@@ -1,13 +1,14 @@
 """A model from a file of another program, and the run that it becomes."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dinojax.config import TrainConfig
+from dinojax.config import TrainConfig, resolve
 from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params
 from dinojax.runs import folder as runs
@@ -25,6 +26,8 @@ class Imported(NamedTuple):
     """NumPy arrays in float32, as `model.char_model` nests them."""
     vocab: Vocab | None
     """Its characters; None if it does not name them."""
+    trained_with: TrainConfig | None = None
+    """The configuration that it was trained with; None if that is not recorded."""
 
 
 def in_float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
@@ -34,6 +37,32 @@ def in_float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(numbers).all():
         raise ValueError("expected finite numbers, got some that are not finite in float32")
     return numbers
+
+
+def run_config(imported: Imported, preset: str | None, **given: Any) -> TrainConfig:
+    """The configuration of the run that an imported model becomes.
+
+    The settings that the model does not decide are those of the preset, or, without one, those that
+    it was trained with; `text` where these are not recorded. `given` settings replace them. Nothing
+    is held out, as the model may have learned from all of the data: no part would be new to it.
+
+    Raises:
+        ValueError: a setting has a bad value, or the preset is for a text and the model learned
+            names, or the reverse.
+    """
+    earlier = imported.trained_with
+    recorded = asdict(earlier) if earlier and not preset else None
+    alone = {"validation_fraction": 0.0, "test_fraction": 0.0, "patience": 0, "devices": 0}
+    given = {**imported.settings, **alone, **given}
+    return resolve(preset or "text", recorded=recorded, earlier=earlier, given=given)
+
+
+def with_rows_for(config: TrainConfig, data: Part) -> TrainConfig:
+    """The configuration with fewer, then shorter rows if a text is too short for its windows."""
+    if not isinstance(data, str) or len(data) >= config.batch_size * config.window:
+        return config
+    window = min(config.window, len(data))
+    return replace(config, batch_size=len(data) // window, window=window)
 
 
 def start_run(

@@ -118,13 +118,13 @@ def read(path: Path) -> Imported:
                 raise ValueError(f"{name} is {other}, but that of {path.name} is {value}")
     with about(vocab_file):
         vocab = _vocab(_read_json(vocab_file), params)
-    names = (*OF_THE_MODEL, "lowercase") if recorded else OF_THE_MODEL
-    return Imported({name: getattr(config, name) for name in names}, params, vocab)
+    settings = {name: getattr(config, name) for name in OF_THE_MODEL}
+    return Imported(settings, params, vocab, config if recorded else None)
 
 
 def load(path: Path | str) -> Trained:
     """The model in a safetensors file with a vocabulary beside it; see `read`."""
-    settings, params, vocab = read(Path(path))
+    settings, params, vocab, _ = read(Path(path))
     if vocab is None:
         raise ValueError(f"{path}: expected {VOCAB_FILE} beside it, with the model's characters")
     return Trained(build_model(config_from(settings), vocab), params, vocab)
@@ -136,7 +136,7 @@ def _tensors(path: Path) -> Tensors:
     from safetensors import deserialize
 
     tensors = {}
-    for name, stored in deserialize(read_regular(path)):
+    for name, stored in deserialize(read_regular(path)):  # type: ignore[no-untyped-call]
         if (dtype := stored["dtype"]) not in TYPES:
             raise ValueError(f"{name}: expected numbers of {', '.join(TYPES)}, got {dtype}")
         tensors[name] = np.frombuffer(stored["data"], TYPES[dtype]).reshape(stored["shape"])
