@@ -1,9 +1,11 @@
 """Models that Keras saved: every layout, every layer, and files that are to be refused."""
 
+import os
 import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import h5py
 import jax
@@ -368,6 +370,13 @@ def test_a_truncated_file_is_refused_in_one_line(layout, tmp_path):
         with pytest.raises(ValueError, match="model") as caught:
             keras.read(file)
         assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.h5")
+    for file in tmp_path / "pipe.h5", Path("/dev/zero"):
+        with pytest.raises(OSError, match="expected a regular file, got a pipe or a device"):
+            keras.read(file)
 
 
 def test_an_archive_is_not_inflated(tmp_path):

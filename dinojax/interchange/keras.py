@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dinojax.files import open_regular
 from dinojax.interchange import keras_files
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.keras_files import RECURRENT, Array, Layer, Saved, Shapes
@@ -46,11 +47,11 @@ def read(path: Path) -> Imported:
     as in Keras.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a pipe or a device.
         ValueError: it is damaged, or something in it has no counterpart here.
     """
     damaged = f"{path} is damaged, or not a model that Keras saved"
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         try:
             with keras_files.opened(file) as saved:
                 return _convert(saved)
