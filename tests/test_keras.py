@@ -321,6 +321,10 @@ def nested_json(file, secret):
     file.attrs["model_config"] = "[" * 100_000
 
 
+def a_long_number(file, secret):
+    file.attrs["model_config"] = f'{{"class_name": {"1" * 5000}}}'
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
@@ -344,6 +348,7 @@ def nested_json(file, secret):
         (a_number, "expected the attribute model_config as a text, got another type"),
         (no_json, "is damaged, or not a model that Keras saved"),
         (nested_json, "is damaged, or not a model that Keras saved"),
+        (a_long_number, "is damaged, or not a model that Keras saved"),
     ],
 )
 def test_a_hostile_file_is_refused_in_one_line(harm, says, tmp_path):

@@ -233,6 +233,8 @@ def exported(tmp_path):
         ("vocab.json", b'{"characters": "cba"}', "vocab.json: expected unique characters in order"),
         ("vocab.json", rb'{"characters": "\nabc"}', "vocab.json: expected 6 .* got 4, newline"),
         ("vocab.json", b"\xff", "vocab.json: expected a JSON object"),
+        ("vocab.json", b'{"a": ' + b"9" * 5000 + b"}", "vocab.json: expected a JSON object"),
+        ("config.json", b"9" * 5000, "config.json: expected a JSON object"),
     ],
 )
 def test_damaged_or_foreign_files_are_refused(exported, file, content, message):

@@ -1,6 +1,5 @@
 """A character model that Keras saved, as one of ours; nothing of Keras is needed."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -55,7 +54,7 @@ def read(path: Path) -> Imported:
         try:
             with keras_files.opened(file) as saved:
                 return _convert(saved)
-        except (json.JSONDecodeError, UnicodeError):
+        except UnicodeError:
             raise ValueError(damaged) from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

@@ -70,7 +70,7 @@ def _h5(file: BinaryIO) -> Iterator[Saved]:
             stored = {name.removesuffix(":0"): name for name in hdf5.names(group)}
             return {x: hdf5.array(group, stored.get(x, x), shape) for x, shape in shapes.items()}
 
-        model = json.loads(hdf5.text(root, "model_config"))
+        model = _json(hdf5.text(root, "model_config"))
         yield Saved(hdf5.text(root, "keras_version"), _chain(model), arrays)
 
 
@@ -86,7 +86,7 @@ def _archive(file: BinaryIO) -> Iterator[Saved]:
                 raise ValueError(f"expected {name} whole and not compressed, as Keras stores it")
             return archive.read(entry)
 
-        model, about = (json.loads(content(name)) for name in ("config.json", "metadata.json"))
+        model, about = (_json(content(name)) for name in ("config.json", "metadata.json"))
         weights = io.BytesIO(content("model.weights.h5"))
     with h5py.File(weights, "r") as root:
 
@@ -99,6 +99,15 @@ def _archive(file: BinaryIO) -> Iterator[Saved]:
             return {name: hdf5.array(group, str(i), shape) for i, (name, shape) in numbered}
 
         yield Saved(about["keras_version"], _chain(model), arrays)
+
+
+def _json(content: str | bytes) -> Any:
+    """The value in JSON; a RuntimeError if it is damaged."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        # Also of a number with more digits than Python reads.
+        raise RuntimeError("damaged JSON") from None
 
 
 def _chain(model: Mapping[str, Any]) -> list[Layer]:

@@ -165,7 +165,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         value = json.loads(read_regular(file))
     except FileNotFoundError:
         value = {}
-    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError):
+    except (RecursionError, ValueError):
         value = None
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
