@@ -17,6 +17,8 @@ TEMPORARY = re.compile(
     r"|metrics\.jsonl|loss\.(?:png|svg))\.(\d{1,9})\.tmp"
 )
 """Name of a temporary file of the process with that number; see `atomic_file`."""
+TEMPORARY_FOLDER = re.compile(r"\.dinojax-[0-9a-f]{16}\.(\d{1,9})\.new")
+"""Name of a temporary folder of the process with that number; see `new_folder`."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -74,14 +76,21 @@ def sync_folder(folder: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which gets the name `path` once it is complete.
 
-    A process that is killed may leave a hidden folder beside it.
+    A process that is killed may leave a hidden folder beside it, which the next call removes.
 
     Raises:
-        OSError: the folder cannot be made; nothing is left behind.
+        OSError: the folder cannot be made or filled; nothing is left behind.
         ValueError: `path` exists.
     """
     if os.path.lexists(path):
         raise ValueError(f"{path} exists; choose a new name for the folder")
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such folder; make it first", str(path.parent))
+    for left in path.parent.glob(".dinojax-*.new"):
+        found = TEMPORARY_FOLDER.fullmatch(left.name)
+        if found and not _is_running(int(found[1])):
+            # Does nothing to a file or a link.
+            shutil.rmtree(left, ignore_errors=True)
     temporary = _temporary(path).with_suffix(".new")
     with named_errors(path, temporary):
         temporary.mkdir()
@@ -130,11 +139,12 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def named_errors(path: Path, written: Path) -> Iterator[None]:
-    """Make an OSError name `path` if it names no file, or names the file `written`."""
+    """Make an OSError name `path` if it names no file, or names `written` or what is inside."""
     try:
         yield
     except OSError as error:
-        if error.errno and error.filename in (None, written, str(written)):
+        named = written if error.filename is None else Path(str(error.filename))
+        if error.errno and named.is_relative_to(written):
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -1,6 +1,7 @@
 """Runs in the formats of other programs: what is written computes what the run computes."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -275,12 +277,13 @@ def test_nothing_is_written_over(place, tmp_path):
         tmp_path / "folder": "exists",
         tmp_path / "link": "exists",
         place / "gru" / "train.txt": "exists",
-        tmp_path / "none" / "out": "No such file or directory",
+        tmp_path / "none" / "out": "no such folder; make it first",
     }
     for out, message in cases.items():
         result = command(place / "gru", "--format", "numpy", "--out", out)
         assert (result.code, result.out) == (2, "")
-        assert re.fullmatch(f"dinojax export: error: {out}.* ?{message}.*\n", result.err)
+        named = out.parent if "no such" in message else out
+        assert re.fullmatch(f"dinojax export: error: {named}:? {message}.*\n", result.err)
     result = command(place / "gru", "--format=numpy", "--out", tmp_path / "out", "--which=7")
     assert (result.code, result.out) == (2, "")
     assert sorted(tmp_path.iterdir()) == before
@@ -303,14 +306,36 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (temporary / "file").write_text("whole")
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out" / "file").read_text() == "whole"
-    with pytest.raises(IsADirectoryError), new_folder(tmp_path / "other") as temporary:
-        temporary.read_bytes()
+    for read in Path.read_bytes, lambda folder: (folder / "none").read_bytes():
+        errors = IsADirectoryError, FileNotFoundError
+        with pytest.raises(errors) as caught, new_folder(tmp_path / "other") as temporary:
+            read(temporary)
+        # A full disk, for one, is that of the folder which the user named.
+        assert caught.value.filename == str(tmp_path / "other")
     with (
         pytest.raises(ValueError, match="made by another process"),
         new_folder(tmp_path / "other"),
     ):
         (tmp_path / "other").mkdir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = {
+        f".dinojax-{'0' * 16}.{os.getppid()}.new": "of a process that runs",
+        f".dinojax-mine.{dead.pid}.new": "a user's own",
+        f".dinojax-{'1' * 16}.{dead.pid}.new.old": "a user's own",
+    }
+    for name in [*kept, f".dinojax-{'a' * 16}.{dead.pid}.new"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("half")
+    (link := tmp_path / f".dinojax-{'b' * 16}.{dead.pid}.new").symlink_to(tmp_path / min(kept))
+    with new_folder(tmp_path / "out"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, link.name, "out"}
+    assert all((tmp_path / name / "file").exists() for name in kept)
 
 
 def test_strings_of_a_proof_are_spread_over_the_part():
