@@ -190,6 +190,23 @@ def test_the_card_says_what_of_its_part_had_been_learned_before(place, monkeypat
         assert [each in text for each in says.values()] == [expected == x for x in says.values()]
 
 
+def test_the_card_claims_no_training_that_is_not_known(place):
+    run = runs.load_run(place / "vanilla")
+    later = run._replace(description=run.description._replace(init_from="other"))
+    first, start = "was trained for", "the model that it started from"
+    cases = {
+        f", and {first} 0 steps. ": (run, "`config.json` has the settings of the training."),
+        f", those of {start}. ": (later, "It is not known how that model was trained."),
+        f", and {first} 2 steps, after those of {start}. ": (
+            later._replace(step=2), "`config.json` has the settings of these steps.",
+        ),
+    }  # fmt: skip
+    for says, (run, settings) in cases.items():
+        text = card.model_card(run, in_float32(run), run.config)
+        assert f" parameters{says}" in text
+        assert f"\n\n{settings}\n\n" in text
+
+
 def test_stablehlo_of_names_runs_without_the_source(place, tmp_path):
     pytest.importorskip("flatbuffers")
     run, num = runs.load_run(place / "gru"), 3

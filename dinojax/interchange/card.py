@@ -13,7 +13,7 @@ from dinojax.files import digest
 from dinojax.interchange.numpy_file import describe_layers
 from dinojax.interchange.safetensors import MODEL_FILE, VOCAB_FILE, torch_code
 from dinojax.interchange.torch import has_cell
-from dinojax.messages import visible
+from dinojax.messages import count, visible
 from dinojax.models.trained import Trained
 from dinojax.runs.description import Part, part_content
 from dinojax.runs.folder import Run, read_part
@@ -26,13 +26,13 @@ _CARD = """\
 # A character-level language model of {kind}
 
 It writes {kind} character by character, and says how probable given ones are. It has {layers} and
-{num_params:,} parameters, and was trained for {step:,} steps. This card is from dinojax {version}.
+{num_params:,} parameters, {trained}. This card is from dinojax {version}.
 
 ## What it learned from
 
 {data}
 
-`config.json` has the settings of the training.
+{settings}
 
 ## What it did not learn
 
@@ -119,11 +119,13 @@ def model_card(run: Run, trained: Trained, config: TrainConfig) -> str:
     elif num and name != "train":
         note += f" Of its names, runs before this one had learned {num:,}."
     figures = compare(trained, learned, parts[name])
+    trained_for, settings = _training(run)
     return _CARD.format(
         kind="texts" if is_text else "names",
         layers=describe_layers(config),
         num_params=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
-        step=run.step,
+        trained=trained_for,
+        settings=settings,
         version=dinojax.__version__,
         data=_indented(_data_lines(run, parts)),
         and_earlier=" and those of the model that it started from" * bool(description.init_from),
@@ -138,6 +140,19 @@ def model_card(run: Run, trained: Trained, config: TrainConfig) -> str:
         in_torch=_in_torch(config, trained.vocab.size),
         example=ascii(written[0][:20] if is_text else f"{written[0]}\n"),
     )
+
+
+def _training(run: Run) -> tuple[str, str]:
+    """How the model was trained, as far as that is known, and what `config.json` says of it."""
+    steps, has_origin = count(run.step, "step"), bool(run.description.init_from)
+    if has_origin and not run.step:
+        return (
+            "those of the model that it started from",
+            "It is not known how that model was trained.",
+        )
+    after = ", after those of the model that it started from" * has_origin
+    of_these = "these steps" if has_origin else "the training"
+    return f"and was trained for {steps}{after}", f"`config.json` has the settings of {of_these}."
 
 
 def _in_torch(config: TrainConfig, vocab_size: int) -> str:

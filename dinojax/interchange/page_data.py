@@ -14,6 +14,7 @@ from dinojax.evaluation.ngram import fit_ngrams
 from dinojax.evaluation.traits import LEAST, followers
 from dinojax.interchange import page
 from dinojax.interchange.proof import choose_strings, model_logits
+from dinojax.messages import count
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs.description import Part
@@ -180,6 +181,7 @@ def _facts(
     source = run.description.data.replace("\\", "/").rsplit("/")[-1]
     data = ("data" if learned is None else _size(learned)) + (f" of {source}" if source else "")
     network, *ngrams = figures
+    has_origin = bool(run.description.init_from)
 
     def loss(found: ModelFigures) -> str:
         of, error = found.figures, found.figures["standard_error"]
@@ -191,8 +193,8 @@ def _facts(
     return [
         ("Network", f"{layers} of {config.hidden_size:,} units, cell {config.cell}"),
         ("Parameters", f"{size:,}"),
-        ("Learned from", data + (" and earlier runs" if run.description.init_from else "")),
-        ("Training", f"{run.step:,} steps"),
+        ("Learned from", data + " and earlier runs" * has_origin),
+        ("Training", count(run.step, "step") + ", after earlier ones" * has_origin),
         ("Measured over", f"{network.figures['num_characters']:,.0f} characters, {measured}"),
         ("Loss", loss(network)),
         *((f"{ngram_order}-gram model", loss(each)) for each in ngrams[-1:]),
