@@ -14,7 +14,7 @@ from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.torch import MODULES, Tensors, from_state_dict, to_state_dict
-from dinojax.messages import about
+from dinojax.messages import about, quoted
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
@@ -117,7 +117,7 @@ def read(path: Path) -> Imported:
             if (other := getattr(config, name)) != value:
                 raise ValueError(f"{name} is {other}, but that of {path.name} is {value}")
     with about(vocab_file):
-        vocab = _vocab(_read_json(vocab_file), params)
+        vocab, params = _with_vocab(_read_json(vocab_file), params)
     settings = {name: getattr(config, name) for name in OF_THE_MODEL}
     return Imported(settings, params, vocab, config if recorded else None)
 
@@ -143,20 +143,27 @@ def _tensors(path: Path) -> Tensors:
     return tensors
 
 
-def _vocab(described: Mapping[str, Any], params: Params) -> Vocab | None:
-    """The vocabulary in the object of `vocab.json`; None for an empty one."""
+def _with_vocab(described: Mapping[str, Any], params: Params) -> tuple[Vocab | None, Params]:
+    """The vocabulary in the object of `vocab.json`, None for an empty one, and `params` for it.
+
+    The characters may stand in any order there. Ours are sorted, and with them what the model has
+    for each: a row of its input kernel, a column of its readout.
+    """
     if not described:
-        return None
+        return None, params
     characters, size = described.get("characters"), params["readout"]["bias"].size
     if not isinstance(characters, str):
         raise ValueError("expected the characters in the order of their ids, as one string")
-    vocab = Vocab(characters)
-    if vocab.size != size:
+    if len(characters) != size or len(set(characters)) != size or "\n" not in characters:
         raise ValueError(
-            f"expected {size:,} characters, as many as the model reads and writes, got "
-            f"{vocab.size:,}, newline included"
+            f"expected {size:,} different characters, as many as the model reads and writes, one "
+            f"of them newline, got {quoted(characters)}, {len(characters):,} in all"
         )
-    return vocab
+    order = sorted(range(size), key=characters.__getitem__)
+    first, *above = params["layers"]
+    layers = [first | {"input_kernel": first["input_kernel"][order]}, *above]
+    readout = {name: np.ascontiguousarray(x[..., order]) for name, x in params["readout"].items()}
+    return Vocab("".join(sorted(characters))), params | {"layers": layers, "readout": readout}
 
 
 def _read_json(file: Path) -> dict[str, Any]:
