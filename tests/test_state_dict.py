@@ -232,6 +232,7 @@ def exported(tmp_path):
         ("vocab.json", b'{"characters": 3}', "vocab.json: expected the characters"),
         ("vocab.json", rb'{"characters": "\nabcaa"}', "vocab.json: expected 6 different"),
         ("vocab.json", rb'{"characters": "abcdef"}', "vocab.json: .* one of them newline, got"),
+        ("vocab.json", rb'{"characters": "\nabcd\ud800"}', "vocab.json: .* got a surrogate"),
         ("vocab.json", rb'{"characters": "\nabc"}', "vocab.json: expected 6 .* 4 in all"),
         ("vocab.json", b"\xff", "vocab.json: expected a JSON object"),
         ("vocab.json", b'{"a": ' + b"9" * 5000 + b"}", "vocab.json: expected a JSON object"),

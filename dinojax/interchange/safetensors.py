@@ -1,6 +1,7 @@
 """Models in safetensors files, with PyTorch's names, beside `config.json` and `vocab.json`."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -159,6 +160,8 @@ def _with_vocab(described: Mapping[str, Any], params: Params) -> tuple[Vocab | N
             f"expected {size:,} different characters, as many as the model reads and writes, one "
             f"of them newline, got {quoted(characters)}, {len(characters):,} in all"
         )
+    if re.search("[\ud800-\udfff]", characters):
+        raise ValueError("expected Unicode characters, got a surrogate")
     order = sorted(range(size), key=characters.__getitem__)
     first, *above = params["layers"]
     layers = [first | {"input_kernel": first["input_kernel"][order]}, *above]
