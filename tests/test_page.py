@@ -372,8 +372,11 @@ def test_the_data_of_a_page():
     facts = dict(data["facts"])
     assert facts["Loss"].startswith(f"{costs.mean():.4f} ± ")
     assert facts["Parameters"] == str(sum(x.size for x in jax.tree.leaves(run.params)))
-    assert facts["Learned from"] == "8 names"
+    assert (facts["Learned from"], facts["Training"]) == ("8 names", "7 steps")
     assert facts["Measured over"] == f"{len(costs)} characters, what it learned from"
+    begun = run._replace(description=run.description._replace(init_from="model.h5"))
+    facts = dict(page.read_page(make_page(begun, "words", WORDS, WORDS).content)["facts"])
+    assert facts["Training"] == "7 steps, after earlier ones"
     plain = make_page(run, "words", WORDS[2:], WORDS[:2], split="validation")
     data = page.read_page(plain.content)
     assert data["names"] is data["ngrams"] is None
