@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "text or list of names that the model learned from; its characters, sorted, are the "
     text += "symbols of the model, unless a vocab.json beside a .safetensors file names them"
     add("--data", metavar="FILE", type=path, required=True, help=text)
-    text = "convert the data to lower case (default: as the preset does)"
+    text = "convert the data to lower case (default: as the config.json or the preset says)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
     add("--out", metavar="FOLDER", type=path, required=True, help="folder of the run")
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
