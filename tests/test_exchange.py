@@ -30,6 +30,7 @@ OLD = {
     "test.txt": b"t",
     "notes.txt": b"mine",
 }
+FIGURES = "loss", "surprisal", "activations"
 NEW = {"train.txt": b"new", "validation.txt": b"v", "checkpoint-000000000.npz": b"0"}
 
 
@@ -118,6 +119,20 @@ def test_at_any_moment_a_folder_holds_all_of_one_run(tmp_path):
             assert seen(put(folder, again)) == (is_new, files)
             exchange.finish(folder)
             assert contents(folder) == (whole if is_new else OLD)
+
+
+def test_what_shows_the_earlier_run_goes_with_it(tmp_path):
+    pictures = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
+    ours = dict.fromkeys([*pictures, "events.out.tfevents.1700000000.my.host.12"], b"old")
+    others = ["my-loss.png", "loss.pdf", "loss.png.bak", "events.out.tfevents", "surprisal.png/x"]
+    users = OLD | dict.fromkeys(others, b"mine")
+    del ours["surprisal.png"]
+    folder = put(tmp_path / "run", users | ours)
+    exchange.begin(folder, list(NEW))
+    exchange.finish(folder)
+    assert contents(folder) == users | ours
+    exchange_all(folder)
+    assert contents(folder) == {"notes.txt": b"mine"} | NEW | dict.fromkeys(others, b"mine")
 
 
 def test_a_list_that_is_torn_is_ours_and_a_users_folder_is_not(tmp_path):

@@ -4,8 +4,9 @@ The files of the new run are first written into `.new`, a folder within that of 
 checkpoint comes last. Until it is there, the run is the earlier one, all of which is still in its
 place, and `.new` does not count. From then on, the run is the new one: a file is read from `.new`
 or, if it is no longer there, from the folder. Files of the earlier run that the new one does not
-have are removed, the others are replaced one by one, the checkpoint last, and `.new` is removed.
-The process that next locks the folder completes what a killed one has left.
+have are removed, and so are its pictures and event files. The others are replaced one by one, the
+checkpoint last, and `.new` is removed. The process that next locks the folder completes what a
+killed one has left.
 
 `.new` also holds a list of the new files. It is written first and removed last, and its first line
 tells this folder from a user's of the same name. All functions raise an OSError if a file cannot be
@@ -27,6 +28,10 @@ RUN_FILE = re.compile(
     rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.txt|{CONFIG_FILE}|{METRICS_FILE}"
 )
 """Name of any file of a run but the lock."""
+DERIVED = re.compile(
+    r"(?:loss|surprisal|activations)\.(?:png|svg)|events\.out\.tfevents\.\d+\..+\.\d+"
+)
+"""Name of a picture or an event file, which shows a run and goes with it."""
 NEW, LIST = ".new", "files.txt"
 FIRST_LINE = b"Files of a new run of dinojax. They take the place of those of the run before.\n"
 
@@ -53,7 +58,8 @@ def finish(folder: Path) -> None:
         return
     if is_decided(folder):
         for path in folder.iterdir():
-            if RUN_FILE.fullmatch(path.name) and path.name not in names and not path.is_dir():
+            is_old = RUN_FILE.fullmatch(path.name) or DERIVED.fullmatch(path.name)
+            if is_old and path.name not in names and not path.is_dir():
                 path.unlink()
         for name in names:
             if (new / name).exists():
