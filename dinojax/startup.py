@@ -36,8 +36,8 @@ def set_cpu_flags() -> None:
 def keep_compiled_programs() -> None:
     """Have JAX keep compiled programs in the user's cache folder, for the next start.
 
-    This does nothing if the folder is not writable or stays locked, or if the user has set
-    `JAX_COMPILATION_CACHE_DIR`; `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
+    This does nothing if the folder is not writable, not UTF-8 or stays locked, or if the user has
+    set `JAX_COMPILATION_CACHE_DIR`; `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
     """
     import jax
     from filelock import FileLock, Timeout
@@ -46,10 +46,12 @@ def keep_compiled_programs() -> None:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinojax"
+        # JAX cannot use a path that is not UTF-8.
+        str(folder).encode()
         folder.mkdir(parents=True, exist_ok=True)
         # JAX waits ten seconds for this lock, at every program.
         FileLock(folder / ".lockfile").acquire(LOCK_SECONDS).lock.release()
-    except (OSError, RuntimeError, Timeout):
+    except (OSError, RuntimeError, Timeout, UnicodeEncodeError):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

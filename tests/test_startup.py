@@ -157,6 +157,12 @@ def test_a_locked_cache_is_done_without(tmp_path):
     assert not list((tmp_path / "dinojax").glob("*-cache"))
 
 
+def test_a_cache_whose_path_is_not_utf_8_is_done_without(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    assert compile_something(XDG_CACHE_HOME=folder) == (0, "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_nothing_can_be_kept_nothing_is_said(tmp_path):
     (tmp_path / "dinojax").touch()
     assert compile_something(XDG_CACHE_HOME=str(tmp_path)) == (0, "")
