@@ -81,15 +81,19 @@ def test_it_trains_in_any_folder_and_says_how_to_continue(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["completion", "bash"]])
-def test_a_full_disk_is_one_line(arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["sample", "--help"], ["completion", "bash"], ["train", "--out={}/run"]],
+)
+def test_a_full_disk_is_one_line(arguments, tmp_path):
+    arguments = [each.format(tmp_path) for each in arguments]
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "dinojax", *arguments],
             stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=USERS_ENVIRONMENT,
         )  # fmt: skip
     assert result.returncode == 2
-    assert result.stderr.endswith(": error: No space left on device\n")
+    assert result.stderr.endswith(": error: standard output: No space left on device\n")
     assert result.stderr.count("\n") == 1
 
 

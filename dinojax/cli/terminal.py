@@ -1,5 +1,6 @@
 """How commands speak to the user, stop on a signal, and end."""
 
+import errno
 import json
 import math
 import os
@@ -21,6 +22,7 @@ CUT = "…"
 """What follows, in a terminal, a name that was cut."""
 MOST_SAID = 600
 """Longest message, in characters."""
+IS_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 class Program(NamedTuple):
@@ -95,7 +97,9 @@ def json_encoder(encoding: str | None = "utf-8", indent: int | None = None) -> C
 def describe_error(error: Exception) -> str:
     """An exception as one line."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        # Every other file that is written has its name in the error.
+        file = error.filename or ("standard output" if error.errno in IS_FULL else "")
+        return f"{file}: {error.strerror}" if file else error.strerror
     return " ".join(str(error).split())
 
 
@@ -118,7 +122,7 @@ def run(program: Program, main: Callable[[], int]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows its code point.
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    code: Any
+    code: Any = 0
     try:
         try:
             code = main()
@@ -129,7 +133,9 @@ def run(program: Program, main: Callable[[], int]) -> NoReturn:
         # The reader is gone, as after `| head`.
         code = 0
     except OSError as error:
-        tell(program.name, f"error: {describe_error(error)}")
+        # A command that failed may have said so.
+        if code != BAD_INPUT:
+            tell(program.name, f"error: {describe_error(error)}")
         code = BAD_INPUT
     try:
         sys.stdout.flush()
