@@ -806,6 +806,8 @@ WRONG = None, [], [None], {"a": {}}, 0.5, True, -(10**30)
         (edited("tally", validations_since=-1), "validations_since"),
         (edited("tally", characters=10**400), "characters"),
         (edited("tally", nats=float("nan")), "nats"),
+        *((edited("tally", **{name: float("inf")}), name) for name in ("nats", "characters")),
+        *((edited(None, max_length=num), "max_length: expected") for num in (0, 10_001)),
         (edited("tally", best_loss="nan"), "best_loss"),
         (edited("parts", train=5), "parts"),
         (edited("parts", **{"../train": "f" * 64}), "parts"),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from dinojax.config import config_from
+from dinojax.config import check_range, config_from
 from dinojax.data.corpus import MIN_LIMIT
 from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular, write_atomically
@@ -60,6 +60,9 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
             value, least = getattr(each, name), -1 if name == "best_step" else 0
             if not _is_a(value, kind) or (kind in (int, float) and value < least):
                 raise ValueError(f"{name}: expected {kind.__name__}, got {quoted(value)}")
+    check_range("max_length", description.max_length, 1, 10_000)
+    for name in "nats", "characters":
+        check_range(name, getattr(tally, name), 0, 1e300)
     if not {"train"} <= description.parts.keys() <= set(PARTS):
         raise ValueError(f"parts: expected train and others of {', '.join(PARTS)}")
     if any("\ud800" <= character <= "\udfff" for character in vocab.characters):
