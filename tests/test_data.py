@@ -127,6 +127,8 @@ def test_a_dash_is_standard_input(write):
         os.dup2(file.fileno(), 0)
     try:
         assert read_names(STANDARD_INPUT) == read_names(path)
+        with pytest.raises(ValueError, match=r"^standard input: no names"):
+            read_names(STANDARD_INPUT)
         os.fstat(0)
     finally:
         os.dup2(before, 0)

@@ -2,14 +2,19 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_scripts import ENVIRONMENT, SCRIPTS, TIMEOUT, compile_once, here
 
+from dinojax.cli.data import note_wait
+from dinojax.data.corpus import read_names, shown
 from dinojax.files import digest
 
 __all__ = ["compile_once"]
@@ -62,6 +67,21 @@ def test_a_resumed_run_knows_its_data_from_other_data(place, content):
     says = "run has done all its 20 steps" if content == NAMES else "a resumed run keeps its data"
     assert result.err.startswith(f"{waits}train.py: error: ")
     assert says in result.err
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_terminal_is_noted_and_read_to_its_first_end(name):
+    notes, before, (ours, terminal) = [], os.dup(0), pty.openpty()
+    os.dup2(terminal, 0)
+    try:
+        os.write(ours, b"rex\nmei\n\x04yi\n\x04\x04")
+        note_wait(SimpleNamespace(note=notes.append), Path(name))
+        assert read_names(Path(name)).data == ["rex", "mei"]
+    finally:
+        os.dup2(before, 0)
+        for each in before, ours, terminal:
+            os.close(each)
+    assert notes == [f"reading {shown(Path(name))} until it is closed"]
 
 
 def test_a_configuration_accepts_no_other_data(place):

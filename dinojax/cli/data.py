@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TextIO
 from dinojax.cli.arguments import Parser
 from dinojax.cli.terminal import CUT, json_encoder
 from dinojax.config import TrainConfig
-from dinojax.data.corpus import STANDARD_INPUT, Corpus, read_names, read_running_text
+from dinojax.data.corpus import STANDARD_INPUT, Corpus, read_names, read_running_text, shown
 from dinojax.data.text import capitalized
-from dinojax.files import atomic_file
+from dinojax.files import atomic_file, named_errors
 from dinojax.messages import visible
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def read_and_note(
     """The same, with a note on what is unusual or was changed."""
     corpus = read_data(parser, file, config)
     if corpus.notes:
-        parser.note(f"{file}: {', '.join(corpus.notes)}")
+        parser.note(f"{shown(file)}: {', '.join(corpus.notes)}")
     return corpus
 
 
@@ -46,10 +46,10 @@ def note_wait(parser: Parser, file: Path) -> None:
     """Say so if a file has no end until somebody closes it."""
     is_standard = file == STANDARD_INPUT
     with suppress(OSError):
-        source = 0 if is_standard else file
-        if stat.S_ISFIFO(os.stat(source).st_mode) or (is_standard and os.isatty(0)):
-            shown = "standard input" if is_standard else file
-            parser.note(f"reading {shown} until it is closed")
+        status = os.stat(0 if is_standard else file)
+        is_terminal = os.isatty(0) and os.path.samestat(status, os.stat(0))
+        if stat.S_ISFIFO(status.st_mode) or is_terminal:
+            parser.note(f"reading {shown(file)} until it is closed")
 
 
 @contextmanager
@@ -59,7 +59,10 @@ def output(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     # The draft has no name: an interrupt, which ends the program at once, leaves no file behind.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent) as draft:
+    with (
+        named_errors(path, path),
+        tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent) as draft,
+    ):
         yield draft
         draft.seek(0)
         with atomic_file(path) as whole:

@@ -3,8 +3,6 @@
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -37,6 +35,11 @@ class Corpus(NamedTuple, Generic[Data]):
     """What is unusual or was changed, as in "2 blank lines skipped"."""
 
 
+def shown(file: Path) -> str:
+    """What messages call a file that is read."""
+    return "standard input" if file == STANDARD_INPUT else str(file)
+
+
 def bundled_names() -> Path:
     """Path of the dinosaur names that come with dinojax."""
     package = Path(__file__).parents[1]
@@ -54,7 +57,7 @@ def read_names(file: Path, lowercase: bool = True) -> Corpus[list[str]]:
     text, sha256, notes = read_text(file, lowercase)
     # str.splitlines would also split at U+2028 and other characters that may occur in a name.
     lines = text.removesuffix("\n").split("\n")
-    with about(file):
+    with about(shown(file)):
         names, more = clean_names(lines)
     return Corpus(names, sha256, [*notes, *more])
 
@@ -63,7 +66,7 @@ def read_running_text(file: Path, lowercase: bool = False) -> Corpus[str]:
     """The text in a file, as `read_text` reads it; a ValueError if it is empty."""
     corpus = read_text(file, lowercase)
     if not corpus.data:
-        raise ValueError(f"{file} is empty; expected a text")
+        raise ValueError(f"{shown(file)} is empty; expected a text")
     return corpus
 
 
@@ -80,12 +83,12 @@ def read_text(file: Path, lowercase: bool = False) -> Corpus[str]:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{file} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset "
+            f"{shown(file)} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset "
             f"{error.start}; convert the file to UTF-8"
         ) from None
     num_invisible = sum(map(text.count, INVISIBLE))
     notes = [f"{count(num_invisible, 'invisible character')} dropped"] if num_invisible else []
-    with about(file):
+    with about(shown(file)):
         return Corpus(composed(text, lowercase), digest(content), notes)
 
 
@@ -97,17 +100,17 @@ def read_bytes(file: Path) -> bytes:
         ValueError: it is a device, or a pipe with more than `MAX_PIPE` bytes.
     """
     is_standard = file == STANDARD_INPUT
-    shown = "standard input" if is_standard else file
     with open(0 if is_standard else file, "rb", closefd=not is_standard) as stream:
         mode = os.fstat(stream.fileno()).st_mode
         if stat.S_ISREG(mode):
             return stream.read()
         if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and not stream.isatty():
-            raise ValueError(f"{shown} is a device; expected a file or a pipe")
-        pieces = iter(partial(stream.read, 2**20), b"")
-        content = b"".join(islice(pieces, MAX_PIPE // 2**20 + 1))
+            raise ValueError(f"{shown(file)} is a device; expected a file or a pipe")
+        # Read once, as a terminal is open again after its end.
+        content = stream.read(MAX_PIPE + 1)
     if len(content) > MAX_PIPE:
-        raise ValueError(f"{shown} gave more than {MAX_PIPE:,} bytes; write them to a file first")
+        message = f"gave more than {MAX_PIPE:,} bytes; write them to a file first"
+        raise ValueError(f"{shown(file)} {message}")
     return content
 
 
