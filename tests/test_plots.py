@@ -482,7 +482,7 @@ def test_runs_of_equal_names_are_compared(trained):
     ("arguments", "message"),
     [
         (["none"], "none is not a folder"),
-        (["empty"], "metrics.jsonl"),
+        (["empty"], "empty is not a run: it has no metrics.jsonl"),
         (["events"], "the metrics of events hold no loss"),
         (["run", "run/."], "run is given twice"),
         (["run", "other/run", "--text", "rex"], "--text is for one run, got 2"),

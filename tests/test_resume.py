@@ -406,6 +406,8 @@ def test_a_picture_that_cannot_be_drawn_is_a_note(place):
         (["--config=odd.json"], ["odd.json", "hidden_size: expected int, got '8'"]),
         (["--config=moved.json"], ["data.txt has changed since", "moved.json", "--data"]),
         (["--config=gone.json"], ["gone.txt is not there", "gone.json", "--data"]),
+        (["--config=lost.json"], ["lost is not there", "lost.json", "--init-from"]),
+        (["--config=whole dinos"], ["a folder; give whole dinos/config.json"]),
         (["--config=odd.json", "names"], ["--config", "preset"]),
         (["--keep=0"], ["--keep"]),
         (["--max-minutes=0"], ["--max-minutes"]),
@@ -422,6 +424,7 @@ def test_impossible_requests_are_refused_in_one_line(flags, says, place):
     (place / "one.txt").write_text("rex\nrex\n")
     (place / "list.json").write_text("[1]")
     (place / "part.json").write_text("{}")
+    (place / "lost.json").write_text(json.dumps(config | {"init_from": "lost"}))
     (place / "odd.json").write_text(json.dumps(config | {"hidden_size": "8"}))
     (place / "moved.json").write_text(json.dumps(config | {"data_sha256": "0" * 64}))
     (place / "gone.json").write_text(json.dumps(config | {"data": "gone.txt"}))

@@ -4,9 +4,9 @@ Errors in flags and data are reported before JAX is imported, and before a folde
 """
 
 import io
+import itertools
 from argparse import Namespace
 from contextlib import ExitStack, redirect_stdout, suppress
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
-from dinojax.messages import about
+from dinojax.messages import about, count
 from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
@@ -33,10 +33,15 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.cli.data import read_data
     from dinojax.data.corpus import STANDARD_INPUT, bundled_names
     from dinojax.runs.description import describe
+    from dinojax.runs.exchange import CONFIG_FILE
     from dinojax.runs.metadata import read_config
 
     given, recorded, sources = given_settings(arguments), None, dict[str, str]()
     if arguments.config:
+        if arguments.config.is_dir():
+            raise ValueError(
+                f"--config: {arguments.config} is a folder; give {arguments.config / CONFIG_FILE}"
+            )
         recorded, sources = read_config(arguments.config)
         if sources["extensions"] and not {"steps", "epochs"} & given.keys():
             raise ValueError(
@@ -50,15 +55,16 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     earlier = origin = None
     if init_from := arguments.init_from or sources.get("init_from"):
         expected_origin = None if arguments.init_from else sources["init_sha256"]
+        if expected_origin is not None:
+            check_there(Path(init_from), arguments.config, "--init-from")
         earlier, origin = load_origin(parser, Path(init_from), expected_origin)
     preset, known = arguments.preset or "dinos", earlier.config if earlier else None
     config = resolve(preset, recorded=recorded, earlier=known, given=given)
     if config.is_text and not data:
         raise ValueError("these settings are for a running text; give its file with --data")
     file = Path(data) if data else bundled_names()
-    if expected is not None and file != STANDARD_INPUT and not file.exists():
-        hint = "its path may be relative to another folder; give --data"
-        raise ValueError(f"{file} is not there, which {arguments.config} names; {hint}")
+    if expected is not None and file != STANDARD_INPUT:
+        check_there(file, arguments.config, "--data")
     corpus = read_data(parser, file, config)
     source, sha256, keep_window = str(data or ""), corpus.sha256, "window" in given
     if expected not in (None, sha256):
@@ -82,6 +88,13 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     note_unknown(parser, experiment.description)
     state, tally = session.start(experiment, folder, earlier.params if earlier else None)
     return folder, experiment, state, tally
+
+
+def check_there(path: Path, config: Path, flag: str) -> None:
+    """Raise a ValueError if what a config.json names is not there; `flag` can replace it."""
+    if not path.exists():
+        hint = f"its path may be relative to another folder; give {flag}"
+        raise ValueError(f"{path} is not there, which {config} names; {hint}")
 
 
 def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Run, Origin]":
@@ -138,7 +151,8 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     if run.step >= config.steps:
         raise ValueError(f"{folder} has done all its {config.steps:,} steps; give more --steps")
     if config.patience and run.tally.validations_since >= config.patience:
-        stopped = f"stopped after {run.tally.validations_since:,} validations without improvement"
+        validations = count(run.tally.validations_since, "validation")
+        stopped = f"stopped after {validations} without improvement"
         raise ValueError(f"{folder} {stopped}; give a larger --patience")
     description = extended(run.description, config, run.step)
     experiment = start_experiment(description, parts, dataset, stack)
@@ -174,7 +188,7 @@ def start_experiment(
 def next_free_folder(preset: str) -> Path:
     """Make the folder runs/`preset`, or the next free one of runs/`preset`-2, -3, .."""
     Path("runs").mkdir(exist_ok=True)
-    for number in count(1):
+    for number in itertools.count(1):
         folder = Path("runs", preset if number == 1 else f"{preset}-{number}")
         # mkdir itself is the test, so that two runs that start at once get two folders.
         with suppress(FileExistsError):

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from dinojax.plots.style import is_drawable, new_figure
+from dinojax.runs.exchange import METRICS_FILE, current
 from dinojax.runs.metrics import read_metrics
 
 LOSSES = {"training_loss": "training", "validation_loss": "validation"}
@@ -39,6 +40,8 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder; expected the folder of a run")
+        if not current(folder, METRICS_FILE).exists():
+            raise ValueError(f"{folder} is not a run: it has no {METRICS_FILE}")
     return plot_losses(dict(zip(names, map(read_metrics, folders), strict=True)))
 
 
