@@ -838,6 +838,11 @@ def test_one_call_refuses_bad_input_and_makes_no_folder(data, settings, says, tm
     assert not (tmp_path / "run").exists()
 
 
+def test_names_that_are_no_strings_are_refused():
+    with pytest.raises(TypeError, match="expected a list of names or a text, got 1 in a list"):
+        session.train([1, 2], **LITTLE)
+
+
 def test_only_one_of_several_processes_writes(finished, tmp_path, monkeypatch):
     run = finished("padded")
     folder = shutil.copytree(run.killed, tmp_path / "run")

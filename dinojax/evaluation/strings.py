@@ -63,8 +63,13 @@ def score(
     """Score names, rank them among `num_samples` new names, and find the nearest `learned` names.
 
     `learned` are the training names of the model, and `seed` is that of the new names. The standard
-    error of a rank is at most 0.5 / sqrt(num_samples). See `names_nats` for what is raised.
+    error of a rank is at most 0.5 / sqrt(num_samples).
+
+    Raises:
+        ValueError: `names` is a string, or see `names_nats`.
     """
+    if isinstance(names, str):
+        raise ValueError(f"expected a list of names, got the string {quoted(names)}; put it in one")
     names = trained.vocab.spell(names)
     character_nats = names_nats(trained, names)
     totals = {x: -float(nats.sum()) for x, nats in zip(names, character_nats, strict=True)}

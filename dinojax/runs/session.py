@@ -14,6 +14,7 @@ from dinojax.config import resolve
 from dinojax.data.corpus import clean_names
 from dinojax.data.text import composed
 from dinojax.files import digest
+from dinojax.messages import quoted
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
@@ -129,6 +130,7 @@ def train(
     Raises:
         FloatingPointError: training diverged.
         OSError: a file cannot be written.
+        TypeError: a name is no string.
         ValueError: a setting, the data or the folder is not suitable.
     """
     is_text = isinstance(names, str)
@@ -142,6 +144,9 @@ def train(
         if not data:
             raise ValueError("expected a text to learn from, got an empty one")
     else:
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"expected a list of names or a text, got {quoted(name)} in a list")
         data, _ = clean_names(composed(name, config.lowercase) for name in names)
     sha256 = digest(part_content(data))
     described = describe(config, data, keep_window="window" in settings, sha256=sha256)
