@@ -36,12 +36,15 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    ("argument", "hint"), [("trian", "did you mean train?"), ("--steps", "see --help")]
+    ("argument", "hint"),
+    [("trian", "did you mean train?"), ("--steps", "see --help"), ("", "see --help")],
 )
 def test_an_unknown_command_is_one_line(argument, hint):
     result = dinojax(argument)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"dinojax: error: unknown command {argument}; {hint}\n"
+    assert (
+        result.stderr == f"dinojax: error: unknown command {argument or repr(argument)}; {hint}\n"
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -127,6 +130,7 @@ def test_lines_to_paste_name_the_program_that_the_user_ran(tmp_path, monkeypatch
 
 def test_negative_numbers_belong_to_the_flag_before_them():
     assert join_negative_numbers(["--rate", "-1e-3", "-2", "-x"]) == ["--rate=-1e-3", "-2", "-x"]
+    assert join_negative_numbers(["--names", "-5", "-.6"]) == ["--names", "-5", "-.6"]
     assert join_negative_numbers(["-3", "--rate", "5", "-inf"]) == ["-3", "--rate", "5", "-inf"]
 
 

@@ -512,7 +512,7 @@ def test_the_command_writes_a_page_and_says_what_it_holds(run_command, folder, t
         (["--ngrams", "9"], "n-gram order: expected a number from 0 to 8, got 9"),
         (["--checkpoints", "-1"], "--checkpoints: expected a number from 0 to 100, got -1"),
         (["--out", "."], "--out: . is a directory or a device, not a file"),
-        (["--out", "none/page.html"], "No such file or directory"),
+        (["--out", "none/page.html"], "--out: there is no folder none; make it first"),
         (["--out", "train"], "--out: train is a file of a run; choose another name"),
     ],
 )

@@ -256,6 +256,8 @@ def test_strings_without_a_score_are_refused():
             score(trained, ["rex", "me\ni"])
         with pytest.raises(ValueError, match="at least one name, got none"):
             score(trained, [])
+    with pytest.raises(ValueError, match="expected a list of names, got the string 'rex'"):
+        strings.score(trained, "rex")
     with pytest.raises(ValueError, match=f"^{unknown}"):
         strings.score_text(trained, "mek")
     with pytest.raises(ValueError, match="expected a text, got an empty one"):
@@ -670,6 +672,8 @@ def test_bad_input_is_one_line(place, tmp_path):
         (["names", "--names", "zoë", ""], "--names: number 2 is empty; expected a name"),
         (["names", "--names", " \t "], "--names: number 1 is empty"),
         (["names", "--names", "zoë", "ÁDA!"], f"error: 'áda!': {unknown}"),
+        (["names", "--names", "-5", "-6"], "error: '-5': '-' at position 0"),
+        (["names", "--names=--a", "--names=b"], "error: '--a': '-' at position 0"),
         (["names", "--names", "zo\udcff"], "'zo\\udcff': '\\udcff' at position 2 is not in"),
         (["names", "--names", "zoë\náda"], "names without newlines, got 'zoë\\náda'"),
         (["names", "--names", "a" * 1001], "number 1 has 1,001 characters; names may have up to"),

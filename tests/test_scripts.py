@@ -754,6 +754,10 @@ def test_a_text_stops_after_the_given_string(poet):
         assert stopped == whole[: whole.index(stop, 4) + len(stop)] + "\n"
 
 
+def test_a_stop_that_the_model_cannot_write_is_refused(poet):
+    refuse(poet.folder, "sample.py", "run", "--stop=a☃", says=["--stop", "'☃' at position 1"])
+
+
 def test_in_a_terminal_it_asks_how_the_text_begins(poet):
     arguments = sys.executable, "-c", TERMINAL, sys.executable, SCRIPTS / "sample.py"
 
@@ -1015,7 +1019,7 @@ def test_bad_numbers(script, flag, place):
         ("sample.py", ["--best=5", "--top-k=4"], ["--best", "--top-k", "exclude"]),
         ("sample.py", ["--best=5", "--novel"], ["--best", "--novel", "exclude"]),
         ("sample.py", ["--best=5", "--devices=2"], ["--best", "--devices", "exclude"]),
-        ("sample.py", ["--out=none/x"], [re.compile("none/x: No such file")]),
+        ("sample.py", ["--out=none/x"], ["--out: there is no folder none; make it first"]),
         ("sample.py", ["--out=other"], ["--out: other", "directory"]),
         ("sample.py", ["--out=run/train.txt"], ["--out: run/train.txt", "file of a run"]),
         ("sample.py", ["--devices=4096"], ["--devices", "4096", "as many devices as there are"]),

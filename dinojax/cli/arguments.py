@@ -4,6 +4,7 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from dinojax.files import check_writable
 from dinojax.messages import quoted
 
 MAX_DIGITS = 20
+PLAIN_NEGATIVE = re.compile(r"-(?:\d+|\d*\.\d+)", re.ASCII)
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,12 +71,16 @@ def hint(word: str, known: Iterable[str]) -> str:
 
 
 def join_negative_numbers(arguments: Sequence[str]) -> list[str]:
-    """Replace "--flag", "-1e-3" by "--flag=-1e-3": argparse takes the number for a flag."""
+    """Replace "--flag", "-1e-3" by "--flag=-1e-3": argparse takes the number for a flag.
+
+    It knows plain ones such as -5, and a flag may have several of them.
+    """
     joined: list[str] = []
     for argument in arguments:
         with suppress(ValueError):
             flag = joined[-1] if joined else ""
-            if argument.startswith("-") and flag.startswith("--") and "=" not in flag:
+            is_odd = argument.startswith("-") and not PLAIN_NEGATIVE.fullmatch(argument)
+            if is_odd and flag.startswith("--") and "=" not in flag:
                 float(argument)
                 joined[-1] += f"={argument}"
                 continue
@@ -112,7 +118,8 @@ def output_file(flag: str, file: Path, inputs: Iterable[Path] = ()) -> Path:
 
     Raises:
         OSError: it cannot be written.
-        ValueError: it is a directory or a device, one of the `inputs` or a file of a run.
+        ValueError: it is a directory or a device, one of the `inputs` or a file of a run, or its
+            folder does not exist.
     """
     from dinojax.runs.exchange import LOCK_FILE, RUN_FILE
 
@@ -125,6 +132,8 @@ def output_file(flag: str, file: Path, inputs: Iterable[Path] = ()) -> Path:
     is_of_run = RUN_FILE.fullmatch(target.name) or target.name == LOCK_FILE
     if is_of_run and any(target.parent.glob("checkpoint-*.npz")):
         raise ValueError(f"{flag}: {file} is a file of a run; choose another name")
+    if not target.parent.exists():
+        raise ValueError(f"{flag}: there is no folder {target.parent}; make it first")
     check_writable(target)
     return target
 

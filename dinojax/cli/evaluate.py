@@ -102,7 +102,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
     else:
-        print(visible(f"{arguments.run} after {run.step:,} steps, on {split}"), end="\n\n")
+        print(visible(f"{arguments.run} after {count(run.step, 'step')}, on {split}"), end="\n\n")
         print(table(answer["models"], is_text, said))
         if "samples" in answer:
             print(f"\n{table_of_samples(answer['samples'])}")

@@ -12,6 +12,7 @@ from typing import NoReturn
 import dinojax
 from dinojax.cli.arguments import Parser, hint
 from dinojax.cli.terminal import BAD_INPUT, Program, run, tell
+from dinojax.messages import quoted
 
 COMMANDS = {
     "train": "Train a recurrent network on a list of names or a text, character by character.",
@@ -83,5 +84,6 @@ def answer(program: Program, argument: str) -> int:
     if argument == "--version":
         print(f"dinojax {dinojax.__version__}")
         return 0
-    tell(program.name, f"error: unknown command {argument}; {hint(argument, COMMANDS)}")
+    shown = argument or quoted(argument)
+    tell(program.name, f"error: unknown command {shown}; {hint(argument, COMMANDS)}")
     return BAD_INPUT

@@ -153,6 +153,7 @@ def sample_text(parser: Parser, arguments: Namespace, run: "Run") -> int:
             prompt = composed_start(prompt or "", run.config.lowercase)
         with about("--stop"):
             stop = composed_start(arguments.stop or "", run.config.lowercase)
+            run.vocab.encode(stop)
         trained = run.trained
         if arguments.context:
             trained = trained._replace(model=in_context(trained.model, arguments.context))

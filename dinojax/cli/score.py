@@ -13,7 +13,7 @@ from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.cli.loaded import add_which, load, load_learned
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
-from dinojax.messages import about, visible
+from dinojax.messages import about, count, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_json = "print one object a line, for each name or the text; log-probabilities in nats"
     add("--json", action="store_true", help=help_json)
     add = parser.add_argument_group("for a run of names").add_argument
-    add("--names", metavar="NAME", nargs="+", help="names to score, instead of --file")
+    help_names = "names to score, instead of --file; one that begins with a dash as --names=-NAME"
+    add("--names", metavar="NAME", nargs="+", action="extend", help=help_names)
     help_seed = f"seed of the {NUM_SAMPLES:,} new names that a name is ranked among (default: 0)"
     add("--seed", metavar="N", type=whole_number, help=help_seed)
 
@@ -65,7 +66,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             shown = row | {"bits": each.tolist()} if arguments.characters else row
             print(encode(shown))
         return 0
-    print(f"{visible(str(arguments.run))} after {run.step:,} steps\n")
+    print(f"{visible(str(arguments.run))} after {count(run.step, 'step')}\n")
     has_origin = bool(run.description.init_from)
     print(describe_text(rows[0]) if run.config.is_text else table(rows, has_origin))
     if arguments.characters:
@@ -122,7 +123,8 @@ def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
 def describe_text(row: dict[str, Any]) -> str:
     """The figures of a text in two lines."""
     return (
-        f"{visible(row['file'])}: {row['num_characters']:,} characters, {row['nats']:,.2f} nats\n"
+        f"{visible(row['file'])}: {count(row['num_characters'], 'character')}, "
+        f"{row['nats']:,.2f} nats\n"
         f"{row['nats_per_character']:.4f} nats and {row['bits_per_character']:.4f} bits a "
         f"character, perplexity {row['perplexity']:.3f}"
     )
