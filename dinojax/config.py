@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from dinojax.messages import quoted
+from dinojax.messages import quoted, shortened
 
 # ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
@@ -131,7 +131,8 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise a ValueError unless `value` is a number from `low` to `high`."""
     if not low <= value <= high:
-        raise ValueError(f"{name}: expected a number from {low:,} to {high:,}, got {value:,}")
+        got = shortened(f"{value:,}")
+        raise ValueError(f"{name}: expected a number from {low:,} to {high:,}, got {got}")
 
 
 def resolve(

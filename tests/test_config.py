@@ -128,6 +128,8 @@ def test_check_range_says_name_range_and_value():
         check_range("--num", 4, 1, 3)
     with pytest.raises(ValueError, match=r"^--num: expected a number from 1 to 3, got nan$"):
         check_range("--num", math.nan, 1, 3)
+    with pytest.raises(ValueError, match=r"got 10,000.{40,50} \[\.\.\] .{50}$"):
+        check_range("--num", 10**4_000, 1, 3)
 
 
 @pytest.mark.parametrize("field", ["dropout", "warmup", "reset_rate"])
