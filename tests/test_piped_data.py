@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -82,6 +83,21 @@ def test_a_terminal_is_noted_and_read_to_its_first_end(name):
         for each in before, ours, terminal:
             os.close(each)
     assert notes == [f"reading {shown(Path(name))} until it is closed"]
+
+
+@pytest.mark.parametrize("flags", [["--resume=run", "--data=-"], ["--config=run/config.json"]])
+def test_standard_input_with_other_data_is_called_so(place, flags):
+    before, (end, other) = os.dup(0), os.pipe()
+    os.write(other, b"abc")
+    os.close(other)
+    os.dup2(end, 0)
+    try:
+        said = here("train.py", *flags, cwd=place).err
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(end)
+    assert re.search("error: .*standard input has (changed|ba7816bf8f01)", said)
 
 
 def test_a_configuration_accepts_no_other_data(place):

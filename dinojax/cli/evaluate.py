@@ -146,13 +146,16 @@ def row_of(found: "ModelFigures") -> dict[str, Any]:
 def read_known(parser: Parser, file: Path, run: "Run") -> list[str] | str:
     """Names or a text from a file; a ValueError if the run does not know a character."""
     from dinojax.cli.data import read_and_note
+    from dinojax.data.corpus import shown
 
     part = read_and_note(parser, file, run.config).data
     unknown = sorted(set("".join(part)) - set(run.vocab.characters))
     if unknown:
-        shown = " ".join(map(repr, unknown[:MAX_SHOWN]))
+        characters = " ".join(map(repr, unknown[:MAX_SHOWN]))
         more = f" and {len(unknown) - MAX_SHOWN:,} more" if len(unknown) > MAX_SHOWN else ""
-        raise ValueError(f"{file} has characters that the run does not know: {shown}{more}")
+        raise ValueError(
+            f"{shown(file)} has characters that the run does not know: {characters}{more}"
+        )
     return part
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Start a new run. Its folder stays locked until `stack` is closed."""
     from dinojax.cli.data import read_data
-    from dinojax.data.corpus import STANDARD_INPUT, bundled_names
+    from dinojax.data.corpus import STANDARD_INPUT, bundled_names, shown
     from dinojax.runs.description import describe
     from dinojax.runs.exchange import CONFIG_FILE
     from dinojax.runs.metadata import read_config
@@ -69,7 +69,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     source, sha256, keep_window = str(data or ""), corpus.sha256, "window" in given
     if expected not in (None, sha256):
         raise ValueError(
-            f"{file} has changed since {arguments.config} was written: its checksum is "
+            f"{shown(file)} has changed since {arguments.config} was written: its checksum is "
             f"{sha256[:12]}.., not {expected[:12]}..; give --data to use it"
         )
     described = describe(
@@ -123,7 +123,7 @@ def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Ru
 def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Resume a run. Its folder stays locked until `stack` is closed."""
     from dinojax.cli.data import note_wait
-    from dinojax.data.corpus import read_bytes
+    from dinojax.data.corpus import read_bytes, shown
     from dinojax.runs import folder as runs
     from dinojax.runs.description import extended, make_dataset
 
@@ -139,8 +139,9 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         checksum, expected = digest(read_bytes(data)), run.description.data_sha256
         if checksum != expected:
             raise ValueError(
-                f"--data: the run learns from a file with checksum {expected[:12]}.., {data} has "
-                f"{checksum[:12]}..; a resumed run keeps its data; start another with --init-from"
+                f"--data: the run learns from a file with checksum {expected[:12]}.., "
+                f"{shown(data)} has {checksum[:12]}..; a resumed run keeps its data; start another "
+                "with --init-from"
             )
     parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
     dataset = make_dataset(config, run.vocab, parts["train"])

@@ -109,13 +109,14 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
 def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
     """Score the text that the user gave."""
     from dinojax.cli.data import read_and_note
+    from dinojax.data.corpus import shown
     from dinojax.evaluation import strings
 
     for flag in "names", "seed":
         if getattr(arguments, flag) is not None:
             raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
     text = str(read_and_note(parser, arguments.file, run.config).data)
-    with about(str(arguments.file)):
+    with about(shown(arguments.file)):
         row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
     return [row], [text], [row.pop("character_nats")]
 

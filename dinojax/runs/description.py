@@ -3,11 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dinojax.config import TrainConfig, with_steps
 from dinojax.data.batches import Dataset, packed, padded, windows
-from dinojax.data.corpus import MIN_LIMIT, length_limit, longest_usual, split_names, split_text
+from dinojax.data.corpus import (
+    MIN_LIMIT,
+    length_limit,
+    longest_usual,
+    shown,
+    split_names,
+    split_text,
+)
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest
 from dinojax.messages import about
@@ -110,7 +118,7 @@ def describe(
     parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
     known = origin.vocab if origin else None
     vocab = known or build_vocab(texts)
-    with about(f"the earlier run cannot read {source or 'these data'}"):
+    with about(f"the earlier run cannot read {shown(Path(source)) if source else 'these data'}"):
         for text in texts if known else []:
             vocab.encode(text)
     if config.batches == "packed" and not keep_window:
