@@ -96,7 +96,7 @@ def test_a_side_that_fails_is_one_line(tmp_path, capfd):
         (["--rounds", "0"], "--rounds: expected a number from 1 to 1,000, got 0"),
         (["--data", "none.txt"], "none.txt: No such file or directory"),
         (["--data", "tab.txt"], "tab.txt: a name holds a tab, which the NumPy loop cannot read"),
-        (["--json", "none/log.json"], "none/log.json: No such file or directory"),
+        (["--json", "none/log.json"], "--json: there is no folder none; make it first"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch):
