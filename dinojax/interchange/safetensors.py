@@ -21,7 +21,12 @@ from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
 
 MODEL_FILE, CONFIG_FILE, VOCAB_FILE = "model.safetensors", "config.json", "vocab.json"
-TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+TYPES: Mapping[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+}
 """The types of numbers that are read, as the format names them."""
 
 LOAD_WEIGHTS = f"""\
