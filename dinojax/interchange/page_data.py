@@ -146,7 +146,7 @@ def _error(trained: Trained, part: Part, params: Params | None) -> float:
 
 
 def _size(part: Part) -> str:
-    return f"{len(part):,} {'characters' if isinstance(part, str) else 'names'}"
+    return count(len(part), "character" if isinstance(part, str) else "name")
 
 
 def _measured(run: Run, learned: Part | None, part: Part, split: str) -> str:
@@ -177,7 +177,7 @@ def _facts(
 ) -> list[tuple[str, str]]:
     """What the page states about the run: labels and values."""
     config, size = run.config, sum(x.size for x in jax.tree.leaves(run.params))
-    layers = "1 layer" if config.num_layers == 1 else f"{config.num_layers} layers"
+    units = f"{config.hidden_size:,} units"
     source = run.description.data.replace("\\", "/").rsplit("/")[-1]
     data = ("data" if learned is None else _size(learned)) + (f" of {source}" if source else "")
     network, *ngrams = figures
@@ -191,7 +191,7 @@ def _facts(
         return f"{nats:.4f}{shown} nats, {bits:.4f} bits a character"
 
     return [
-        ("Network", f"{layers} of {config.hidden_size:,} units, cell {config.cell}"),
+        ("Network", f"{count(config.num_layers, 'layer')} of {units}, cell {config.cell}"),
         ("Parameters", f"{size:,}"),
         ("Learned from", data + " and earlier runs" * has_origin),
         ("Training", count(run.step, "step") + ", after earlier ones" * has_origin),
