@@ -76,7 +76,8 @@ class TrainConfig:
     devices: int = _setting(
         0, "devices (or cores) that share the rows, 0 for as many as divide them evenly", 0, 4096
     )
-    seed: int = _setting(0, "seed of every random choice", 0, 2**32 - 1)
+    seed: int = _setting(0, "seed of every random choice but the split of names", 0, 2**32 - 1)
+    split_seed: int = _setting(0, "seed of the choice of names to hold out", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -114,6 +115,8 @@ class TrainConfig:
 def config_from(settings: Mapping[str, Any]) -> TrainConfig:
     """The configuration with these settings, as read from JSON; others have their defaults.
 
+    Earlier versions of dinojax had no split seed, and drew the parts from the seed.
+
     Raises:
         ValueError: a setting is unknown, or its value has another type or is out of range.
     """
@@ -125,7 +128,8 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
         # JSON may write the float 5.0 as 5, and bool is a subclass of int.
         if type(value) is not expected and (type(value), expected) != (int, float):
             raise ValueError(f"{name}: expected {expected.__name__}, got {quoted(value)}")
-    return TrainConfig(**settings)
+    earlier = {"split_seed": settings["seed"]} if "seed" in settings else {}
+    return TrainConfig(**earlier | settings)
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -34,6 +34,7 @@ RANGES = {
     "patience": (0, 10**9),
     "devices": (0, 4096),
     "seed": (0, 2**32 - 1),
+    "split_seed": (0, 2**32 - 1),
 }
 INTEGERS = [field.name for field in fields(TrainConfig) if field.type is int]
 NEEDS = {"patience": {"validation_fraction": 0.1}, "devices": {"batch_size": 4096}}
@@ -120,6 +121,14 @@ def test_an_error_shows_the_range_and_the_value_unambiguously(field, value):
     with pytest.raises(ValueError, match="expected a number") as caught:
         TrainConfig(**{field: value})
     assert numbers_named(str(caught.value)) == [*RANGES[field], value]
+
+
+def test_settings_from_before_the_split_seed_split_by_their_seed():
+    recorded = asdict(TrainConfig(seed=4))
+    assert config_from(recorded).split_seed == 0
+    del recorded["split_seed"]
+    assert config_from(recorded).split_seed == 4
+    assert resolve(recorded=recorded, given={"seed": 5}) == TrainConfig(seed=5, split_seed=4)
 
 
 def test_check_range_says_name_range_and_value():

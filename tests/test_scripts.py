@@ -569,6 +569,7 @@ HELP = {
         "--max-minutes": ("stop", ""),
         "--tensorboard": ("event", ""),
         "--seed": ("random", PRESETS["dinos"].seed),
+        "--split-seed": ("hold out", 0),
         "--init-from": ("parameters", ""),
         "--out": ("folder", "runs/"),
         "--overwrite": ("replace", ""),

@@ -113,7 +113,7 @@ def describe(
     if isinstance(data, str):
         split, texts = split_text(data, *fractions), [data]
     else:
-        split, texts = split_names(data, *fractions, config.seed, learned), list(data)
+        split, texts = split_names(data, *fractions, config.split_seed, learned), list(data)
     split = *split, sorted(set(learned).difference(split[0]))
     parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
     known = origin.vocab if origin else None
