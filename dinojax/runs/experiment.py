@@ -19,6 +19,7 @@ from dinojax.models.model import CharModel
 from dinojax.runs.description import Description, Part, Parts, build_model
 from dinojax.runs.memory import check_training
 from dinojax.startup import best_share
+from dinojax.training import stack
 from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
 from dinojax.training.optimizers import make_optimizer, make_schedule
 from dinojax.training.step import TrainState, TrainStep, init_train_state, make_train_step
@@ -38,16 +39,33 @@ class Experiment(NamedTuple):
     schedule: optax.Schedule
     """The learning rate of each step, counted from 0."""
     mesh: Mesh | None
-    initial_state: Callable[[Params | None], TrainState]
-    """The state before the first step, with given parameters, or with random ones for None."""
-    key_sample: jax.Array
-    """The key for names or texts in reports."""
+    start: Callable[[jax.Array, Params | None], TrainState]
+    """The state before the first step of a run with this key; see `initial_state`."""
     evaluate: Callable[[Params], Costs] | None
     """The costs of the validation part, or None where there is no such part."""
 
     @property
     def config(self) -> TrainConfig:
         return self.description.config
+
+    @property
+    def key_sample(self) -> jax.Array:
+        """The key for names or texts in reports."""
+        return _keys(jax.random.key(self.config.seed))[2]
+
+    def initial_state(self, params: Params | None) -> TrainState:
+        """The state before the first step, with given parameters, or with random ones for None."""
+        return self.start(jax.random.key(self.config.seed), params)
+
+    def with_seed(self, seed: int) -> "Experiment":
+        """The experiment with another seed and the same data; it shares all that is compiled."""
+        config = replace(self.config, seed=seed)
+        return self._replace(description=self.description._replace(config=config))
+
+
+def _keys(key: jax.Array) -> jax.Array:
+    """The keys of a run for its parameters, its training and its samples."""
+    return jax.random.split(key, 3)
 
 
 def make_evaluation(
@@ -60,17 +78,25 @@ def make_evaluation(
 
 
 def make_experiment(
-    description: Description, parts: Parts, dataset: Dataset, *, window: int = WINDOW
+    description: Description,
+    parts: Parts,
+    dataset: Dataset,
+    *,
+    window: int = WINDOW,
+    stacked: bool = False,
 ) -> Experiment:
     """Make what a run needs; `dataset` holds the batches of parts["train"].
 
     Where the configuration leaves the number of devices open, as many as are worth it share the
-    rows. `window` is the number of characters of a text that a validation reads at once.
+    rows. `window` is the number of characters of a text that a validation reads at once. The
+    training step of a `stacked` experiment is that of replicas on one device; see `training.stack`.
 
     Raises:
         ValueError: there are not as many devices, or there is not enough memory.
     """
     config, vocab = description.config, description.vocab
+    if stacked:
+        config = replace(config, devices=1)
     if not config.devices:
         config = replace(config, devices=best_share(config.batch_size, jax.device_count()))
     mesh = parallel.make_mesh(config.devices)
@@ -84,8 +110,8 @@ def make_experiment(
         resets=config.batches != "padded",
         reset_rate=config.reset_rate,
         axis=parallel.axis_of(mesh),
+        replicas=stack.REPLICAS if stacked else None,
     )
-    key_params, key_train, key_sample = jax.random.split(jax.random.key(config.seed), 3)
     # A model that predicts every character with equal probability costs log(vocab) nats each.
     untrained_loss = np.log(vocab.size)
     if config.loss == "summed":
@@ -94,17 +120,20 @@ def make_experiment(
         untrained_loss *= dataset.examples.weights.sum(dtype=float) / rows
 
     @jax.jit
-    def start(params: Params | None) -> TrainState:
+    def start(key: jax.Array, params: Params | None) -> TrainState:
+        # An argument, not a constant, so that one program serves all seeds.
+        key_params, key_train, _ = _keys(key)
         params = model.init(key_params) if params is None else params
         options = {"batch_size": config.batch_size, "smoothed_loss": untrained_loss}
         return init_train_state(key_train, params, model, optimizer, **options)
 
     time = dataset.examples.inputs.shape[0] if config.batches == "padded" else config.window
-    check_training(jax.eval_shape(start, None), time * config.batch_size, config.devices)
+    shapes = jax.eval_shape(start, jax.random.key(config.seed), None)
+    check_training(shapes, time * config.batch_size, config.devices)
     evaluate = None
     if "validation" in parts:
         evaluate = make_evaluation(model, vocab, parts["validation"], mesh, window=window)
     description, schedule = description._replace(config=config), make_schedule(config)
     return Experiment(
-        description, parts, dataset, model, train_step, schedule, mesh, start, key_sample, evaluate
+        description, parts, dataset, model, train_step, schedule, mesh, start, evaluate
     )

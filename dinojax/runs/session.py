@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from dinojax import parallel
-from dinojax.config import resolve
+from dinojax.config import TrainConfig, resolve
 from dinojax.data.corpus import clean_names
 from dinojax.data.text import composed
 from dinojax.files import digest
@@ -85,19 +85,14 @@ def work(
         FloatingPointError: a loss or a parameter is not finite.
         OSError: a file cannot be written; the last good checkpoint is still there.
     """
-    config = experiment.config
-    log_every = max(1, config.evaluate_every // lines_per_validation)
-    clipping = {"clip_value": config.clip_value, "clip_norm": config.clip_norm}
+    log_every, options = course(experiment.config, save_every, lines_per_validation)
     progress = loop.run(
         experiment.train_step,
         state,
         experiment.dataset,
-        steps=config.steps,
         mesh=experiment.mesh,
-        stops=[each for each in (log_every, config.evaluate_every, save_every) if each],
-        summarize=partial(describe_gradients, **clipping),
         clock=clock,
-        **sizes,
+        **options | sizes,
     )
     return record(
         progress,
@@ -110,6 +105,20 @@ def work(
         save_every=save_every,
         clock=clock,
     )
+
+
+def course(
+    config: TrainConfig, save_every: int, lines_per_validation: int = 20
+) -> tuple[int, dict[str, Any]]:
+    """Steps from one line of metrics to the next, and what `loop.run` must know of a recorded run.
+
+    These are its `steps`, its `stops` and the summary of gradients that the lines hold.
+    """
+    log_every = max(1, config.evaluate_every // lines_per_validation)
+    stops = [each for each in (log_every, config.evaluate_every, save_every) if each]
+    clipping = {"clip_value": config.clip_value, "clip_norm": config.clip_norm}
+    summarize = partial(describe_gradients, **clipping)
+    return log_every, {"steps": config.steps, "stops": stops, "summarize": summarize}
 
 
 def train(

@@ -60,15 +60,8 @@ def run(
         FloatingPointError: a loss or a parameter is not finite; names the step. The states yielded
             before are good.
     """
-    draw_order = jax.jit(epoch_order, static_argnames="num")
-    key = state.key
-
-    # Shuffling a long list takes a second, and reading it once many calls.
-    @lru_cache(maxsize=2)
-    def read_epoch(epoch: int) -> np.ndarray:
-        return dataset.arrange(np.asarray(draw_order(key, epoch, num=dataset.num_shuffled)))
-
-    indices = read_epoch(0)[0]
+    read, count_targets = make_reader(state.key, dataset), make_counter(dataset)
+    indices = read(0, 1)[0]
     num_devices = parallel.num_devices(mesh)
     if indices.shape[-1] % num_devices:
         raise ValueError(
@@ -91,20 +84,17 @@ def run(
     )
     state = parallel.place(state, mesh, state_axes)
     examples = parallel.place(dataset.examples, mesh, everywhere)
-    weights = dataset.examples.weights
-    counts = weights.sum(axis=0) if weights.ndim == 2 else weights
     step, size = int(state.step), 1
     while step < steps:
         started = clock()
         # Up to a multiple of the largest size, so that reports fall on round numbers.
         num_steps = min(size, steps - step, *(n - step % n for n in (chunk_size, *stops)))
-        order = _read(read_epoch, step, chunk_size, dataset.steps_per_epoch)
+        order = read(step, chunk_size)
         state, losses, summary = train_chunk(state, examples, order, num_steps)
         new_losses = np.asarray(losses)[:num_steps]
-        _check_finite(state.params, new_losses, step)
+        check_finite(state.params, new_losses, step)
         step += num_steps
-        num_characters = counts[order[:num_steps]].reshape(num_steps, -1).sum(axis=1)
-        yield Progress(state, new_losses, num_characters, summary)
+        yield Progress(state, new_losses, count_targets(order[:num_steps]), summary)
         seconds = clock() - started
         # A call of twice the size stays below half a second.
         if seconds < 0.25:
@@ -113,17 +103,41 @@ def run(
             size = max(1, size // 2)
 
 
-def _read(
-    read_epoch: Callable[[int], np.ndarray], first: int, num: int, steps_per_epoch: int
-) -> np.ndarray:
-    """What the steps `first`, `first + 1`, .. read, [num, ..]: one epoch follows the other."""
-    epoch, offset = divmod(first, steps_per_epoch)
-    num_epochs = -(-(offset + num) // steps_per_epoch)
-    epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
-    return np.concatenate(epochs)[offset : offset + num]
+def make_reader(key: jax.Array, dataset: Dataset) -> Callable[[int, int], np.ndarray]:
+    """A function that says what steps of the run with this key read: one epoch follows the other.
+
+    It takes the steps done before and a number of steps, and returns entries of an order as
+    `train_steps` expects them, [num, ..].
+    """
+    draw_order = jax.jit(epoch_order, static_argnames="num")
+
+    # Shuffling a long list takes a second, and reading it once many calls.
+    @lru_cache(maxsize=2)
+    def read_epoch(epoch: int) -> np.ndarray:
+        return dataset.arrange(np.asarray(draw_order(key, epoch, num=dataset.num_shuffled)))
+
+    def read(first: int, num: int) -> np.ndarray:
+        epoch, offset = divmod(first, dataset.steps_per_epoch)
+        num_epochs = -(-(offset + num) // dataset.steps_per_epoch)
+        epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
+        return np.concatenate(epochs)[offset : offset + num]
+
+    return read
 
 
-def _check_finite(params: Params, losses: np.ndarray, step: int) -> None:
+def make_counter(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from an order [num, ..] to the targets that count in each of its steps, [num]."""
+    weights = dataset.examples.weights
+    counts = weights.sum(axis=0) if weights.ndim == 2 else weights
+    return lambda order: counts[order].reshape(len(order), -1).sum(axis=1)
+
+
+def check_finite(params: Params, losses: np.ndarray, step: int) -> None:
+    """Check the `losses` [num] of the steps after `step` and the parameters after them.
+
+    Raises:
+        FloatingPointError: one is not finite; names the step.
+    """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
         raise FloatingPointError(f"the loss is {losses[bad[0]]} in step {step + int(bad[0]) + 1}")

@@ -93,6 +93,7 @@ def make_train_step(
     resets: bool = False,
     reset_rate: float = 0.0,
     axis: str | None = None,
+    replicas: str | None = None,
 ) -> TrainStep:
     """A step that reads a batch and updates the parameters.
 
@@ -104,7 +105,9 @@ def make_train_step(
     before a batch with that probability, so that the model also learns to start within a text.
 
     With an `axis`, the rows of a batch are spread over the devices of a mesh (see
-    `parallel.spread`). Values and gradients are those of the whole batch.
+    `parallel.spread`). Values and gradients are those of the whole batch. `replicas` names the axis
+    of a `jax.vmap` over replicas: all read as far as the one with the longest row, past their own
+    rows without effect on the loss, so that their loops over time end together.
     """
 
     def row_keys(state: TrainState, purpose: int, num: int) -> jax.Array:
@@ -117,7 +120,7 @@ def make_train_step(
         time = batch.weights.shape[0]
         # One past the last time step at which anything counts.
         length = jnp.max(jnp.where(batch.weights.any(axis=1), jnp.arange(1, time + 1), 0))
-        length = parallel.largest(length, axis)
+        length = parallel.largest(parallel.largest(length, axis), replicas)
         state, logits = model.unroll(params, state, batch.inputs, length, resets, dropout_keys)
         total, num = loss(logits, batch.targets, batch.weights)
         return total, (jnp.asarray(num, total.dtype), state)

@@ -12,6 +12,7 @@ from dinojax.config import PRESETS, TrainConfig
 
 from bench_sides.work import (
     BATCH_SIZE,
+    EXERCISE,
     LEARNING_RATE,
     MAX_LENGTH,
     NUM_NAMES,
@@ -46,7 +47,7 @@ def prepare(task: Task) -> Prepared:
 def training(task: Task) -> Prepared:
     """Train as the command does, on as many devices as it uses."""
     work = WORKS[task.work]
-    network, is_exercise = work.network, work.unit == "steps"
+    network, is_exercise = work.network, work.network == EXERCISE
     config = TrainConfig(
         cell=network.cell,
         num_layers=network.num_layers,

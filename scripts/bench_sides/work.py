@@ -18,6 +18,8 @@ OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
     "NumPy, batched over time",
     "PyTorch",
 )
+STACKS = {"dinojax, 64 stacked": 64, "dinojax, 1,024 stacked": 1_024}
+"""Sides that train replicas, and how many at once."""
 BATCH_SIZE, WINDOW, VOCAB_SIZE = 64, 64, 65
 NUM_WINDOWS = 16
 """Number of windows in each row of the text, which is then read again."""
@@ -77,6 +79,14 @@ WORKS = {
         {OURS: 20_000, NUMPY: 2_000, NUMPY_TUNED: 4_000, PYTORCH: 1_000},
         EXERCISE,
         (500, 1_000),
+        products=3,
+    ),
+    "train replicas of the exercise": Work(
+        "replica-steps",
+        "nats a name",
+        {OURS: 20_000, **{side: 100 * num for side, num in STACKS.items()}},
+        EXERCISE,
+        (50, 100),
         products=3,
     ),
     "train LSTM 1 x 256": _training("lstm", 1, 256),

@@ -1,0 +1,121 @@
+"""Replicas of one run, which differ in their seeds, stacked and trained by one program.
+
+`loop.run` trains one; here each replica has such an iterator of its own, and all share the work.
+
+The rule: a replica equals the same run trained alone up to rounding, not to the bit. The products
+of all replicas are computed together, by other routines, and rounding even depends on how many are
+stacked, though not on the place in the stack nor on what the others compute: one that diverges or
+ends changes no bit of another. In float32 on a CPU, after 20 steps of any preset, no parameter
+differed by more than 5e-7 of the largest in its array; differences grow with further steps, as any
+rounding does. The recurrent state is another only where no later step reads it, after padded names.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.data.batches import Dataset
+from dinojax.training.loop import CHUNK_SIZE, Progress, check_finite, make_counter, make_reader
+from dinojax.training.step import Summary, TrainState, TrainStep, train_steps
+
+REPLICAS = "replicas"
+"""The axis of the stack; `step.make_train_step` takes it."""
+
+CHUNK_INDICES = 2**24
+"""About the most indices into the data that one compiled call reads, for all replicas."""
+
+SECONDS_PER_CALL = 0.5
+"""A call is doubled while it takes less. The states of all replicas leave the device after it."""
+
+
+def run(
+    train_step: TrainStep,
+    states: Sequence[TrainState],
+    dataset: Dataset,
+    *,
+    steps: int,
+    stops: Sequence[int] = (),
+    summarize: Summary = lambda gradients: None,
+    chunk_size: int = CHUNK_SIZE,
+    chunk_indices: int = CHUNK_INDICES,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Generator[Progress]]:
+    """Train each of `states` until `steps` steps are done: an iterator for each, as of `loop.run`.
+
+    `train_step` must be made for the axis `REPLICAS`. The replicas may have done different numbers
+    of steps. Whichever iterator is read first takes some steps of all, and the others keep what
+    they yield until they are read; so read all in turn. One that raises, or that the caller closes
+    or drops, ends alone: its place in the stack stays, so that the others are computed as before.
+    The states that they yield are NumPy arrays.
+
+    Raises:
+        FloatingPointError: from one of the iterators; see `loop.run`.
+    """
+    num = len(states)
+    done = [int(state.step) for state in states]
+    readers = [make_reader(state.key, dataset) for state in states]
+    keys, count_targets = [state.key for state in states], make_counter(dataset)
+    train_chunk = jax.jit(
+        jax.vmap(
+            partial(train_steps, train_step, summarize=summarize),
+            in_axes=(0, None, 0, None),
+            axis_name=REPLICAS,
+        )
+    )
+    entry = readers[0](0, 1)[0]
+    chunk_size = max(1, min(chunk_size, chunk_indices // (num * entry.size)))
+    order = np.zeros((num, chunk_size, *entry.shape), entry.dtype)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    examples = jax.device_put(dataset.examples)
+    unread: list[deque[Progress | FloatingPointError]] = [deque() for _ in states]
+    active, size = {i for i in range(num) if done[i] < steps}, 1
+
+    def advance() -> None:
+        """Take some steps of all replicas, and hand the active ones what they yield."""
+        nonlocal stacked, size
+        started, num_steps = clock(), size
+        for i in active:
+            order[i] = readers[i](done[i], chunk_size)
+            num_steps = min(num_steps, steps - done[i], *(n - done[i] % n for n in stops))
+        stacked, losses, summaries = train_chunk(stacked, examples, order, num_steps)
+        # All at once, as one transfer takes less time than many.
+        rest = stacked._replace(key=None)
+        rest, losses, summaries = jax.device_get((rest, losses[:, :num_steps], summaries))
+        for i in sorted(active):
+            state, summary = jax.tree.map(lambda x, i=i: x[i], (rest, summaries))
+            try:
+                check_finite(state.params, losses[i], done[i])
+            except FloatingPointError as error:
+                unread[i].append(error)
+                active.discard(i)
+                continue
+            counts = count_targets(order[i, :num_steps])
+            unread[i].append(Progress(state._replace(key=keys[i]), losses[i], counts, summary))
+        for i in range(num):
+            done[i] += num_steps
+        active.difference_update([i for i in active if done[i] >= steps])
+        seconds = clock() - started
+        if seconds < SECONDS_PER_CALL:
+            size = min(size * 2, chunk_size)
+        elif seconds > 2.5 * SECONDS_PER_CALL:
+            size = max(1, size // 2)
+
+    def replica(i: int) -> Generator[Progress]:
+        try:
+            while unread[i] or i in active:
+                if not unread[i]:
+                    advance()
+                progress = unread[i].popleft()
+                if isinstance(progress, FloatingPointError):
+                    raise progress
+                yield progress
+        finally:
+            active.discard(i)
+            unread[i].clear()
+
+    return [replica(i) for i in range(num)]
