@@ -129,7 +129,7 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
         if type(value) is not expected and (type(value), expected) != (int, float):
             raise ValueError(f"{name}: expected {expected.__name__}, got {quoted(value)}")
     earlier = {"split_seed": settings["seed"]} if "seed" in settings else {}
-    return TrainConfig(**earlier | settings)
+    return TrainConfig(**earlier | dict(settings))
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

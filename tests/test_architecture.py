@@ -15,7 +15,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "dinojax"
 STOREYS = [
-    ["messages", "config", "files", "startup", "parallel"],
+    ["messages", "config", "files", "startup", "parallel", "platforms"],
     ["data"],
     ["models"],
     ["training"],
@@ -29,10 +29,10 @@ STOREYS = [
 """The reading order."""
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
-    "messages", "config", "files", "startup",
+    "messages", "config", "files", "startup", "platforms",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
     "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data", "cli.loaded",
-    "cli.train", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
+    "cli.train", "cli.sweep", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
     "cli.page", "cli.reproduce",
 ]  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import re
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, get_args
@@ -19,12 +19,17 @@ FLAG_FOR = {
 """What messages of the command say for words in those of the library."""
 
 
-def add_settings(parser: ArgumentParser) -> None:
+def add_settings(
+    parser: ArgumentParser, without: Container[str] = (), several: bool = False
+) -> None:
     """Add a flag for each setting; its help shows the default of each preset.
 
-    A flag that is not given is None, so that the setting of a preset or another run applies.
+    A flag that is not given is None, so that the setting of a preset or another run applies. With
+    `several`, each takes one or several values, as a list.
     """
     for field in fields(TrainConfig):
+        if field.name in without:
+            continue
         choices = get_args(field.type)
         values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
         if field.name == "steps":
@@ -41,6 +46,8 @@ def add_settings(parser: ArgumentParser) -> None:
             options = {"type": whole_number, "metavar": "N"}
         elif field.type is float:
             options = {"type": number, "metavar": "X"}
+        if several and field.type is not bool:
+            options["nargs"] = "+"
         parser.add_argument(flag_of(field.name), help=text, **options)
 
 
@@ -51,7 +58,7 @@ def flag_of(name: str) -> str:
 
 def given_settings(arguments: Namespace) -> dict[str, Any]:
     """The settings that the command line gives."""
-    values = {field.name: getattr(arguments, field.name) for field in fields(TrainConfig)}
+    values = {field.name: getattr(arguments, field.name, None) for field in fields(TrainConfig)}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,0 +1,211 @@
+"""Train every combination of some settings with several seeds, and compare them; see --help."""
+
+import signal
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from dinojax.cli import terminal
+from dinojax.cli.arguments import Parser, number, path, whole_number
+from dinojax.cli.jobs import check_there, next_free_folder
+from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
+from dinojax.cli.terminal import short_path
+from dinojax.config import PRESETS, TrainConfig, check_range
+from dinojax.data.corpus import STANDARD_INPUT
+from dinojax.messages import count, quoted, visible
+from dinojax.startup import start_jax
+
+if TYPE_CHECKING:
+    from dinojax.runs.sweep import Replica, Sweep
+    from dinojax.runs.sweeping import Progress
+
+SEEDS = 8
+SOME_FAILED = 1
+BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `dinojax sweep`."""
+    from dinojax.runs.sweep import OF_THE_SWEEP
+
+    add = parser.add_argument
+    whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
+    text = "settings to start from, as for train (default: dinos)"
+    add("preset", nargs="?", choices=tuple(PRESETS), help=text)
+    text = "UTF-8 file of names, one a line, or a text (default: dinosaurs)"
+    add("--data", metavar="FILE", type=path, help=text)
+    text = f"train each setting with the seeds 0 to N - 1 (default: {SEEDS})"
+    add("--seeds", **whole, help=text)
+    text = "values to compare with, of settings that are swept (default: those of the preset)"
+    add("--baseline", metavar="NAME=VALUE", nargs="+", type=assignment, help=text)
+    text = "folder of the sweep; default: runs/PRESET-sweep, or the next free one"
+    add("--out", metavar="FOLDER", type=path, help=text)
+    text = "train what is left of a sweep that was stopped, with the same result"
+    add("--resume", metavar="SWEEP", type=path, help=text)
+    text = "most runs to train at once on a CPU (default: one a core)"
+    add("--jobs", **whole, help=text)
+    add_settings(parser, without=OF_THE_SWEEP, several=True)
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Argument type: a setting and its value, as in learning_rate=0.002."""
+    name, equals, value = text.partition("=")
+    kinds = {field.name: field.type for field in fields(TrainConfig)}
+    name = name.replace("-", "_")
+    if not equals or name not in kinds:
+        expected = "a setting and its value, such as learning_rate=0.002"
+        raise ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
+    if get_args(kinds[name]):
+        return name, value
+    return name, (whole_number if kinds[name] is int else number)(value)
+
+
+def main(parser: Parser, arguments: Namespace) -> int:
+    """Start or resume a sweep, train its replicas, and print the table; returns the exit code."""
+    with ExitStack() as stack:
+        with parser.reported_errors(), named_flags():
+            check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
+            if arguments.resume and arguments.out:
+                raise ValueError("--resume and --out exclude each other")
+            if arguments.data == STANDARD_INPUT:
+                raise ValueError("--data: a sweep reads its data several times; give a file")
+            start_jax()
+            begin = resume if arguments.resume else start
+            folder, sweep = begin(parser, arguments, stack)
+        return train(parser, arguments, folder, sweep)
+
+
+def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep]":
+    """Start a new sweep. Its folder stays locked until `stack` is closed."""
+    from dinojax.runs import sweeping
+    from dinojax.runs.sweep import plan, write_sweep
+
+    given, preset = given_settings(arguments), arguments.preset or "dinos"
+    data, seeds = str(arguments.data or ""), arguments.seeds
+    if PRESETS[preset].is_text and not data:
+        raise ValueError("these settings are for a running text; give its file with --data")
+    sweep = sweeping.new_sweep(
+        preset,
+        data,
+        seeds=SEEDS if seeds is None else seeds,
+        settings=given,
+        baseline=dict(arguments.baseline or []),
+    )
+    added = sweep.settings.keys() - given.keys()
+    for name in added:
+        parser.note(f"{flag_of(name)} {sweep.settings[name]}: a sweep compares validation losses")
+    sweeping.check(sweep, sweeping.num_processes(len(plan(sweep)), arguments.jobs or 0))
+    folder = arguments.out or next_free_folder(f"{preset}-sweep")
+    sweeping.take_folder(folder)
+    stack.enter_context(sweeping.locked(folder))
+    write_sweep(folder, sweep)
+    return folder, sweep
+
+
+def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep]":
+    """Resume a sweep. Its folder stays locked until `stack` is closed."""
+    from dinojax.runs import sweeping
+    from dinojax.runs.sweep import SWEEP_FILE, make_sweep, plan, read_sweep
+
+    folder = arguments.resume
+    sweep = read_sweep(folder)
+    if not arguments.data and sweep.data:
+        check_there(Path(sweep.data), folder / SWEEP_FILE, "--data")
+    wanted = make_sweep(
+        arguments.preset or sweep.preset,
+        sweep.data,
+        sweep.data_sha256,
+        seeds=sweep.seeds if arguments.seeds is None else arguments.seeds,
+        settings={**sweep.settings, **sweep.values, **given_settings(arguments)},
+        baseline=dict(arguments.baseline) if arguments.baseline else sweep.baseline,
+    )
+    sweeping.check_same(sweep, wanted)
+    num = sweeping.num_processes(len(plan(sweep)), arguments.jobs or 0)
+    sweeping.check(sweep, num, str(arguments.data) if arguments.data else None)
+    stack.enter_context(sweeping.locked(folder))
+    return folder, sweep
+
+
+def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep") -> int:
+    """Train what is left of a sweep, report each replica, and print the table."""
+    from tqdm import tqdm
+
+    from dinojax.runs import sweeping
+    from dinojax.runs.sweep import FAILED, TABLE_FILE, plan, read_outcomes
+
+    replicas = plan(sweep)
+    print(describe_sweep(sweep, replicas, len(read_outcomes(folder))))
+    jobs, data = arguments.jobs or 0, str(arguments.data) if arguments.data else None
+    print(describe_layout(sweeping.num_processes(len(replicas), jobs)), flush=True)
+    # Now, as the current folder may be gone when training ends.
+    again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
+    shares: dict[Path, float] = {}
+    bar: dict[str, Any] = {"unit": " runs", "bar_format": BAR, "disable": None, "file": sys.stderr}
+    try:
+        with ExitStack() as stack:
+            signals = stack.enter_context(terminal.stop_on_signal())
+            done = [each.status != FAILED for each in read_outcomes(folder).values()]
+            progress = stack.enter_context(tqdm(total=len(replicas), initial=sum(done), **bar))
+            coming = sweeping.work(folder, data=data, jobs=jobs)
+            for event in stack.enter_context(closing(coming)):
+                if event:
+                    before = shares.get(event.replica.folder, 0.0)
+                    shares[event.replica.folder] = event.share
+                    progress.update(event.share - before)
+                    if event.outcome:
+                        progress.write(describe_outcome(event))
+                        sys.stdout.flush()
+                if signals:
+                    break
+    except (OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        parser.error(f"{terminal.describe_error(error)}; fix that and {again}")
+    outcomes = read_outcomes(folder)
+    missing = len(replicas) - len(outcomes)
+    if signals and missing:
+        print(file=sys.stderr)
+        ended = f"{len(outcomes):,} of {count(len(replicas), 'run')} ended, all others are saved"
+        terminal.tell(parser.prog, f"interrupted; {ended}; {again}")
+        return terminal.INTERRUPTED if signals[0] == signal.SIGINT else terminal.TERMINATED
+    print(f"\n{(folder / TABLE_FILE).read_text('utf-8')}")
+    print(f"Saved in {visible(str(folder))}")
+    statuses = [outcome.status for outcome in outcomes.values()]
+    if FAILED in statuses:
+        failed = count(statuses.count(FAILED), "run")
+        terminal.tell(parser.prog, f"error: {failed} failed, as the table says; {again}")
+        return SOME_FAILED
+    return 0
+
+
+def describe_sweep(sweep: "Sweep", replicas: "Sequence[Replica]", num_ended: int) -> str:
+    """A sweep in one line."""
+    num = len({each.setting for each in replicas})
+    said = f"{count(num, 'setting')}, each with {count(sweep.seeds, 'seed')}"
+    if sweep.values:
+        said += f"; baseline {replicas[0].setting}"
+    return f"{said}{f'; {num_ended:,} of {len(replicas):,} runs have ended' if num_ended else ''}"
+
+
+def describe_layout(num_processes: int) -> str:
+    """How replicas are trained, and why."""
+    if num_processes > 1:
+        return (
+            f"{num_processes} processes, each of which trains one run after the other on one "
+            "device: on a CPU, whole runs side by side are faster than shared ones"
+        )
+    return "One run after the other, on one device"
+
+
+def describe_outcome(progress: "Progress") -> str:
+    """How a replica ended, in one line."""
+    outcome, replica = progress.outcome, progress.replica
+    assert outcome
+    said = f"{replica.setting} seed {replica.seed}: "
+    if outcome.validation_loss is None:
+        return f"{said}{outcome.status}: {visible(outcome.message)}"
+    return f"{said}{outcome.validation_loss:.4f} nats a character in validation"

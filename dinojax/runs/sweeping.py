@@ -1,0 +1,247 @@
+"""Work on a sweep: check what was asked, train its replicas, and record what came of them."""
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from dinojax import files, platforms
+from dinojax.messages import about
+from dinojax.runs.description import describe
+from dinojax.runs.exchange import LOCK_FILE
+from dinojax.runs.experiment import make_experiment
+from dinojax.runs.memory import available_bytes, training_bytes
+from dinojax.runs.replica import Step, Task, read_part, train
+from dinojax.runs.results import write_results
+from dinojax.runs.sweep import (
+    DIVERGED,
+    FINISHED,
+    RESULTS_FILE,
+    Outcome,
+    Replica,
+    Sweep,
+    is_sweep,
+    make_sweep,
+    plan,
+    read_outcomes,
+    read_sweep,
+    setting_name,
+    shown,
+    write_sweep,
+)
+from dinojax.runs.workers import train_beside
+from dinojax.startup import num_cores
+
+
+class Progress(NamedTuple):
+    """How far a replica has come."""
+
+    replica: Replica
+    share: float
+    """Share of its steps that are done."""
+    outcome: Outcome | None
+    """How it ended, if it did."""
+
+
+def num_processes(num_replicas: int, jobs: int = 0) -> int:
+    """How many processes train as many replicas; 1 for this process alone.
+
+    At most `jobs`; 0 stands for as many as the platform suits.
+    """
+    suited = platforms.replica_processes(jax.default_backend(), num_replicas, num_cores())
+    return min(suited, jobs or suited)
+
+
+def take_folder(folder: Path) -> None:
+    """Make `folder` for a new sweep, or accept one that is empty.
+
+    Raises:
+        ValueError: it is a file, or it holds a sweep or other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; expected a folder for the sweep, or a new name")
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_sweep(folder):
+        raise ValueError(f"{folder} holds a sweep; resume it, or choose another folder")
+    if {path.name for path in folder.iterdir()} - {LOCK_FILE}:
+        raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of a sweep, and remove what a process that was killed has left there.
+
+    Raises:
+        OSError: the lock file cannot be made.
+        ValueError: another process has locked it.
+    """
+    message = "wait until it has ended, or choose another folder"
+    with files.locked(folder / LOCK_FILE, f"another process works in {folder}; {message}"):
+        files.remove_leftovers(folder)
+        yield
+
+
+def check(sweep: Sweep, num_workers: int, data: str | None = None) -> None:
+    """Check data and memory before anything is trained; for `data` see `work`.
+
+    Raises:
+        OSError: the data cannot be read.
+        ValueError: they have changed or are too small, or memory is short for `num_workers`
+            replicas at once.
+    """
+    parts: dict[tuple[bool, bool], Any] = {}
+    for replica in plan(sweep):
+        if replica.seed:
+            continue
+        config, kind = replica.config, (replica.config.is_text, replica.config.lowercase)
+        if kind not in parts:
+            file = sweep.data if data is None else data
+            parts[kind], _ = read_part(file, config, sweep.data_sha256)
+        with about(replica.setting):
+            described = describe(config, parts[kind], keep_window=_keeps_window(sweep))
+            experiment = make_experiment(*described)
+        state = jax.eval_shape(experiment.initial_state, None)
+        is_padded = config.batches == "padded"
+        time = experiment.dataset.examples.inputs.shape[0] if is_padded else config.window
+        needed = num_workers * training_bytes(state, time * config.batch_size)
+        if needed > available_bytes():
+            raise ValueError(
+                f"{num_workers:,} replicas at once take at least {needed / 1e9:,.1f} GB of memory; "
+                f"there are {available_bytes() / 1e9:,.1f} GB; choose fewer jobs, hidden units or "
+                "layers, or a smaller batch size"
+            )
+
+
+def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[Progress | None]:
+    """Train what is left of the sweep in a folder, which must be locked, and report it.
+
+    `data` is where the data file is now, if not where `sweep.json` says. At most `jobs` replicas
+    are trained at once; 0 stands for as many as there are cores. It yields None at times when
+    nothing has happened, so that the caller can stop: once it closes the generator, all replicas
+    are saved as they are. Replicas that diverged are not trained again, those that failed are.
+
+    Raises:
+        OSError: the results cannot be written.
+        ValueError: the folder holds no sweep, or its results were changed.
+    """
+    sweep = read_sweep(folder)
+    ended = {FINISHED, DIVERGED}
+    outcomes = {where: x for where, x in read_outcomes(folder).items() if x.status in ended}
+    left = [each for each in plan(sweep) if each.folder not in outcomes]
+    tasks = [task_of(sweep, each, folder, data) for each in left]
+    with closing(_train(tasks, num_processes(len(left), jobs))) as coming:
+        for event in coming:
+            if event is None:
+                yield None
+                continue
+            replica, what = left[event[0]], event[1]
+            if isinstance(what, Step):
+                yield Progress(replica, what.step / what.steps, None)
+            else:
+                outcomes[replica.folder] = what
+                write_results(folder, sweep, outcomes)
+                yield Progress(replica, 1.0, what)
+    write_results(folder, sweep, outcomes)
+
+
+def task_of(sweep: Sweep, replica: Replica, folder: Path, data: str | None = None) -> Task:
+    """What a process needs to train a replica."""
+    return Task(
+        folder=str(folder / replica.folder),
+        settings=asdict(replica.config),
+        keep_window=_keeps_window(sweep),
+        data=sweep.data if data is None else data,
+        source=sweep.data,
+        data_sha256=sweep.data_sha256,
+    )
+
+
+def sweep(
+    folder: Path | str,
+    preset: str = "dinos",
+    data: Path | str = "",
+    *,
+    seeds: int = 8,
+    baseline: Mapping[str, Any] | None = None,
+    jobs: int = 0,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train every combination of `settings` with every seed below `seeds`; returns the results.
+
+    Each of `settings`, fields of `TrainConfig`, is a value or a list of values; see `make_sweep`.
+    `data` is the path of a file of names or of a text; empty for the bundled names. If `folder`
+    holds this sweep already, what is left of it is trained. The results are those of
+    `results.json`; see `results.summarize`. Programs that start the processes of a sweep on a CPU
+    are not run again in them.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a setting, the data or the folder is not suitable.
+    """
+    folder = Path(folder)
+    wanted = new_sweep(preset, str(data), seeds=seeds, settings=settings, baseline=baseline)
+    if is_sweep(folder):
+        check_same(read_sweep(folder), wanted)
+    else:
+        take_folder(folder)
+    check(wanted, num_processes(len(plan(wanted)), jobs))
+    with locked(folder):
+        write_sweep(folder, wanted)
+        for _ in work(folder, jobs=jobs):
+            pass
+    return dict(json.loads(files.read_regular(folder / RESULTS_FILE)))
+
+
+def new_sweep(
+    preset: str,
+    data: str,
+    *,
+    seeds: int,
+    settings: Mapping[str, Any],
+    baseline: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """What is asked of a sweep, with the checksum of its data; see `make_sweep`."""
+    asked: dict[str, Any] = {"seeds": seeds, "settings": settings, "baseline": baseline}
+    config = plan(make_sweep(preset, data, "", **asked))[0].config
+    return make_sweep(preset, data, read_part(data, config)[1], **asked)
+
+
+def check_same(recorded: Sweep, wanted: Sweep) -> None:
+    """Raise a ValueError that says where a sweep differs from the one that a folder holds."""
+    before, now = _as_asked(recorded), _as_asked(wanted)
+    for name in [*before, *now]:
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"{name}: the sweep has {before.get(name, 'none')}, got {now.get(name, 'none')}; "
+                "a resumed sweep stays what it was; start another in a new folder"
+            )
+
+
+def _as_asked(sweep: Sweep) -> dict[str, str]:
+    settings = {name: [value] for name, value in sweep.settings.items()} | dict(sweep.values)
+    return {
+        "preset": sweep.preset,
+        "checksum of the data": f"{sweep.data_sha256[:12]}..",
+        "seeds": f"{sweep.seeds:,}",
+        **{name.replace("_", " "): ", ".join(map(shown, x)) for name, x in settings.items()},
+        "baseline": setting_name(sweep.preset, sweep.baseline),
+    }
+
+
+def _keeps_window(sweep: Sweep) -> bool:
+    return "window" in {**sweep.settings, **sweep.values}
+
+
+def _train(tasks: Sequence[Task], num_workers: int) -> Generator[tuple[int, Step | Outcome] | None]:
+    """Train the replicas of `tasks`, as `train_beside` does, or in this process if it is one."""
+    if num_workers > 1:
+        yield from train_beside(tasks, num_workers)
+        return
+    for i, task in enumerate(tasks):
+        with closing(train(task)) as coming:
+            for what in coming:
+                yield i, what
