@@ -57,6 +57,13 @@ class Experiment(NamedTuple):
         """The state before the first step, with given parameters, or with random ones for None."""
         return self.start(jax.random.key(self.config.seed), params)
 
+    @property
+    def step_size(self) -> int:
+        """Number of characters, padding included, in the rows of a step."""
+        is_padded = self.config.batches == "padded"
+        time = self.dataset.examples.inputs.shape[0] if is_padded else self.config.window
+        return time * self.config.batch_size
+
     def with_seed(self, seed: int) -> "Experiment":
         """The experiment with another seed and the same data; it shares all that is compiled."""
         config = replace(self.config, seed=seed)
@@ -127,13 +134,13 @@ def make_experiment(
         options = {"batch_size": config.batch_size, "smoothed_loss": untrained_loss}
         return init_train_state(key_train, params, model, optimizer, **options)
 
-    time = dataset.examples.inputs.shape[0] if config.batches == "padded" else config.window
-    shapes = jax.eval_shape(start, jax.random.key(config.seed), None)
-    check_training(shapes, time * config.batch_size, config.devices)
     evaluate = None
     if "validation" in parts:
         evaluate = make_evaluation(model, vocab, parts["validation"], mesh, window=window)
     description, schedule = description._replace(config=config), make_schedule(config)
-    return Experiment(
+    experiment = Experiment(
         description, parts, dataset, model, train_step, schedule, mesh, start, evaluate
     )
+    shapes = jax.eval_shape(experiment.initial_state, None)
+    check_training(shapes, experiment.step_size, config.devices)
+    return experiment

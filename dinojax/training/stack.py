@@ -7,19 +7,21 @@ of all replicas are computed together, by other routines, and rounding even depe
 stacked, though not on the place in the stack nor on what the others compute: one that diverges or
 ends changes no bit of another. In float32 on a CPU, after 20 steps of any preset, no parameter
 differed by more than 5e-7 of the largest in its array; differences grow with further steps, as any
-rounding does. The recurrent state is another only where no later step reads it, after padded names.
+rounding does.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dinojax.data.batches import Dataset
+from dinojax.models.recurrence import choose_rows
 from dinojax.training.loop import CHUNK_SIZE, Progress, check_finite, make_counter, make_reader
 from dinojax.training.step import Summary, TrainState, TrainStep, train_steps
 
@@ -47,10 +49,11 @@ def run(
 ) -> list[Generator[Progress]]:
     """Train each of `states` until `steps` steps are done: an iterator for each, as of `loop.run`.
 
-    `train_step` must be made for the axis `REPLICAS`. The replicas may have done different numbers
-    of steps. Whichever iterator is read first takes some steps of all, and the others keep what
-    they yield until they are read; so read all in turn. One that raises, or that the caller closes
-    or drops, ends alone: its place in the stack stays, so that the others are computed as before.
+    `train_step` must be made for the axis `REPLICAS`. Replicas that have done more steps wait for
+    the others. Whichever iterator is read takes steps of all that have done fewest, and the others
+    keep what they yield until they are read; so read first the one whose state has the lowest step.
+    One that raises, or that the caller closes or drops, ends alone: its place in the stack stays,
+    so that the others are computed as before.
     The states that they yield are NumPy arrays.
 
     Raises:
@@ -67,6 +70,7 @@ def run(
             axis_name=REPLICAS,
         )
     )
+    hold = jax.jit(choose_rows)
     entry = readers[0](0, 1)[0]
     chunk_size = max(1, min(chunk_size, chunk_indices // (num * entry.size)))
     order = np.zeros((num, chunk_size, *entry.shape), entry.dtype)
@@ -76,28 +80,34 @@ def run(
     active, size = {i for i in range(num) if done[i] < steps}, 1
 
     def advance() -> None:
-        """Take some steps of all replicas, and hand the active ones what they yield."""
+        """Take some steps of the replicas that have done fewest, and keep what they yield."""
         nonlocal stacked, size
-        started, num_steps = clock(), size
-        for i in active:
-            order[i] = readers[i](done[i], chunk_size)
-            num_steps = min(num_steps, steps - done[i], *(n - done[i] % n for n in stops))
+        started, first = clock(), min(done[i] for i in active)
+        moving = [i for i in sorted(active) if done[i] == first]
+        ahead = [done[i] - first for i in active if done[i] > first]
+        num_steps = min(size, steps - first, *(n - first % n for n in stops), *ahead)
+        # The others read the same as one that moves: rows of a text must be equally long.
+        order[:] = readers[moving[0]](first, chunk_size)
+        for i in moving[1:]:
+            order[i] = readers[i](first, chunk_size)
+        before = stacked
         stacked, losses, summaries = train_chunk(stacked, examples, order, num_steps)
+        if ahead:
+            stacked = hold(np.isin(range(num), moving), stacked, before)
         # All at once, as one transfer takes less time than many.
         rest = stacked._replace(key=None)
         rest, losses, summaries = jax.device_get((rest, losses[:, :num_steps], summaries))
-        for i in sorted(active):
+        for i in moving:
+            done[i] += num_steps
             state, summary = jax.tree.map(lambda x, i=i: x[i], (rest, summaries))
             try:
-                check_finite(state.params, losses[i], done[i])
+                check_finite(state.params, losses[i], first)
             except FloatingPointError as error:
                 unread[i].append(error)
                 active.discard(i)
                 continue
             counts = count_targets(order[i, :num_steps])
             unread[i].append(Progress(state._replace(key=keys[i]), losses[i], counts, summary))
-        for i in range(num):
-            done[i] += num_steps
         active.difference_update([i for i in active if done[i] >= steps])
         seconds = clock() - started
         if seconds < SECONDS_PER_CALL:
@@ -105,10 +115,11 @@ def run(
         elif seconds > 2.5 * SECONDS_PER_CALL:
             size = max(1, size // 2)
 
-    def replica(i: int) -> Generator[Progress]:
+    def replica(i: int) -> Generator[Any]:
         try:
+            yield  # Closing a generator has no effect before its first step.
             while unread[i] or i in active:
-                if not unread[i]:
+                while not unread[i]:
                     advance()
                 progress = unread[i].popleft()
                 if isinstance(progress, FloatingPointError):
@@ -118,4 +129,7 @@ def run(
             active.discard(i)
             unread[i].clear()
 
-    return [replica(i) for i in range(num)]
+    replicas = [replica(i) for i in range(num)]
+    for each in replicas:
+        next(each)
+    return replicas

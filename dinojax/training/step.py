@@ -106,8 +106,10 @@ def make_train_step(
 
     With an `axis`, the rows of a batch are spread over the devices of a mesh (see
     `parallel.spread`). Values and gradients are those of the whole batch. `replicas` names the axis
-    of a `jax.vmap` over replicas: all read as far as the one with the longest row, past their own
-    rows without effect on the loss, so that their loops over time end together.
+    of a `jax.vmap` over replicas. All read as far as the one with the longest row, past their own
+    rows without effect on the loss, so that their loops over time end together. If they carry the
+    state, their rows must be equally long; else the state after a batch, which nothing reads, is
+    not kept.
     """
 
     def row_keys(state: TrainState, purpose: int, num: int) -> jax.Array:
@@ -140,6 +142,8 @@ def make_train_step(
         num_counted = jnp.where(num_counted == 0, 1, num_counted)
         value, gradients = jax.tree.map(lambda x: x / num_counted, (total, gradients))
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        if replicas is not None and not carry_state:
+            last = state.recurrent_state
         new = TrainState(
             params=optax.apply_updates(state.params, updates),
             optimizer_state=optimizer_state,
