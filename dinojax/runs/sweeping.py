@@ -105,9 +105,7 @@ def check(sweep: Sweep, num_workers: int, data: str | None = None) -> None:
             described = describe(config, parts[kind], keep_window=_keeps_window(sweep))
             experiment = make_experiment(*described)
         state = jax.eval_shape(experiment.initial_state, None)
-        is_padded = config.batches == "padded"
-        time = experiment.dataset.examples.inputs.shape[0] if is_padded else config.window
-        needed = num_workers * training_bytes(state, time * config.batch_size)
+        needed = num_workers * training_bytes(state, experiment.step_size)
         if needed > available_bytes():
             raise ValueError(
                 f"{num_workers:,} replicas at once take at least {needed / 1e9:,.1f} GB of memory; "
