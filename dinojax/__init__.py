@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
     from dinojax.runs.session import load as load
     from dinojax.runs.session import train as train
+    from dinojax.runs.sweeping import sweep as sweep
     from dinojax.sampling.accept import sample as sample
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _HOMES = {
     "load": "runs.session",
     "sample": "sampling.accept",
     "score": "evaluation.strings",
+    "sweep": "runs.sweeping",
     "train": "runs.session",
 }
 

@@ -1,4 +1,4 @@
-"""Draw the losses of runs, how surprising strings are, what units do; see --help."""
+"""Draw the losses of runs or of a sweep, how surprising strings are, what units do; see --help."""
 
 import logging
 from argparse import ArgumentParser, Namespace
@@ -21,7 +21,7 @@ MAX_CHARACTERS, MAX_CELLS = 2_000, 20_000
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax plot`."""
     add = parser.add_argument
-    help_runs = "folder of a run, such as runs/dinos; several are compared"
+    help_runs = "folder of a run, such as runs/dinos, or of a sweep; several runs are compared"
     add("runs", metavar="RUN", nargs="+", type=path, help=help_runs)
     help_strings = "draw how surprising each character of these is"
     add("--strings", metavar="TEXT", nargs="+", help=help_strings)
@@ -49,6 +49,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         require("matplotlib", "plot")
         from dinojax.plots.losses import plot_runs
         from dinojax.plots.style import save
+        from dinojax.plots.sweeps import plot_sweep
+        from dinojax.runs.sweep import is_sweep
 
         run, figures = None, {}
         if arguments.strings is not None or arguments.text is not None:
@@ -57,8 +59,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
             from dinojax.runs.folder import load_run
 
             run = load_run(arguments.runs[0])
+        if run is None and len(arguments.runs) == 1 and is_sweep(arguments.runs[0]):
+            figures["loss"] = plot_sweep(arguments.runs[0])
         # A run before its first step, such as an imported one, has no loss, but a model to draw.
-        if run is None or run.step:
+        elif run is None or run.step:
             figures["loss"] = plot_runs(arguments.runs)
         if run is not None:
             if arguments.strings is not None:

@@ -91,7 +91,7 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         legend = figure.legend(lines, numbers, loc="outside lower center", ncols=2)
         # Set afterwards, as `legend` leaves out labels that begin with "_".
         for text, line in zip(legend.get_texts(), lines, strict=True):
-            text.set_text(str(line.get_label()))
+            text.set_text(str(line.getlabel_of()))
     return figure
 
 
@@ -107,6 +107,15 @@ def points(
     return x, y
 
 
+def label_of(name: str, most: int = MAX_LABEL) -> str:
+    """A name with up to `most` characters, with escapes for what the font cannot draw."""
+    safe = "".join(
+        c if c == " " or is_drawable(c) else c.encode("unicode_escape").decode() for c in name
+    )
+    half = most // 2
+    return safe if len(safe) <= most else f"{safe[:half]}…{safe[1 - half :]}"
+
+
 def _draw_losses(
     axes: Axes, runs: Mapping[str, Sequence[Mapping[str, Any]]], across: str, scale: float
 ) -> None:
@@ -115,7 +124,7 @@ def _draw_losses(
     for (name, metrics), (colour, dashes, marker) in zip(runs.items(), looks, strict=False):
         for loss, word in LOSSES.items():
             x, y = points(metrics, across, loss)
-            label = f"{_label(name)}, {word if x.size else f'no {word}'}"
+            label = f"{label_of(name)}, {word if x.size else f'no {word}'}"
             (line,) = axes.plot(x / scale, y, color=colour, linestyle=dashes, label=label)
             if loss == "validation_loss":
                 line.set(linewidth=2.2, marker=marker, zorder=3)
@@ -127,12 +136,3 @@ def _draw_losses(
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlim(left=0)
-
-
-def _label(name: str) -> str:
-    """A run's name, shortened, with escapes for what the font cannot draw."""
-    safe = "".join(
-        c if c == " " or is_drawable(c) else c.encode("unicode_escape").decode() for c in name
-    )
-    half = MAX_LABEL // 2
-    return safe if len(safe) <= MAX_LABEL else f"{safe[:half]}…{safe[1 - half :]}"

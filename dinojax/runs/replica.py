@@ -1,18 +1,20 @@
-"""One replica of a sweep: started or resumed in its folder, and trained to its end."""
+"""Replicas of a sweep: started or resumed in their folders, and trained to their ends."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinojax.config import TrainConfig, config_from
+from dinojax.data.batches import Dataset
 from dinojax.data.corpus import bundled_names, read_names, read_running_text
 from dinojax.runs import folder as runs
-from dinojax.runs import session
-from dinojax.runs.description import Part, describe
-from dinojax.runs.experiment import make_experiment
+from dinojax.runs import session, stacked
+from dinojax.runs.description import Description, Part, Parts, Tally, describe
+from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, Outcome
+from dinojax.training.step import TrainState
 
 LOCK_SECONDS = 60.0
 """How long to wait for a process that still saves a replica after its sweep was killed."""
@@ -61,55 +63,115 @@ def train(task: Task) -> Generator[Step | Outcome]:
     """Train a replica from where it stands to its end; yields steps, and at last its outcome.
 
     It is an ordinary run: it equals, bit for bit, a run trained alone with its configuration on the
-    same machine and one device. When the caller closes the generator, it is saved as it is.
-    Whatever goes wrong is its outcome.
+    same machine and as many devices, one. When the caller closes the generator, it is saved as it
+    is. Whatever goes wrong is its outcome.
     """
-    config, folder = config_from(task.settings), Path(task.folder)
     try:
         with ExitStack() as stack:
-            part, _ = read_part(task.data, config, task.data_sha256)
-            described = describe(
-                config,
-                part,
-                keep_window=task.keep_window,
-                source=task.source,
-                sha256=task.data_sha256,
-            )
-            experiment = make_experiment(*described)
-            if not (folder.is_dir() and runs.find_checkpoints(folder)):
-                runs.take_folder(folder)
-            _lock(folder, stack)
-            if runs.find_checkpoints(folder):
-                run, arrays = runs.load_checkpoint(folder, "last")
-                if run.description != experiment.description:
-                    raise ValueError(f"{folder} holds another run than the sweep's; move it away")
-                if _has_ended(run):
-                    yield _outcome(run)
-                    return
-                state, tally = session.resume(experiment, run, arrays)
-            else:
-                state, tally = session.start(experiment, folder)
-            coming = session.work(experiment, state, tally, folder)
+            experiment = make_experiment(*_describe(task))
+            begun = _begin(task, experiment, stack)
+            if isinstance(begun, Outcome):
+                yield begun
+                return
+            coming = session.work(experiment, *begun, Path(task.folder))
             with closing(coming):
                 for report in coming:
                     yield Step(report.step, experiment.config.steps)
                     if not report.is_patient:
                         break
-            yield _outcome(runs.load_run(folder, "last"))
-    except FloatingPointError as error:
-        yield Outcome(DIVERGED, message=str(error))
+            yield _outcome(runs.load_run(Path(task.folder), "last"))
     # Of any type, such as an error of XLA where memory is short: the other replicas go on.
     except Exception as error:
-        yield Outcome(FAILED, message=" ".join(str(error).split()) or type(error).__name__)
+        yield _outcome_of(error)
 
 
-def _has_ended(run: runs.Run) -> bool:
+def train_stacked(tasks: Sequence[Task]) -> Generator[tuple[int, Step | Outcome]]:
+    """Train replicas that differ in their seeds alone, as many at once as suit the device.
+
+    It yields the number of a task, and what `train` would. A replica equals the same run trained
+    alone up to rounding; see `training.stack`.
+    """
+    try:
+        experiment = make_experiment(*_describe(tasks[0]), stacked=True)
+        size = stacked.stack_size(experiment, len(tasks))
+    except Exception as error:
+        yield from ((i, _outcome_of(error)) for i in range(len(tasks)))
+        return
+    for first in range(0, len(tasks), size):
+        chosen = range(first, min(first + size, len(tasks)))
+        if size == 1:
+            with closing(train(tasks[first])) as coming:
+                for what in coming:
+                    yield first, what
+        else:
+            yield from _train_stack(experiment, {i: tasks[i] for i in chosen})
+
+
+def _train_stack(
+    experiment: Experiment, tasks: Mapping[int, Task]
+) -> Generator[tuple[int, Step | Outcome]]:
+    steps, numbers, replicas = experiment.config.steps, [], []
+    missing = set(tasks)
+    try:
+        with ExitStack() as stack:
+            for i, task in tasks.items():
+                seed = task.settings["seed"]
+                begun = _begin(task, experiment.with_seed(seed), stack)
+                if isinstance(begun, Outcome):
+                    missing.discard(i)
+                    yield i, begun
+                else:
+                    numbers.append(i)
+                    replicas.append(stacked.Replica(seed, *begun, Path(task.folder)))
+            with closing(stacked.work(experiment, replicas)) as coming:
+                for number, what in coming:
+                    i = numbers[number]
+                    if isinstance(what, stacked.Ended):
+                        missing.discard(i)
+                        yield i, _outcome_of(what.error)
+                    elif what.step < steps and what.is_patient:
+                        yield i, Step(what.step, steps)
+                    else:
+                        # The last validation has saved it.
+                        missing.discard(i)
+                        yield i, _outcome(runs.load_run(Path(tasks[i].folder), "last"))
+    except Exception as error:
+        yield from ((i, _outcome_of(error)) for i in sorted(missing))
+
+
+def _describe(task: Task) -> tuple[Description, Parts, Dataset]:
+    config = config_from(task.settings)
+    part, _ = read_part(task.data, config, task.data_sha256)
+    options: dict[str, Any] = {"source": task.source, "sha256": task.data_sha256}
+    return describe(config, part, keep_window=task.keep_window, **options)
+
+
+def _begin(
+    task: Task, experiment: Experiment, stack: ExitStack
+) -> tuple[TrainState, Tally] | Outcome:
+    """Start or resume a replica, or say how it ended. `stack` holds the lock of its folder."""
+    folder = Path(task.folder)
+    if not (folder.is_dir() and runs.find_checkpoints(folder)):
+        runs.take_folder(folder)
+    _lock(folder, stack)
+    if not runs.find_checkpoints(folder):
+        return session.start(experiment, folder)
+    run, arrays = runs.load_checkpoint(folder, "last")
+    if run.description != experiment.description:
+        raise ValueError(f"{folder} holds another run than the sweep's; move it away")
     is_patient = not 0 < run.config.patience <= run.tally.validations_since
-    return run.step >= run.config.steps or not is_patient
+    if run.step >= run.config.steps or not is_patient:
+        return _outcome(run)
+    return session.resume(experiment, run, arrays)
 
 
 def _outcome(run: runs.Run) -> Outcome:
     return Outcome(FINISHED, run.tally.best_loss, run.tally.best_step, run.step)
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    status = DIVERGED if isinstance(error, FloatingPointError) else FAILED
+    return Outcome(status, message=" ".join(str(error).split()) or type(error).__name__)
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from dinojax.runs.description import describe
 from dinojax.runs.exchange import LOCK_FILE
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.memory import available_bytes, training_bytes
-from dinojax.runs.replica import Step, Task, read_part, train
+from dinojax.runs.replica import Step, Task, read_part, train_stacked
 from dinojax.runs.results import write_results
 from dinojax.runs.sweep import (
     DIVERGED,
@@ -173,8 +174,8 @@ def sweep(
     Each of `settings`, fields of `TrainConfig`, is a value or a list of values; see `make_sweep`.
     `data` is the path of a file of names or of a text; empty for the bundled names. If `folder`
     holds this sweep already, what is left of it is trained. The results are those of
-    `results.json`; see `results.summarize`. Programs that start the processes of a sweep on a CPU
-    are not run again in them.
+    `results.json`; see `results.summarize`. How a replica compares with a run trained alone is said
+    in `replica`.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -234,12 +235,16 @@ def _keeps_window(sweep: Sweep) -> bool:
     return "window" in {**sweep.settings, **sweep.values}
 
 
-def _train(tasks: Sequence[Task], num_workers: int) -> Generator[tuple[int, Step | Outcome] | None]:
+def _train(
+    tasks: Sequence[Task], num_processes: int
+) -> Generator[tuple[int, Step | Outcome] | None]:
     """Train the replicas of `tasks`, as `train_beside` does, or in this process if it is one."""
-    if num_workers > 1:
-        yield from train_beside(tasks, num_workers)
+    if num_processes > 1:
+        yield from train_beside(tasks, num_processes)
         return
-    for i, task in enumerate(tasks):
-        with closing(train(task)) as coming:
-            for what in coming:
-                yield i, what
+    first = 0
+    for _, group in groupby(tasks, lambda task: {**task.settings, "seed": 0}):
+        alike = list(group)
+        with closing(train_stacked(alike)) as coming:
+            yield from ((first + i, what) for i, what in coming)
+        first += len(alike)
