@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
+    from dinojax.runs.mixtures import mix as mix
+    from dinojax.runs.session import fit_ngram as fit_ngram
     from dinojax.runs.session import load as load
     from dinojax.runs.session import train as train
     from dinojax.runs.sweeping import sweep as sweep
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "fit_ngram": "runs.session",
     "load": "runs.session",
+    "mix": "runs.mixtures",
     "sample": "sampling.accept",
     "score": "evaluation.strings",
     "sweep": "runs.sweeping",

@@ -17,6 +17,8 @@ ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
+OF_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "seed"
+"""The settings that decide what the data are and how they are split."""
 _NATS = "nats per unit"
 
 
@@ -225,3 +227,24 @@ PRESETS = {
 }
 """Configurations by name: `dinos` is the exercise, `names` suits a long list of names, `text`
 learns a text in half a minute, `text-best` in less than half an hour."""
+
+
+def ngram_config(given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run of an n-gram model: what its data are, and how they are split.
+
+    Settings that are not `given` are those of the preset "names" or, for windows of a text, "text".
+
+    Raises:
+        ValueError: a setting is none of `OF_DATA`, or has a bad value.
+    """
+    for name in given:
+        if name not in OF_DATA:
+            expected = ", ".join(each.replace("_", " ") for each in OF_DATA)
+            raise ValueError(
+                f"{name.replace('_', ' ')}: an n-gram model has none; its settings are {expected}"
+            )
+    is_text = given.get("batches") == "windows"
+    preset = asdict(PRESETS["text" if is_text else "names"])
+    settings = {name: preset[name] for name in OF_DATA} | {"batches": "padded"} | dict(given)
+    # Any text is long enough for one window of one character.
+    return config_from(settings | {"steps": 1, "window": 1 if is_text else preset["window"]})

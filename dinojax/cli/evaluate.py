@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.loaded import add_which, describe_learned, load, load_learned
+from dinojax.cli.loaded import add_which, describe_learned, heading, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import count, quoted, visible
+from dinojax.runs.kinds import Mixture, Ngram
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
@@ -95,14 +96,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
         else:
             default = "validation" if "validation" in run.description.parts else "train"
             split = arguments.split or default
-            part = read_part(arguments.run, run.description, split)
+            part = read_part(run.folder, run.description, split)
         needed_by = "--samples" if arguments.samples is not None else ""
-        learned = load_learned(parser, arguments.run, run.description, needed_by)
+        learned = load_learned(parser, run, needed_by)
     answer, said = measure(arguments, run, split, part, learned)
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
     else:
-        print(visible(f"{arguments.run} after {count(run.step, 'step')}, on {split}"), end="\n\n")
+        print(heading(arguments.run, run) + visible(f", on {split}"), end="\n\n")
         print(table(answer["models"], is_text, said))
         if "samples" in answer:
             print(f"\n{table_of_samples(answer['samples'])}")
@@ -127,19 +128,28 @@ def measure(
         said += ";\nn-gram models learned the text of this run alone"
     contexts = [arguments.context] if arguments.context else CONTEXTS
     models = compare(run.trained, learned, part, contexts=contexts)
-    answer["models"] = list(map(row_of, models))
+    kind = kind_of(run)
+    answer["models"] = [row_of(found, kind) for found in models]
     if arguments.samples:
         held_out, seed = [] if split == "train" else part, arguments.seed or 0
         options = {"seed": seed, "max_length": arguments.max_length}
         drawn = compare_samples(run.trained, learned or (), held_out, arguments.samples, **options)
         head = {name: value for name, value in drawn._asdict().items() if value is not None}
-        answer["samples"] = head | {"models": list(map(row_of, drawn.models))}
+        answer["samples"] = head | {"models": [row_of(found, kind) for found in drawn.models]}
     return answer, said
 
 
-def row_of(found: "ModelFigures") -> dict[str, Any]:
-    """The figures of a model as an object of JSON."""
+def kind_of(run: "Run") -> dict[str, Any]:
+    """What the model of a run is, as the rows of figures call it."""
+    if isinstance(kind := run.description.kind, Ngram):
+        return {"model": "ngram", "order": kind.order}
+    return {"model": "mixture" if isinstance(kind, Mixture) else "network"}
+
+
+def row_of(found: "ModelFigures", kind: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a model as an object of JSON; that of the run is of this `kind`."""
     head = {"model": found.model, "context": found.context, "order": found.order}
+    head |= kind if found.model == "network" else {}
     return {name: value for name, value in head.items() if value is not None} | dict(found.figures)
 
 
@@ -167,12 +177,14 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> s
         return f" {value:7.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")
 
     lines = [f"{'':26}nats a character   bits  perplexity{'' if is_text else '    nats a name'}"]
-    networks = {None: "network", "carry": "network, state carried"}
     for row in rows:
-        way = row.get("context")
-        name = networks.get(way, f"network, windows of {way}")
+        way, name = row.get("context"), row["model"]
         if "order" in row:
-            name = f"{row['order']}-gram model (Kneser-Ney)"
+            name = f"{row['order']}-gram model"
+        if way:
+            name += ", state carried" if way == "carry" else f", windows of {way}"
+        elif "order" in row:
+            name += " (Kneser-Ney)"
         cost = with_error(row["nats_per_character"], row["standard_error"], 4)
         line = f"{name:25}{cost:17} {row['bits_per_character']:8.4f} {row['perplexity']:10.3f}"
         if not is_text:

@@ -133,6 +133,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     stack.enter_context(runs.locked(folder))
     run, arrays = runs.load_checkpoint(folder, "last")
     note_damaged(parser, run)
+    runs.check_is_network(run, "only a network is trained step by step, and resumed")
     config = resolve_resumed(run.config, given_settings(arguments))
     if data := arguments.data:
         note_wait(parser, data)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinojax.cli.arguments import MAX_DIGITS, Parser
-from dinojax.messages import quoted
+from dinojax.messages import count, quoted, visible
+from dinojax.runs.kinds import kind_name
 
 if TYPE_CHECKING:
     from dinojax.runs.description import Description, Part
@@ -29,11 +30,18 @@ def which_checkpoint(text: str) -> str:
 
 def load(parser: Parser, arguments: Namespace) -> "Run":
     """The run in the folder `arguments.run`, at its checkpoint `arguments.which`."""
-    from dinojax.runs.folder import load_run
+    from dinojax.runs.mixtures import load_any
 
-    run = load_run(arguments.run, arguments.which)
+    run = load_any(arguments.run, arguments.which)
     note_damaged(parser, run)
     return run
+
+
+def heading(folder: Path, run: "Run") -> str:
+    """What figures are about: a run after so many steps, or a model of another kind."""
+    if run.description.model:
+        return visible(f"{folder}, {kind_name(run.description.kind)}")
+    return visible(f"{folder} after {count(run.step, 'step')}")
 
 
 def note_damaged(parser: Parser, run: "Run") -> None:
@@ -42,18 +50,16 @@ def note_damaged(parser: Parser, run: "Run") -> None:
         parser.note(f"{file} could not be read; using {run.checkpoint.name}")
 
 
-def load_learned(
-    parser: Parser, folder: Path, description: "Description", needed_by: str = ""
-) -> "Part | None":
+def load_learned(parser: Parser, run: "Run", needed_by: str = "") -> "Part | None":
     """All that a run and those before it learned; None, and a note, where the files are missing.
 
     If a flag cannot do without, `needed_by` names it, and a ValueError is raised instead.
     """
     from dinojax.runs.lineage import read_learned
 
-    note_unknown(parser, description)
+    note_unknown(parser, run.description)
     try:
-        return read_learned(folder, description)
+        return read_learned(run.folder, run.description)
     except FileNotFoundError as error:
         missing = f"what the run learned is not known, as {error.filename} is missing"
         if needed_by:

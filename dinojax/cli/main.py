@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "Write new names, or continue a text, with a trained model.",
     "score": "Say how probable names, or a text, are to a trained model.",
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
+    "mix": "Mix the models of several runs, and an n-gram model, into one that predicts better.",
     "plot": "Draw the losses of runs or of a sweep and, of one run, how surprising strings are and "
     "what units do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
     "import": "Make a run of a model that Keras or PyTorch saved.",

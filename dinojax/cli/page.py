@@ -51,14 +51,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.names and run.config.is_text:
             raise ValueError(f"--names is for runs of names; {arguments.run} learned a text")
         needed_by = "--names" if arguments.names else "--ngrams" if arguments.ngrams else ""
-        learned = load_learned(parser, arguments.run, run.description, needed_by)
+        learned = load_learned(parser, run, needed_by)
         split = "validation" if "validation" in run.description.parts else "train"
         others = checkpoints(arguments.run, arguments.checkpoints)
         made = make_page(
             run,
             title,
             learned,
-            read_part(arguments.run, run.description, split),
+            read_part(run.folder, run.description, split),
             split=split,
             others=others,
             with_names=arguments.names,

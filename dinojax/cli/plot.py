@@ -56,13 +56,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.strings is not None or arguments.text is not None:
             start_jax()
             from dinojax.plots.heat_maps import plot_strings, plot_text
-            from dinojax.runs.folder import load_run
+            from dinojax.runs.folder import check_is_network
+            from dinojax.runs.mixtures import load_any
 
-            run = load_run(arguments.runs[0])
-        if run is None and len(arguments.runs) == 1 and is_sweep(arguments.runs[0]):
+            run = load_any(arguments.runs[0])
+        if len(arguments.runs) == 1 and is_sweep(arguments.runs[0]):
             figures["loss"] = plot_sweep(arguments.runs[0])
         # A run before its first step, such as an imported one, has no loss, but a model to draw.
-        elif run is None or run.step:
+        elif run is None or (run.step and not run.description.model):
             figures["loss"] = plot_runs(arguments.runs)
         if run is not None:
             if arguments.strings is not None:
@@ -71,6 +72,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
                 as_names = not run.config.is_text
                 figures["surprisal"] = plot_strings(run.trained, strings, as_names=as_names)
             if arguments.text is not None:
+                check_is_network(run, "--text draws the units of a network")
                 layer = run.config.num_layers - 1 if arguments.layer is None else arguments.layer
                 check_range("--layer", layer, 0, run.config.num_layers - 1)
                 units = arguments.units or []

@@ -17,7 +17,7 @@ from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
 from dinojax.messages import count, visible
 from dinojax.models.cells import Params
-from dinojax.runs.description import HELD_OUT
+from dinojax.runs.description import HELD_OUT, Description, Parts
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
 from dinojax.runs.folder import Run
 from dinojax.runs.lineage import learned_of, num_learned
@@ -46,20 +46,25 @@ Writer = Callable[[Params, int], Written]
 
 def describe_experiment(experiment: Experiment, notes: Sequence[str] = ()) -> str:
     """A run in one line, with `notes` on its data."""
-    config, parts = experiment.config, experiment.parts
-    amounts = [count(len(parts["train"]), "character" if config.is_text else "name")]
+    config = experiment.config
+    layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
+    return (
+        f"{describe_data(experiment.description, experiment.parts, notes)}; "
+        f"{count(config.hidden_size, 'hidden unit')}{layers}; {count(config.steps, 'step')}"
+    )
+
+
+def describe_data(description: Description, parts: Parts, notes: Sequence[str] = ()) -> str:
+    """How much data a run has, in words, with `notes` on them."""
+    amounts = [count(len(parts["train"]), "character" if description.config.is_text else "name")]
     for name in HELD_OUT:
         if name in parts:
-            num = num_learned(experiment.description, parts[name], learned_of(parts))
+            num = num_learned(description, parts[name], learned_of(parts))
             before = f" ({num:,} learned before)" if num else ""
             amounts.append(f"{len(parts[name]):,} for {name}{before}")
     if notes:
         amounts[-1] += f" ({', '.join(notes)})"
-    layers = f" in each of {config.num_layers} layers" if config.num_layers > 1 else ""
-    return (
-        f"{', '.join(amounts)}, {count(experiment.description.vocab.size, 'symbol')}; "
-        f"{count(config.hidden_size, 'hidden unit')}{layers}; {count(config.steps, 'step')}"
-    )
+    return f"{', '.join(amounts)}, {count(description.vocab.size, 'symbol')}"
 
 
 def make_writer(experiment: Experiment) -> Writer:

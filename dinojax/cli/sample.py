@@ -178,7 +178,7 @@ def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
         needed_by = next(map(flag_of, given(arguments, ["novel", "distance"])), "")
         learned = None
         if arguments.json or needed_by:
-            learned = load_learned(parser, arguments.run, run.description, needed_by)
+            learned = load_learned(parser, run, needed_by)
         blocks = name_blocks(parser, arguments, run, num, learned or ())
     with output(arguments.out) as file:
         known = None if learned is None else set(learned)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.loaded import add_which, load, load_learned
+from dinojax.cli.loaded import add_which, heading, load, load_learned
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import about, count, visible
@@ -57,7 +57,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if run.config.is_text:
             rows, strings, nats = score_text(parser, arguments, run)
         else:
-            learned = load_learned(parser, arguments.run, run.description) or ()
+            learned = load_learned(parser, run) or ()
             rows, strings, nats = score_names(parser, arguments, run, learned)
     bits = [each / math.log(2) for each in nats]
     if arguments.json:
@@ -66,7 +66,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             shown = row | {"bits": each.tolist()} if arguments.characters else row
             print(encode(shown))
         return 0
-    print(f"{visible(str(arguments.run))} after {count(run.step, 'step')}\n")
+    print(f"{heading(arguments.run, run)}\n")
     has_origin = bool(run.description.init_from)
     print(describe_text(rows[0]) if run.config.is_text else table(rows, has_origin))
     if arguments.characters:

@@ -9,19 +9,21 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli import jobs, terminal
+from dinojax.cli import jobs, ngram, terminal
 from dinojax.cli.arguments import Parser, number, path, require, whole_number
 from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, check_range
 from dinojax.messages import about, count, quoted, visible
+from dinojax.runs.kinds import MAX_ORDER
 
 if TYPE_CHECKING:
     from dinojax.cli.reports import Writer
     from dinojax.runs.recorder import Report
 
 REPORTS = 7
+KEEP = 2
 DIVERGED = 1
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 """Format of the progress bar: steps per second, never seconds per step."""
@@ -33,11 +35,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     file: dict[str, Any] = {"metavar": "FILE", "type": path}
     run = file | {"metavar": "RUN"}
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
-    text = "the exercise (dinos, the default), a long list of names, a running text"
-    add("preset", nargs="?", choices=tuple(PRESETS), help=f"settings to start from: {text}")
+    text = "the exercise (dinos, the default), a long list of names, a running text; or ngram, for "
+    text += "an n-gram model in place of a network"
+    choices = *PRESETS, ngram.PRESET
+    add("preset", nargs="?", choices=choices, help=f"settings to start from: {text}")
     text = "UTF-8 file of names, one a line, or a text; - for standard input (default: dinosaurs)"
     add("--data", **file, help=text)
     add_settings(parser)
+    text = f"for ngram: characters of an n-gram, of which the last is predicted, up to {MAX_ORDER}"
+    add("--order", **whole, help=f"{text} (default: {ngram.ORDER})")
     add("--init-from", **run, help="start with the parameters, vocabulary and model of a run")
     text = "resume a run with the same result as if it had not stopped; with larger --steps, longer"
     add("--resume", **run, help=text)
@@ -46,8 +52,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "folder of the run; default: runs/PRESET, or the next free one"
     add("--out", metavar="FOLDER", type=path, help=text)
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
-    text = "number of newest checkpoints to keep, besides the best (default: %(default)s)"
-    add("--keep", **whole, default=2, help=text)
+    text = f"number of newest checkpoints to keep, besides the best (default: {KEEP})"
+    add("--keep", **whole, help=text)
     add("--save-every", **whole, help="steps between checkpoints (default: half a minute)")
     add("--max-minutes", metavar="X", type=number, help="save and stop after this time")
     text = "also write the metrics to event files (needs dinojax[tensorboard])"
@@ -56,6 +62,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def check_flags(arguments: Namespace) -> None:
     """Raise a ValueError if a flag is out of range or does not go with another."""
+    if arguments.order is not None:
+        raise ValueError(f"--order is for {ngram.PRESET}, the n-gram model; a network has none")
+    arguments.keep = KEEP if arguments.keep is None else arguments.keep
     check_range("--keep", arguments.keep, 1, 10**6)
     check_range("--save-every", arguments.save_every or 0, 0, 10**9)
     if arguments.max_minutes is not None:
@@ -85,6 +94,8 @@ def check_flags(arguments: Namespace) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Start or resume a run, train it, and print the result; returns the exit code."""
+    if arguments.preset == ngram.PRESET:
+        return ngram.main(parser, arguments)
     with parser.reported_errors():
         check_flags(arguments)
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from dinojax.interchange.torch import has_cell
 from dinojax.messages import quoted
 from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
-from dinojax.runs.folder import Run, read_part
+from dinojax.runs.folder import Run, check_is_network, read_part
 
 FORMATS = "safetensors", "torch", "numpy", "stablehlo"
 PROGRAM = f"{numpy_file.NAME}.py"
@@ -43,11 +43,14 @@ def export(run: Run, form: str, folder: Path) -> Exported:
     Raises:
         ArithmeticError: what was written does not compute the same; nothing is left behind.
         OSError: a file cannot be read or written; nothing is left behind.
-        ValueError: the format is unknown, it is PyTorch's, which lacks the cell, the folder exists,
-            or the data of the run were changed.
+        ValueError: the format is unknown, the model is no network, it has a cell that PyTorch, if
+            that is the format, lacks, the folder exists, or the data of the run were changed.
     """
     if form not in FORMATS:
         raise ValueError(f"expected a format of {', '.join(FORMATS)}, got {quoted(form)}")
+    check_is_network(
+        run, "other programs get networks; export its members one by one, if it has any"
+    )
     if form == "torch" and not has_cell(run.config):
         raise ValueError(
             f"PyTorch has no {run.config.cell} cell with {run.config.gate} gates; export it in "

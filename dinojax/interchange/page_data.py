@@ -18,7 +18,7 @@ from dinojax.messages import count
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs.description import Part
-from dinojax.runs.folder import Run
+from dinojax.runs.folder import Run, check_is_network
 from dinojax.runs.lineage import num_learned
 
 MAX_NAMES, MAX_ORDER = 50_000, 8
@@ -63,9 +63,10 @@ def make_page(
     The page is read back, and its logits are compared with those of the run.
 
     Raises:
-        ValueError: names are wanted where there are none or more than `MAX_NAMES`, the order is out
-            of range, or a parameter does not fit into half precision.
+        ValueError: the model is no network, names are wanted where there are none or more than
+            `MAX_NAMES`, the order is out of range, or a parameter does not fit into half precision.
     """
+    check_is_network(run, "a page holds a network, beside an n-gram model if that is asked for")
     if with_names and (learned is None or isinstance(learned, str) or len(learned) > MAX_NAMES):
         got = "no names" if learned is None or isinstance(learned, str) else _size(learned)
         raise ValueError(f"expected up to {MAX_NAMES:,} names for the page, got {got}")

@@ -19,6 +19,7 @@ from dinojax.data.corpus import (
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest
 from dinojax.messages import about
+from dinojax.runs.kinds import Kind, Mixture, Ngram
 
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
@@ -55,6 +56,13 @@ class Description(NamedTuple):
     """
     max_length: int = MIN_LIMIT
     """Where samples of names are cut, in characters."""
+    model: Ngram | Mixture | None = None
+    """What the model is, if it is not the network of `config`, which then describes the data."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the model is."""
+        return self.model or self.config
 
 
 class Origin(NamedTuple):
@@ -172,16 +180,23 @@ def part_content(part: Part) -> bytes:
     return text.encode()
 
 
-def build_model(config: TrainConfig, vocab: Vocab) -> "CharModel":
-    """The model that a configuration describes."""
+def build_model(kind: Kind, vocab: Vocab) -> "CharModel":
+    """The model of a kind; a configuration describes a network."""
     # Imported here, so that data can be read and checked before JAX is imported.
     import jax.numpy as jnp
 
     from dinojax.models.cells import CELLS
     from dinojax.models.gates import GATES
     from dinojax.models.layers import from_cell
+    from dinojax.models.mixture import mixture
     from dinojax.models.model import char_model
+    from dinojax.models.ngram import ngram_model
 
+    if isinstance(kind, Mixture):
+        return mixture([build_model(member, vocab) for member in kind.members], kind.weights)
+    if isinstance(kind, Ngram):
+        return ngram_model(vocab, kind.order)
+    config = kind
     sizes = vocab.size, *[config.hidden_size] * config.num_layers
     dtype = None if config.dtype == "float32" else jnp.bfloat16
     gate = {} if config.cell == "vanilla" else {"gate": GATES[config.gate]}

@@ -40,7 +40,9 @@ from dinojax.runs.description import (
     part_content,
 )
 from dinojax.runs.exchange import CONFIG_FILE, LOCK_FILE, METRICS_FILE
+from dinojax.runs.kinds import kind_name
 from dinojax.runs.metadata import from_metadata, to_metadata, write_config
+from dinojax.runs.stored import stored_params
 from dinojax.training.step import TrainState
 
 NUM_KEPT = 2
@@ -66,6 +68,12 @@ class Run(NamedTuple):
     @property
     def vocab(self) -> Vocab:
         return self.description.vocab
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run; of several that are mixed, that of the first."""
+        parent = self.checkpoint.parent
+        return parent.parent if parent.name == exchange.NEW else parent
 
     @property
     def trained(self) -> Trained:
@@ -219,6 +227,12 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
     raise next(iter(errors.values()))
 
 
+def check_is_network(run: Run, wanted: str) -> None:
+    """Raise a ValueError, with what is `wanted`, unless the model of a run is a network."""
+    if run.description.model:
+        raise ValueError(f"{run.folder} is a {kind_name(run.description.kind)}; {wanted}")
+
+
 def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> TrainState:
     """The training state in the arrays of a run's checkpoint; see `checkpoint.restore`.
 
@@ -241,14 +255,17 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     metadata, arrays = checkpoint.load(path)
     with about(f"{path} could not be read"):
         description, tally = from_metadata(metadata)
-        model = build_model(description.config, description.vocab)
-        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+        model = build_model(description.kind, description.vocab)
+        shapes = stored_params(description.kind, description.vocab, arrays)
         like = {"params": shapes, "step": jax.ShapeDtypeStruct((), jnp.int32)}
         restored = checkpoint.restore(arrays, like)
         params, step = restored["params"], int(restored["step"])
         if not 0 <= step == metadata.get("step"):
             raise ValueError(f"expected {step}, its number of steps, as step in its metadata")
         _check_finite({name: array for name, array in arrays.items() if name.startswith("params/")})
+        if description.model:
+            # Tables may be too large to be sent to the device for each call.
+            params = jax.device_put(params)
         run = Run(description, model, params, step, tally, path, ())
     return run, arrays
 

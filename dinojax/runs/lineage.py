@@ -4,13 +4,18 @@ from pathlib import Path
 
 from dinojax.runs import checkpoint
 from dinojax.runs.description import Description, Origin, Part, Parts
-from dinojax.runs.folder import Run, read_part
+from dinojax.runs.folder import Run, check_is_network, read_part
 
 LEARNED = "train", "earlier"
 
 
 def read_origin(folder: Path, run: Run) -> Origin:
-    """What a new run takes over from the `run` in a folder, besides its parameters."""
+    """What a new run takes over from the `run` in a folder, besides its parameters.
+
+    Raises:
+        ValueError: its model is no network.
+    """
+    check_is_network(run, "a new run begins with a network; give one of its members, if it has any")
     description = run.description
     own, names = description.parts["train"], list[str]()
     if not run.config.is_text:

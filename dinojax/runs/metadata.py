@@ -4,14 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from dinojax.config import check_range, config_from
+from dinojax.config import OF_DATA, TrainConfig, check_range, config_from
 from dinojax.data.corpus import MIN_LIMIT
 from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted
 from dinojax.runs.description import PARTS, Description, Tally
+from dinojax.runs.kinds import kind_from_json, kind_name, kind_to_json
 
 SOURCES = "data", "data_sha256", "init_from"
 LATER_SOURCES = "init_sha256", "extensions"
@@ -28,7 +30,13 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
         "learned_before": list(description.learned_before),
         "max_length": description.max_length,
         "tally": tally._asdict() | {"best_loss": repr(tally.best_loss)},
+        **_model(description),
     }
+
+
+def _model(description: Description) -> dict[str, Any]:
+    """What the model is, unless it is the network of the configuration."""
+    return {"model": kind_to_json(description.model)} if description.model else {}
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
@@ -50,7 +58,12 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         if not (isinstance(tally["best_loss"], str) and isinstance(before, list)):
             raise TypeError("best_loss is no string, or learned_before no list")
         tally = Tally(**tally | {"best_loss": float(tally["best_loss"])})
-        description = Description(config, vocab, **described, learned_before=tuple(before))
+        model = kind_from_json(metadata["model"]) if "model" in metadata else None
+        if isinstance(model, TrainConfig):
+            raise TypeError("the model is a network beside that of the configuration")
+        description = Description(
+            config, vocab, **described, learned_before=tuple(before), model=model
+        )
     except KeyError as error:
         raise ValueError(f"{error} is missing") from None
     except (AttributeError, TypeError) as error:
@@ -77,15 +90,24 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, Mapping) and all(
             _is_a(key, of_key) and _is_a(each, of_value) for key, each in value.items()
         )
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, each) for each in get_args(kind))
     if get_origin(kind) is tuple:
         return all(_is_a(each, get_args(kind)[0]) for each in value)
     return type(value) is kind and value == value
 
 
 def write_config(file: Path, description: Description) -> None:
-    """Write the sources and the settings of a run as JSON, which `read_config` reads."""
+    """Write the sources and the settings of a run as JSON, which `read_config` reads.
+
+    Of a model that is no network of its configuration, the settings are those of its data.
+    """
     sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
-    content = json.dumps(sources | asdict(description.config), indent=2, ensure_ascii=False)
+    settings = asdict(description.config)
+    if description.model:
+        settings = {name: settings[name] for name in OF_DATA}
+    whole = sources | _model(description) | settings
+    content = json.dumps(whole, indent=2, ensure_ascii=False)
     # A path that is not UTF-8 has surrogates, which JSON can escape.
     write_atomically(file, f"{content}\n".encode(errors="backslashreplace"))
 
@@ -94,18 +116,23 @@ def read_config(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings of a run and its sources, as `write_config` wrote them.
 
     Raises:
-        ValueError: it holds something else, or a setting is unknown or has a bad value.
+        ValueError: it holds something else, the model is no network, or a setting is unknown or has
+            a bad value.
     """
     with about(file):
         try:
             settings = json.loads(read_regular(file).decode())
             sources = {name: settings.pop(name) for name in SOURCES}
             sources |= {name: settings.pop(name, "") for name in LATER_SOURCES}
+            model = settings.pop("model", None)
             if not all(isinstance(value, str) for value in sources.values()):
                 raise TypeError
         except KeyError as error:
             raise ValueError(f"expected the config.json of a run; {error} is missing") from None
         except (AttributeError, RecursionError, TypeError, ValueError):
             raise ValueError("expected the config.json of a run, a JSON object") from None
+        if model is not None:
+            name = kind_name(kind_from_json(model))
+            raise ValueError(f"expected the configuration of a network, got that of a {name}")
         config_from(settings)
     return settings, sources

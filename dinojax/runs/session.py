@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from dinojax import parallel
-from dinojax.config import TrainConfig, resolve
+from dinojax.config import TrainConfig, ngram_config, resolve
 from dinojax.data.corpus import clean_names
 from dinojax.data.text import composed
 from dinojax.files import digest
@@ -23,6 +23,8 @@ from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.metadata import write_config
 from dinojax.runs.metrics import append_metrics, rewind_metrics
+from dinojax.runs.mixtures import load_any
+from dinojax.runs.ngrams import make_ngram_run, save_untrained
 from dinojax.runs.recorder import Report, record
 from dinojax.training import loop
 from dinojax.training.optimizers import describe_gradients
@@ -147,16 +149,7 @@ def train(
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
-    data: Part
-    if isinstance(names, str):
-        data = composed(names, config.lowercase)
-        if not data:
-            raise ValueError("expected a text to learn from, got an empty one")
-    else:
-        for name in names:
-            if not isinstance(name, str):
-                raise TypeError(f"expected a list of names or a text, got {quoted(name)} in a list")
-        data, _ = clean_names(composed(name, config.lowercase) for name in names)
+    data = clean(names, config.lowercase)
     sha256 = digest(part_content(data))
     described = describe(config, data, keep_window="window" in settings, sha256=sha256)
     experiment = make_experiment(*described)
@@ -175,11 +168,57 @@ def train(
     return Trained(experiment.model, parallel.gather(best), vocab, max_length)
 
 
+def fit_ngram(
+    names: Sequence[str] | str,
+    order: int = 5,
+    *,
+    folder: Path | str | None = None,
+    **settings: Any,
+) -> Trained:
+    """Count an n-gram model of a list of names, or of a text given as a string.
+
+    The `settings` are fields of `TrainConfig` that decide how the data are read and split, such as
+    `validation_fraction`; see `config.ngram_config`. With a `folder`, a run is recorded there.
+
+    Raises:
+        OSError: a file cannot be written.
+        TypeError: a name is no string.
+        ValueError: the order, a setting, the data or the folder is not suitable.
+    """
+    kinds = {"batches": "windows"} if isinstance(names, str) else {}
+    config = ngram_config(kinds | settings)
+    data = clean(names, config.lowercase)
+    described = describe(config, data, sha256=digest(part_content(data)))
+    made = make_ngram_run(*described[:2], order)
+    if folder is not None:
+        save_untrained(Path(folder), made.trained.params, made.description, made.parts)
+    return made.trained
+
+
+def clean(names: Part, lowercase: bool) -> Part:
+    """Names, stripped and without blank ones, or a text, as models read them.
+
+    Raises:
+        TypeError: a name is no string.
+        ValueError: there is no name or an empty text, or a name is too long.
+    """
+    if isinstance(names, str):
+        if not (text := composed(names, lowercase)):
+            raise ValueError("expected a text to learn from, got an empty one")
+        return text
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"expected a list of names or a text, got {quoted(name)} in a list")
+    return clean_names(composed(name, lowercase) for name in names)[0]
+
+
 def load(folder: Path | str, which: str = "best") -> Trained:
     """The model of a run at one of its checkpoints: "best", "last", or a number of steps.
+
+    Of a sweep, it is the mean of the replicas of its best setting; see `mixtures.load_any`.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: the folder holds no run, or no such checkpoint.
     """
-    return runs.load_run(Path(folder), which).trained
+    return load_any(Path(folder), which).trained

@@ -1,0 +1,65 @@
+"""Make a run of the mixture of several runs; see --help."""
+
+from argparse import ArgumentParser, Namespace
+
+from dinojax.cli.arguments import Parser, number, path, whole_number
+from dinojax.cli.settings import named_flags
+from dinojax.config import check_range
+from dinojax.messages import visible
+from dinojax.runs.kinds import MAX_ORDER
+from dinojax.startup import num_cores, start_jax
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `dinojax mix`."""
+    add = parser.add_argument
+    text = "folder of a run, at its best checkpoint; all must have the same data in the same parts"
+    add("runs", metavar="RUN", nargs="+", type=path, help=text)
+    text = (
+        f"also mix in an n-gram model of order N, up to {MAX_ORDER}, of what the runs learned from"
+    )
+    add("--ngram", metavar="N", type=whole_number, help=text)
+    text = "weights of the runs, and last of the n-gram model, in proportion (default: those that "
+    text += "suit the validation part best)"
+    add("--weights", metavar="W", nargs="+", type=number, help=text)
+    add("--out", metavar="FOLDER", type=path, required=True, help="folder of the new run")
+    add("--overwrite", action="store_true", help="replace the run in the folder --out")
+
+
+def main(parser: Parser, arguments: Namespace) -> int:
+    """Make the run, and print the weights and the losses; returns the exit code."""
+    with parser.reported_errors(), named_flags():
+        if arguments.ngram is not None:
+            check_range("--ngram", arguments.ngram, 1, MAX_ORDER)
+        start_jax(num_cores())
+        from dinojax.runs.mixtures import mix
+
+        mixed = mix(
+            arguments.runs,
+            arguments.out,
+            ngram=arguments.ngram or 0,
+            weights=arguments.weights,
+            overwrite=arguments.overwrite,
+        )
+    names = [*map(visible, mixed.names), "mixture"]
+    weights = [*(f"{weight:.4f}" for weight in mixed.weights), ""]
+    width = max(map(len, names))
+    print(f"{'':{width}}  weight" + "  nats a character" * bool(mixed.figures))
+    for i, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        line = f"{name:{width}}  {weight:6}"
+        if mixed.figures:
+            figures = mixed.figures[i]
+            line += f"  {figures['nats_per_character']:.4f}"
+            # The error of a single piece is NaN.
+            if figures["num_pieces"] > 1:
+                line += f" ± {figures['standard_error']:.4f}"
+        if weight or mixed.figures:
+            print(line)
+    if mixed.figures:
+        learned = "" if arguments.weights else ", from which the weights were learned"
+        print(f"over the validation part{learned}; ± one standard error")
+    config = mixed.description.config
+    print(f"Saved in {visible(str(arguments.out))}")
+    again = parser.program.line_to_sample(arguments.out, config.is_text)
+    print(f"{'Text' if config.is_text else 'Names'}: {visible(again)}")
+    return 0

@@ -1,0 +1,197 @@
+"""Runs that mix the models of other runs: mixtures that stand alone, and ensembles of replicas."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
+from dinojax.evaluation.strings import names_nats, text_nats
+from dinojax.files import digest
+from dinojax.models.mixture import combined, learn_weights, normalized
+from dinojax.models.trained import Trained
+from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_model, part_content
+from dinojax.runs.folder import Run, load_run, read_part
+from dinojax.runs.kinds import Kind, Mixture, Ngram, kind_from_json, kind_name, kind_to_json
+from dinojax.runs.ngrams import fitted_ngrams, ngram_params, save_untrained
+
+
+class Mixed(NamedTuple):
+    """A mixture that `mix` has made."""
+
+    trained: Trained
+    description: Description
+    names: Sequence[str]
+    """What each member is: the folder of a run, or a kind of model."""
+    weights: Sequence[float]
+    """Of each member; they sum to one."""
+    figures: Sequence[Mapping[str, float]]
+    """Of each member, then of the mixture, over the validation part; see `losses.summarize`. Empty
+    where there is no such part."""
+
+
+def mix(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    ngram: int = 0,
+    weights: Sequence[float] | None = None,
+    overwrite: bool = False,
+) -> Mixed:
+    """Make a run in the folder `out` of a mixture of the runs in `folders`, each at its best.
+
+    With an order `ngram`, an n-gram model of their training part is the last member. `weights` are
+    in proportion; by default, they are those by which the mixture pays least for the validation
+    part, as `learn_weights` finds them. The new run holds the data, and the parameters of all
+    members. A text is read in one pass.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: there is no run, runs differ in their characters or their data, weights are not
+            suitable or there is no validation part to learn them from, or the folder is not
+            suitable.
+    """
+    if not folders:
+        raise ValueError("expected at least one run to mix, got none")
+    names = [str(folder) for folder in folders]
+    loaded = [load_any(Path(folder)) for folder in folders]
+    description, parts = common(loaded)
+    kinds: list[Kind] = [run.description.kind for run in loaded]
+    members = [run.trained for run in loaded]
+    if ngram:
+        fitted, vocab = fitted_ngrams(description.vocab, parts["train"], ngram), description.vocab
+        kinds.append(Ngram(ngram))
+        names.append(kind_name(kinds[-1]))
+        model = build_model(kinds[-1], vocab)
+        members.append(Trained(model, ngram_params(fitted), vocab, description.max_length))
+    if weights is not None:
+        normalized(weights, len(members))
+    elif "validation" not in parts:
+        raise ValueError("the runs have no validation part to learn weights from; give the weights")
+    nats = np.zeros((0, 0))
+    if part := parts.get("validation"):
+        nats = np.array([character_nats(member, part) for member in members])
+    shares = learn_weights(nats).weights if weights is None else normalized(weights, len(members))
+    # The same errors as for a checkpoint that is read.
+    kind = kind_from_json(kind_to_json(Mixture(tuple(kinds), tuple(shares.tolist()))))
+    assert isinstance(kind, Mixture)
+    figures = []
+    if part:
+        whole = mixed_nats(nats, shares)
+        figures = [summarize(_costs(each, part)) for each in (*nats, whole)]
+    trained, description = combined(members, shares.tolist()), description._replace(model=kind)
+    save_untrained(Path(out), trained.params, description, parts, overwrite)
+    return Mixed(trained, description, names, kind.weights, figures)
+
+
+def load_any(folder: Path, which: str = "best") -> Run:
+    """The run in a folder, as `load_run` loads it.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: see `folder.load_checkpoint`.
+    """
+    return load_run(folder, which)
+
+
+def ensemble(runs: Sequence[Run]) -> Run:
+    """The mean of the probabilities of several runs as one; of a single run, that run.
+
+    Raises:
+        ValueError: the runs differ in their characters or in their data.
+    """
+    first, num = runs[0], len(runs)
+    if num == 1:
+        return first
+    description, _ = common(runs)
+    kind = Mixture(tuple(run.description.kind for run in runs), (1 / num,) * num)
+    trained = combined([run.trained for run in runs], kind.weights)
+    damaged = tuple(file for run in runs for file in run.damaged)
+    description = description._replace(model=kind)
+    return first._replace(
+        description=description, model=trained.model, params=trained.params, damaged=damaged
+    )
+
+
+def common(runs: Sequence[Run]) -> tuple[Description, Parts]:
+    """The description and the data of a mixture of runs: those of the first one.
+
+    What any of them learned before, in earlier runs, counts as learned by the mixture.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the runs differ in their characters or in their data, or data were changed.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        _check_alike(first, other)
+    described = [run.description for run in runs]
+    origin = next((each for each in described if each.init_from), described[0])
+    names = [name for name in ("train", *HELD_OUT) if name in first.description.parts]
+    parts: dict[str, Part] = {
+        name: read_part(first.folder, first.description, name) for name in names
+    }
+    earlier = {
+        name
+        for run in runs
+        if "earlier" in run.description.parts
+        for name in read_part(run.folder, run.description, "earlier")
+    }
+    if earlier:
+        parts["earlier"] = sorted(earlier)
+    before = dict.fromkeys(sha256 for each in described for sha256 in each.learned_before)
+    description = first.description._replace(
+        parts={name: digest(part_content(part)) for name, part in parts.items()},
+        init_from=origin.init_from,
+        init_sha256=origin.init_sha256,
+        extensions="",
+        learned_before=tuple(before),
+        max_length=max(each.max_length for each in described),
+    )
+    return description, parts
+
+
+def _check_alike(first: Run, other: Run) -> None:
+    """Raise a ValueError unless two runs have the same characters and the same parts of data."""
+    pair = f"{first.folder} and {other.folder}"
+    remedy = "mix runs of the same data, split by the same fractions and the same seed"
+    ours, theirs = first.config, other.config
+    if (ours.is_text, ours.lowercase) != (theirs.is_text, theirs.lowercase):
+        raise ValueError(
+            f"{pair} do not both read {'a text' if ours.is_text else 'names'} in the same case"
+        )
+    if first.vocab != other.vocab:
+        apart = sorted(set(first.vocab.characters) ^ set(other.vocab.characters))
+        raise ValueError(f"{pair} do not know the same characters: {apart[:10]}; {remedy}")
+    for name in ("train", *HELD_OUT):
+        if first.description.parts.get(name) != other.description.parts.get(name):
+            what = (
+                "learned from different data"
+                if name == "train"
+                else f"held out different data for {name}"
+            )
+            raise ValueError(f"{pair} {what}; {remedy}")
+
+
+def character_nats(trained: Trained, part: Part) -> NDArray[np.float64]:
+    """The cost of each character of a part in nats, end to end; a text is read in one pass."""
+    if isinstance(part, str):
+        return text_nats(trained, part)
+    return np.concatenate(names_nats(trained, part))
+
+
+def mixed_nats(nats: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The cost of characters under a mixture of models that they cost `nats` [num, characters]."""
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)[:, None]
+    whole: NDArray[np.float64] = -np.logaddexp.reduce(log_weights - nats, axis=0)
+    return whole
+
+
+def _costs(nats: NDArray[np.float64], part: Part) -> Costs:
+    if isinstance(part, str):
+        return in_blocks(nats)
+    lengths = np.array([len(name) + 1 for name in part])
+    return in_pieces(nats, np.cumsum(lengths) - lengths)

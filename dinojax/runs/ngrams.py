@@ -1,0 +1,81 @@
+"""Runs whose model is an n-gram model: counted, not trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dinojax.config import check_range
+from dinojax.data.vocab import Vocab
+from dinojax.evaluation.compare import joined
+from dinojax.evaluation.losses import in_blocks, in_pieces, summarize
+from dinojax.evaluation.ngram import NgramModel, fit_ngrams, nats, terms
+from dinojax.models.cells import Params
+from dinojax.models.ngram import make_tables
+from dinojax.models.trained import Trained
+from dinojax.runs import folder as runs
+from dinojax.runs.description import Description, Part, Parts, build_model
+from dinojax.runs.kinds import MAX_ORDER, Ngram
+from dinojax.training.step import TrainState
+
+
+class NgramRun(NamedTuple):
+    """A new run of an n-gram model."""
+
+    description: Description
+    parts: Parts
+    trained: Trained
+    figures: Mapping[str, float] | None
+    """Over the validation part; see `losses.summarize`. None if there is no such part."""
+
+
+def make_ngram_run(description: Description, parts: Parts, order: int) -> NgramRun:
+    """The run of an n-gram model of the training part, as `description.describe` describes one.
+
+    Raises:
+        ValueError: the order is out of range, or see `make_tables`.
+    """
+    fitted = fitted_ngrams(description.vocab, parts["train"], order)
+    description = description._replace(model=Ngram(order))
+    trained = Trained(
+        build_model(description.kind, description.vocab),
+        ngram_params(fitted),
+        description.vocab,
+        description.max_length,
+    )
+    figures = None
+    if part := parts.get("validation"):
+        ids, starts = joined(description.vocab, part)
+        each = nats(fitted, ids, starts)
+        costs = in_blocks(each) if isinstance(part, str) else in_pieces(each, starts.nonzero()[0])
+        figures = summarize(costs)
+    return NgramRun(description, parts, trained, figures)
+
+
+def fitted_ngrams(vocab: Vocab, part: Part, order: int) -> NgramModel:
+    """The n-gram model of a part of a run's data; a ValueError if the order is out of range."""
+    check_range("order", order, 1, MAX_ORDER)
+    return fit_ngrams(*joined(vocab, part), vocab.size, order)
+
+
+def ngram_params(fitted: NgramModel) -> Params:
+    """The parameters of the character model that an n-gram model is, on the device."""
+    return jax.device_put(make_tables(terms(fitted), fitted.vocab_size))
+
+
+def save_untrained(
+    folder: Path, params: Params, description: Description, parts: Parts, overwrite: bool = False
+) -> None:
+    """Write a run whose model is not trained step by step into a folder.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: the folder is not suitable; see `folder.take_folder`.
+    """
+    key, step = jax.random.key(description.config.seed), jnp.zeros((), jnp.int32)
+    state = TrainState(params, (), (), key, step, jnp.zeros(()))
+    runs.take_folder(folder, overwrite)
+    with runs.locked(folder):
+        runs.start_run(folder, state, description, parts)
