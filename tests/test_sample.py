@@ -189,8 +189,9 @@ def test_rows_that_have_finished_change_no_name(params, model):
 @pytest.mark.parametrize("temperature", [0.0, 1e-4])
 def test_a_low_temperature_always_takes_the_most_probable(temperature, params, model):
     state, previous, greedy = model.initial_state(()), VOCAB.no_character, []
+    step = jax.jit(model.step)
     for _ in range(9):
-        state, logits = model.step(params, state, jnp.array(previous))
+        state, logits = step(params, state, jnp.array(previous))
         previous = int(logits.argmax())
         greedy.append(previous)
     name = VOCAB.decode(greedy).split("\n")[0][:MAX_LENGTH]

@@ -14,32 +14,42 @@ from dinojax.models.model import char_model
 from dinojax.models.trained import Trained
 from dinojax.sampling.search import most_probable_names
 
+from model_kinds import KINDS, build
+
 VOCAB = Vocab("\nabc")
 VOCAB_SIZE, NEWLINE, MAX_LENGTH = 4, 0, 5
 
 
-@pytest.fixture(scope="module", params=["vanilla", "lstm"])
-def model(request):
-    return char_model([from_cell(CELLS[request.param](VOCAB_SIZE, 5))], VOCAB)
+@pytest.fixture(scope="module", params=["vanilla", "lstm", *KINDS])
+def built(request):
+    if request.param in KINDS:
+        return build(request.param, VOCAB)
+    model = char_model([from_cell(CELLS[request.param](VOCAB_SIZE, 5))], VOCAB)
+    params = model.init(jax.random.key(0))
+    key = jax.random.key(1)
+    return model, jax.tree.map(lambda x: x + 0.7 * jax.random.normal(key, x.shape), params)
 
 
 @pytest.fixture(scope="module")
-def params(model):
-    params = model.init(jax.random.key(0))
-    key = jax.random.key(1)
-    return jax.tree.map(lambda x: x + 0.7 * jax.random.normal(key, x.shape), params)
+def model(built):
+    return built[0]
+
+
+@pytest.fixture(scope="module")
+def params(built):
+    return built[1]
 
 
 def all_names(params, model, beginning=(), max_length=MAX_LENGTH):
     """Every name up to the length, with its log-probability, the most probable first."""
-    found = []
+    found, unroll = [], jax.jit(model.unroll)
     for length in range(max_length + 1):
         names = np.array(list(product(range(1, VOCAB_SIZE), repeat=length)), int)
         names = names.reshape(3**length, length)
         start = np.broadcast_to(np.array(beginning, int), (len(names), len(beginning)))
         whole = np.concatenate([start, names, np.full((len(names), 1), NEWLINE)], axis=1).T
         inputs = np.concatenate([np.full_like(whole[:1], VOCAB_SIZE), whole[:-1]])
-        _, logits = model.unroll(params, model.initial_state((len(names),)), jnp.asarray(inputs))
+        _, logits = unroll(params, model.initial_state((len(names),)), jnp.asarray(inputs))
         chosen = np.take_along_axis(
             np.asarray(jax.nn.log_softmax(logits)), whole[..., None], axis=-1
         )

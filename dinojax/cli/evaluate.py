@@ -12,7 +12,7 @@ from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import count, quoted, visible
-from dinojax.runs.kinds import Mixture, Ngram
+from dinojax.runs.kinds import Mixture, Ngram, kind_name
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
@@ -118,7 +118,11 @@ def measure(
     from dinojax.runs.lineage import num_learned
 
     num, is_text, said = num_learned(run.description, part, learned), run.config.is_text, ""
-    answer: dict[str, Any] = {"run": str(arguments.run), "step": run.step, "split": split}
+    answer: dict[str, Any] = {"run": str(arguments.run)}
+    if run.description.model:
+        answer |= {"kind": kind_name(run.description.model), "split": split}
+    else:
+        answer |= {"step": run.step, "split": split}
     # Of another text, it is not known how much of it was learned.
     if split != "train" and not (is_text and arguments.data):
         answer["num_learned"] = num

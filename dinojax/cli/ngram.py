@@ -46,7 +46,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         made = make_ngram_run(description, parts, order)
         folder = arguments.out or next_free_folder(PRESET)
         save_untrained(
-            folder, made.trained.params, made.description, made.parts, arguments.overwrite
+            made.trained.params, folder, made.description, made.parts, overwrite=arguments.overwrite
         )
     again = parser.program.line_to_sample(folder, config.is_text)
     amounts = describe_data(made.description, parts, corpus.notes)

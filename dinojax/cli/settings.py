@@ -14,6 +14,7 @@ FLAG_FOR = {
     "the earlier run": "the run of --init-from",
     "choose another folder": "choose another --out",
     "overwrite it": "give --overwrite",
+    "give the weights": "give --weights",
     "keeps its settings": "keeps its settings; start another with --init-from",
 }
 """What messages of the command say for words in those of the library."""

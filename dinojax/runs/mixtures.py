@@ -82,7 +82,7 @@ def mix(
         whole = mixed_nats(nats, shares)
         figures = [summarize(_costs(each, part)) for each in (*nats, whole)]
     trained, description = combined(members, shares.tolist()), description._replace(model=kind)
-    save_untrained(Path(out), trained.params, description, parts, overwrite)
+    save_untrained(trained.params, Path(out), description, parts, overwrite=overwrite)
     return Mixed(trained, description, names, kind.weights, figures)
 
 

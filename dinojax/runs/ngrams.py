@@ -66,7 +66,12 @@ def ngram_params(fitted: NgramModel) -> Params:
 
 
 def save_untrained(
-    folder: Path, params: Params, description: Description, parts: Parts, overwrite: bool = False
+    params: Params,
+    folder: Path,
+    description: Description,
+    parts: Parts,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a run whose model is not trained step by step into a folder.
 

@@ -191,7 +191,7 @@ def fit_ngram(
     described = describe(config, data, sha256=digest(part_content(data)))
     made = make_ngram_run(*described[:2], order)
     if folder is not None:
-        save_untrained(Path(folder), made.trained.params, made.description, made.parts)
+        save_untrained(made.trained.params, Path(folder), made.description, made.parts)
     return made.trained
 
 
