@@ -17,7 +17,7 @@ ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
-OF_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "seed"
+OF_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "split_seed"
 """The settings that decide what the data are and how they are split."""
 _NATS = "nats per unit"
 

@@ -21,6 +21,8 @@ from dinojax.runs import checkpoint
 from dinojax.runs.folder import load_run
 from dinojax.runs.kinds import Mixture, Ngram, kind_from_json, kind_to_json
 from dinojax.runs.mixtures import ensemble, mix
+from dinojax.runs.results import write_results
+from dinojax.runs.sweep import FINISHED, Outcome, make_sweep, plan, write_sweep
 
 from in_process import call_here
 from model_kinds import network, ngram, random_names
@@ -321,12 +323,12 @@ def test_commands_on_runs_of_a_text(run, place):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("page mixed", "mixed is a mixture of 3 models; a page holds a network"),
-        ("page counted", "counted is a 3-gram model; a page holds a network"),
-        ("export mixed --format numpy --out new", "mixed is a mixture of 3 models"),
+        ("page mixed", "got a mixture of 3 models; a page holds a network"),
+        ("page counted", "got a 3-gram model; a page holds a network"),
+        ("export mixed --format numpy --out new", "got a mixture of 3 models"),
         ("plot mixed", "hold no loss"),
         ("plot counted --text ab", "3-gram model; --text draws the units of a network"),
-        ("train --resume counted", "counted is a 3-gram model; only a network is trained"),
+        ("train --resume counted", "got a 3-gram model; only a network is trained"),
         ("train names --init-from mixed --data names.txt", "a new run begins with a network"),
         ("train --config mixed/config.json", "expected the configuration of a network"),
         ("train names --order 3 --data names.txt", "--order is for ngram"),
@@ -350,7 +352,7 @@ def test_what_does_not_go_is_one_line(command, says, place):
     if not (place / "other").exists():
         arguments = "--data", "names.txt", *SMALL
         call("train", "dinos", *arguments, "--out", "whole", cwd=place)
-        call("train", "names", *arguments, "--seed", "1", "--out", "other", cwd=place)
+        call("train", "names", *arguments, "--split-seed", "1", "--out", "other", cwd=place)
     name, *arguments = command.split()
     said = call(name, *arguments, cwd=place, code=2)
     assert says in said
@@ -367,6 +369,40 @@ def test_an_ensemble_is_the_mean_of_its_runs(place):
     expected = -np.log(np.mean(np.exp(-np.array(costs)), axis=0))
     np.testing.assert_allclose(np.concatenate(names_nats(both.trained, names)), expected, rtol=1e-5)
     assert both.folder == one.folder
+
+
+def test_the_folder_of_a_sweep_is_the_mean_of_its_best_replicas(place):
+    settings = {"learning_rate": [0.1, 0.01], "hidden_size": 8, "steps": 20, "batch_size": 4}
+    asked = make_sweep("dinos", "names.txt", "", seeds=3, settings=settings)
+    folder, outcomes = place / "swept", {}
+    folder.mkdir()
+    write_sweep(folder, asked)
+    # One replica of each of the two settings has not finished.
+    for number, replica in enumerate(plan(asked)[1:-1]):
+        given = {name: getattr(replica.config, name) for name in [*settings, "validation_fraction"]}
+        out = folder / replica.folder
+        dinojax.train(NAMES.splitlines(), "dinos", seed=replica.seed, folder=out, **given)
+        outcomes[replica.folder] = Outcome(FINISHED, 3.0 - number, 20, 20)
+    write_results(folder, asked, outcomes)
+    best = [place / "swept" / replica.folder for replica in plan(asked)[3:5]]
+    names = validation_of(best[0])
+    costs = [np.concatenate(names_nats(dinojax.load(run), names)) for run in best]
+    expected = -np.log(np.mean(np.exp(-np.array(costs)), axis=0))
+    for each in folder, best[0].parent:
+        found = np.concatenate(names_nats(dinojax.load(each), names))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    said = call("evaluate", "swept", cwd=place)
+    assert f"swept, mean of 2 replicas of {best[0].parent.name}, on validation" in said
+    assert f"mixture                    {expected.mean():.4f}" in said
+    name = call("sample", "swept", "--novel", "--num", "1", cwd=place).strip()
+    assert f"{name} " in call("score", "swept", "--names", name, cwd=place)
+    said = call("mix", "swept", best[0], "--weights", "1", "0", "--out", "of-sweep", cwd=place)
+    assert f"{expected.mean():.4f}" in said
+    np.testing.assert_allclose(
+        np.concatenate(names_nats(dinojax.load(place / "of-sweep"), names)), expected, rtol=1e-5
+    )
+    said = call("page", "swept", cwd=place, code=2)
+    assert "got a mixture of 2 models; a page holds a network" in said
 
 
 def test_a_run_that_learned_more_before_makes_a_mixture_that_did(place, tmp_path):

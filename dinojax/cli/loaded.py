@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dinojax.cli.arguments import MAX_DIGITS, Parser
 from dinojax.messages import count, quoted, visible
-from dinojax.runs.kinds import kind_name
+from dinojax.runs.kinds import Mixture, kind_name
 
 if TYPE_CHECKING:
     from dinojax.runs.description import Description, Part
@@ -34,11 +34,24 @@ def load(parser: Parser, arguments: Namespace) -> "Run":
 
     run = load_any(arguments.run, arguments.which)
     note_damaged(parser, run)
+    if replicas := described_replicas(arguments.run, run):
+        parser.note(f"{arguments.run}: the {replicas}, with equal weights")
     return run
+
+
+def described_replicas(folder: Path, run: "Run") -> str:
+    """Of which replicas a run is the mean, if the folder is that of a sweep; else empty."""
+    if run.folder.resolve() == folder.resolve():
+        return ""
+    kind = run.description.model
+    num = len(kind.members) if isinstance(kind, Mixture) else 1
+    return f"mean of {count(num, 'replica')} of {run.folder.parent.name}"
 
 
 def heading(folder: Path, run: "Run") -> str:
     """What figures are about: a run after so many steps, or a model of another kind."""
+    if replicas := described_replicas(folder, run):
+        return visible(f"{folder}, {replicas}")
     if run.description.model:
         return visible(f"{folder}, {kind_name(run.description.kind)}")
     return visible(f"{folder} after {count(run.step, 'step')}")

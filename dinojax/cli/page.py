@@ -53,7 +53,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         needed_by = "--names" if arguments.names else "--ngrams" if arguments.ngrams else ""
         learned = load_learned(parser, run, needed_by)
         split = "validation" if "validation" in run.description.parts else "train"
-        others = checkpoints(arguments.run, arguments.checkpoints)
+        others = checkpoints(run.folder, arguments.checkpoints)
         made = make_page(
             run,
             title,

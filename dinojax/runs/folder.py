@@ -230,7 +230,8 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
 def check_is_network(run: Run, wanted: str) -> None:
     """Raise a ValueError, with what is `wanted`, unless the model of a run is a network."""
     if run.description.model:
-        raise ValueError(f"{run.folder} is a {kind_name(run.description.kind)}; {wanted}")
+        got = kind_name(run.description.model)
+        raise ValueError(f"expected the run of a network, got a {got}; {wanted}")
 
 
 def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> TrainState:

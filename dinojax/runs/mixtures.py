@@ -16,6 +16,7 @@ from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_m
 from dinojax.runs.folder import Run, load_run, read_part
 from dinojax.runs.kinds import Kind, Mixture, Ngram, kind_from_json, kind_name, kind_to_json
 from dinojax.runs.ngrams import fitted_ngrams, ngram_params, save_untrained
+from dinojax.runs.sweep import is_sweep, members
 
 
 class Mixed(NamedTuple):
@@ -59,40 +60,45 @@ def mix(
     loaded = [load_any(Path(folder)) for folder in folders]
     description, parts = common(loaded)
     kinds: list[Kind] = [run.description.kind for run in loaded]
-    members = [run.trained for run in loaded]
+    trained = [run.trained for run in loaded]
     if ngram:
         fitted, vocab = fitted_ngrams(description.vocab, parts["train"], ngram), description.vocab
         kinds.append(Ngram(ngram))
         names.append(kind_name(kinds[-1]))
         model = build_model(kinds[-1], vocab)
-        members.append(Trained(model, ngram_params(fitted), vocab, description.max_length))
+        trained.append(Trained(model, ngram_params(fitted), vocab, description.max_length))
     if weights is not None:
-        normalized(weights, len(members))
+        normalized(weights, len(trained))
     elif "validation" not in parts:
         raise ValueError("the runs have no validation part to learn weights from; give the weights")
     nats = np.zeros((0, 0))
     if part := parts.get("validation"):
-        nats = np.array([character_nats(member, part) for member in members])
-    shares = learn_weights(nats).weights if weights is None else normalized(weights, len(members))
+        nats = np.array([character_nats(each, part) for each in trained])
+    shares = learn_weights(nats).weights if weights is None else normalized(weights, len(trained))
     # The same errors as for a checkpoint that is read.
     kind = kind_from_json(kind_to_json(Mixture(tuple(kinds), tuple(shares.tolist()))))
     assert isinstance(kind, Mixture)
     figures = []
     if part:
-        whole = mixed_nats(nats, shares)
-        figures = [summarize(_costs(each, part)) for each in (*nats, whole)]
-    trained, description = combined(members, shares.tolist()), description._replace(model=kind)
-    save_untrained(trained.params, Path(out), description, parts, overwrite=overwrite)
-    return Mixed(trained, description, names, kind.weights, figures)
+        costs = *nats, mixed_nats(nats, shares)
+        figures = [summarize(_costs(each, part)) for each in costs]
+    whole, description = combined(trained, shares.tolist()), description._replace(model=kind)
+    save_untrained(whole.params, Path(out), description, parts, overwrite=overwrite)
+    return Mixed(whole, description, names, kind.weights, figures)
 
 
 def load_any(folder: Path, which: str = "best") -> Run:
-    """The run in a folder, as `load_run` loads it.
+    """The run in a folder, as `load_run` loads it, or the ensemble of a sweep's best setting.
+
+    A folder may be that of a sweep, or that of one of its settings; each replica takes part with
+    its checkpoint `which`.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: see `folder.load_checkpoint`.
+        ValueError: see `folder.load_checkpoint` and `sweep.members`.
     """
+    if is_sweep(folder) or is_sweep(folder.resolve().parent):
+        return ensemble([load_run(replica, which) for replica in members(folder)])
     return load_run(folder, which)
 
 
@@ -156,7 +162,7 @@ def common(runs: Sequence[Run]) -> tuple[Description, Parts]:
 def _check_alike(first: Run, other: Run) -> None:
     """Raise a ValueError unless two runs have the same characters and the same parts of data."""
     pair = f"{first.folder} and {other.folder}"
-    remedy = "mix runs of the same data, split by the same fractions and the same seed"
+    remedy = "mix runs of the same data, split by the same fractions and split seed"
     ours, theirs = first.config, other.config
     if (ours.is_text, ours.lowercase) != (theirs.is_text, theirs.lowercase):
         raise ValueError(
