@@ -340,7 +340,7 @@ def test_commands_on_runs_of_a_text(run, place):
         ("train ngram --data names.txt --out one", "one holds a run; choose another --out"),
         ("mix one counted --out mixed", "mixed holds a run; choose another --out"),
         ("mix one poet --out new", "one and poet"),
-        ("mix one other --out new", "one and other learned from different data"),
+        ("mix one other --out new", "one and other differ in their train part"),
         ("mix whole --ngram 2 --out new", "to learn weights from; give --weights"),
         ("mix one two --weights 1 --out new", "expected a weight for each of 2 models, got 1"),
         ("mix one two --weights 1 -1 --out new", "expected weights of 0 or more"),

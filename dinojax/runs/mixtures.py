@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
+from dinojax.evaluation.losses import summarize
 from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.files import digest
 from dinojax.models.mixture import combined, learn_weights, normalized
@@ -15,7 +15,7 @@ from dinojax.models.trained import Trained
 from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_model, part_content
 from dinojax.runs.folder import Run, load_run, read_part
 from dinojax.runs.kinds import Kind, Mixture, Ngram, kind_from_json, kind_name, kind_to_json
-from dinojax.runs.ngrams import fitted_ngrams, ngram_params, save_untrained
+from dinojax.runs.ngrams import costs_of, fitted_ngrams, ngram_params, save_untrained
 from dinojax.runs.sweep import is_sweep, members
 
 
@@ -67,21 +67,20 @@ def mix(
         names.append(kind_name(kinds[-1]))
         model = build_model(kinds[-1], vocab)
         trained.append(Trained(model, ngram_params(fitted), vocab, description.max_length))
-    if weights is not None:
-        normalized(weights, len(trained))
-    elif "validation" not in parts:
+    part = parts.get("validation")
+    if weights is None and not part:
         raise ValueError("the runs have no validation part to learn weights from; give the weights")
-    nats = np.zeros((0, 0))
-    if part := parts.get("validation"):
-        nats = np.array([character_nats(each, part) for each in trained])
-    shares = learn_weights(nats).weights if weights is None else normalized(weights, len(trained))
-    # The same errors as for a checkpoint that is read.
-    kind = kind_from_json(kind_to_json(Mixture(tuple(kinds), tuple(shares.tolist()))))
-    assert isinstance(kind, Mixture)
+    shares = None if weights is None else normalized(weights, len(trained))
     figures = []
     if part:
+        nats = np.array([character_nats(each, part) for each in trained])
+        shares = learn_weights(nats).weights if shares is None else shares
         costs = *nats, mixed_nats(nats, shares)
-        figures = [summarize(_costs(each, part)) for each in costs]
+        figures = [summarize(costs_of(each, part)) for each in costs]
+    assert shares is not None
+    kind = Mixture(tuple(kinds), tuple(shares.tolist()))
+    # What a checkpoint could not hold is refused now.
+    kind_from_json(kind_to_json(kind))
     whole, description = combined(trained, shares.tolist()), description._replace(model=kind)
     save_untrained(whole.params, Path(out), description, parts, overwrite=overwrite)
     return Mixed(whole, description, names, kind.weights, figures)
@@ -105,17 +104,20 @@ def load_any(folder: Path, which: str = "best") -> Run:
 def ensemble(runs: Sequence[Run]) -> Run:
     """The mean of the probabilities of several runs as one; of a single run, that run.
 
+    The runs are replicas: what one of them learned, and learned before, all did.
+
     Raises:
         ValueError: the runs differ in their characters or in their data.
     """
     first, num = runs[0], len(runs)
     if num == 1:
         return first
-    description, _ = common(runs)
+    for other in runs[1:]:
+        _check_alike(first, other)
     kind = Mixture(tuple(run.description.kind for run in runs), (1 / num,) * num)
     trained = combined([run.trained for run in runs], kind.weights)
     damaged = tuple(file for run in runs for file in run.damaged)
-    description = description._replace(model=kind)
+    description = first.description._replace(model=kind, max_length=trained.max_length)
     return first._replace(
         description=description, model=trained.model, params=trained.params, damaged=damaged
     )
@@ -165,20 +167,14 @@ def _check_alike(first: Run, other: Run) -> None:
     remedy = "mix runs of the same data, split by the same fractions and split seed"
     ours, theirs = first.config, other.config
     if (ours.is_text, ours.lowercase) != (theirs.is_text, theirs.lowercase):
-        raise ValueError(
-            f"{pair} do not both read {'a text' if ours.is_text else 'names'} in the same case"
-        )
+        data = "a text" if ours.is_text else "names"
+        raise ValueError(f"{pair} do not both read {data} in the same case")
     if first.vocab != other.vocab:
         apart = sorted(set(first.vocab.characters) ^ set(other.vocab.characters))
         raise ValueError(f"{pair} do not know the same characters: {apart[:10]}; {remedy}")
     for name in ("train", *HELD_OUT):
         if first.description.parts.get(name) != other.description.parts.get(name):
-            what = (
-                "learned from different data"
-                if name == "train"
-                else f"held out different data for {name}"
-            )
-            raise ValueError(f"{pair} {what}; {remedy}")
+            raise ValueError(f"{pair} differ in their {name} part; {remedy}")
 
 
 def character_nats(trained: Trained, part: Part) -> NDArray[np.float64]:
@@ -194,10 +190,3 @@ def mixed_nats(nats: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
         log_weights = np.log(weights)[:, None]
     whole: NDArray[np.float64] = -np.logaddexp.reduce(log_weights - nats, axis=0)
     return whole
-
-
-def _costs(nats: NDArray[np.float64], part: Part) -> Costs:
-    if isinstance(part, str):
-        return in_blocks(nats)
-    lengths = np.array([len(name) + 1 for name in part])
-    return in_pieces(nats, np.cumsum(lengths) - lengths)

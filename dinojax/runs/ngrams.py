@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from dinojax.config import check_range
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.compare import joined
-from dinojax.evaluation.losses import in_blocks, in_pieces, summarize
+from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
 from dinojax.evaluation.ngram import NgramModel, fit_ngrams, nats, terms
 from dinojax.models.cells import Params
 from dinojax.models.ngram import make_tables
@@ -47,10 +49,7 @@ def make_ngram_run(description: Description, parts: Parts, order: int) -> NgramR
     )
     figures = None
     if part := parts.get("validation"):
-        ids, starts = joined(description.vocab, part)
-        each = nats(fitted, ids, starts)
-        costs = in_blocks(each) if isinstance(part, str) else in_pieces(each, starts.nonzero()[0])
-        figures = summarize(costs)
+        figures = summarize(costs_of(nats(fitted, *joined(description.vocab, part)), part))
     return NgramRun(description, parts, trained, figures)
 
 
@@ -63,6 +62,14 @@ def fitted_ngrams(vocab: Vocab, part: Part, order: int) -> NgramModel:
 def ngram_params(fitted: NgramModel) -> Params:
     """The parameters of the character model that an n-gram model is, on the device."""
     return jax.device_put(make_tables(terms(fitted), fitted.vocab_size))
+
+
+def costs_of(character_nats: NDArray[np.float64], part: Part) -> Costs:
+    """The costs of the names of a part, or of blocks of its text, whose characters cost so much."""
+    if isinstance(part, str):
+        return in_blocks(character_nats)
+    lengths = np.array([len(name) + 1 for name in part])
+    return in_pieces(character_nats, np.cumsum(lengths) - lengths)
 
 
 def save_untrained(
