@@ -86,7 +86,7 @@ def test_a_mixture_may_be_a_member_and_its_layers_follow_each_other(members):
     _, expected = jax.jit(flat.unroll)(params, flat.initial_state(()), inputs)
     _, logits = jax.jit(outer.unroll)(nested, outer.initial_state(()), inputs)
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
-    _, outputs = flat.layer_outputs(params, flat.initial_state(()), jnp.array(1))
+    _, outputs = jax.jit(flat.layer_outputs)(params, flat.initial_state(()), jnp.array(1))
     assert [x.shape for x in outputs] == [(5,), (5,)]
     shapes = jax.tree.map(jnp.shape, flat.init(jax.random.key(0)))
     assert shapes[0] == jax.tree.map(jnp.shape, params[0])

@@ -91,7 +91,7 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         legend = figure.legend(lines, numbers, loc="outside lower center", ncols=2)
         # Set afterwards, as `legend` leaves out labels that begin with "_".
         for text, line in zip(legend.get_texts(), lines, strict=True):
-            text.set_text(str(line.getlabel_of()))
+            text.set_text(str(line.get_label()))
     return figure
 
 
