@@ -22,7 +22,7 @@ ABC, MANY = Vocab("\nabc"), Vocab("\n" + "".join(map(chr, range(0x4E00, 0x4E00 +
 NO = ABC.no_character
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("order", [1, 2, 5])
 def test_steps_give_the_probabilities_of_dictionaries(order):
     names = random_names(ABC, 40)
     model, params = ngram(ABC, names, order)
@@ -40,7 +40,7 @@ def test_steps_give_the_probabilities_of_dictionaries(order):
         assert np.exp(logits.astype(float)).sum() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("order", [1, 2, 4, 6])
+@pytest.mark.parametrize("order", [1, 3, 6])
 def test_names_cost_what_the_counts_say(order):
     names = read_names(bundled_names()).data
     train, held_out = names[:1000], [*names[1000:], "x", "qzqzqz"]
@@ -68,22 +68,21 @@ def test_in_float64_it_is_exact(x64):
     ids, starts = joined(ABC, random_names(ABC, 50, seed=1))
     expected = nats(fit_ngrams(*joined(ABC, names), ABC.size, 4), ids, starts)
     inputs = np.where(starts, NO, np.roll(ids, 1))
-    _, logits = model.unroll(params, model.initial_state(()), jnp.asarray(inputs))
+    _, logits = jax.jit(model.unroll)(params, model.initial_state(()), jnp.asarray(inputs))
     found = -np.take_along_axis(np.asarray(logits), ids[:, None], axis=1)[:, 0]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", [1, 3])
-@pytest.mark.parametrize("length", [None, 0, 3, 6])
-def test_unroll_equals_a_python_loop_of_steps(length, order):
+@pytest.mark.parametrize(("order", "length"), [(1, 3), (3, None), (3, 0), (3, 4)])
+def test_unroll_equals_a_python_loop_of_steps(order, length):
     model, params = ngram(ABC, random_names(ABC), order)
     inputs = jnp.array([[1, 3], [NO, 2], [2, 0], [2, NO], [1, NO], [3, 1]], jnp.uint8)
-    state = model.initial_state((2,))
-    state = model.step(params, state, jnp.array([1, 2], jnp.uint8))[0]
+    step = jax.jit(model.step)
+    state = step(params, model.initial_state((2,)), jnp.array([1, 2], jnp.uint8))[0]
     unroll = jax.jit(partial(model.unroll, resets=True))
     last, logits = unroll(params, state, inputs, length)
     for t in range(6 if length is None else length):
-        state, expected = model.step(params, state, inputs[t])
+        state, expected = step(params, state, inputs[t])
         np.testing.assert_allclose(logits[t], expected, rtol=1e-6)
     np.testing.assert_array_equal(last, state)
     assert last.dtype == state.dtype
@@ -91,9 +90,10 @@ def test_unroll_equals_a_python_loop_of_steps(length, order):
 
 def test_no_character_begins_anew_whatever_was_read():
     model, params = ngram(ABC, random_names(ABC), 3)
-    fresh, expected = model.step(params, model.initial_state(()), jnp.array(NO))
-    read, other = model.step(params, fresh, jnp.array(1))
-    state, logits = model.step(params, read, jnp.array(NO))
+    step = jax.jit(model.step)
+    fresh, expected = step(params, model.initial_state(()), jnp.array(NO))
+    read, other = step(params, fresh, jnp.array(1))
+    state, logits = step(params, read, jnp.array(NO))
     np.testing.assert_array_equal(state, fresh)
     np.testing.assert_array_equal(logits, expected)
     assert np.all(other != expected)
@@ -103,7 +103,8 @@ def test_a_model_that_has_seen_nothing_holds_all_characters_equally_probable():
     model = ngram_model(MANY, 4)
     params = model.init(jax.random.key(0))
     check_tables(jax.device_get(params), MANY.size, 4)
-    state, logits = model.step(params, model.initial_state((3,)), jnp.array([0, 5, 70]))
+    start = model.initial_state((3,))
+    state, logits = jax.jit(model.step)(params, start, jnp.array([0, 5, 70]))
     np.testing.assert_allclose(logits, np.full((3, 70), -np.log(70)), rtol=1e-6)
     assert np.all(state[:2, 1:] == UNSEEN)
 
