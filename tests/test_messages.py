@@ -11,7 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dinojax.cli import evaluate, export, import_, jobs, page, plot, reproduce, sample, score
+from dinojax.cli import (
+    evaluate,
+    export,
+    import_,
+    jobs,
+    mix,
+    ngram,
+    page,
+    plot,
+    reproduce,
+    sample,
+    score,
+)
 from dinojax.cli.main import COMMANDS, answer, call
 from dinojax.cli.score import painted
 from dinojax.cli.terminal import MOST_SAID, Program, json_encoder, run
@@ -138,7 +150,9 @@ def assert_one_safe_line(said):
 
 @pytest.fixture
 def no_jax(monkeypatch):
-    for module in evaluate, export, import_, jobs, page, plot, reproduce, sample, score:
+    for module in (
+        evaluate, export, import_, jobs, mix, ngram, page, plot, reproduce, sample, score,
+    ):  # fmt: skip
         monkeypatch.setattr(module, "start_jax", lambda *_: None)
 
 
@@ -152,6 +166,7 @@ CASES = [
     ("train", ["--steps={}"]),
     ("train", ["--cell={}"]),
     ("train", ["--learning-rate={}"]),
+    ("train", ["ngram", "--data={}"]),
     ("sample", ["{}"]),
     ("sample", ["none", "{}"]),
     ("sample", ["none", "--match=({}"]),
@@ -162,6 +177,8 @@ CASES = [
     ("evaluate", ["{}"]),
     ("evaluate", ["none", "--context={}"]),
     ("evaluate", ["none", "--split={}"]),
+    ("mix", ["{}", "--out=none"]),
+    ("mix", ["none", "--out=none", "--weights={}"]),
     ("plot", ["none", "{}"]),
     ("import", ["{}", "--data=none", "--out=none"]),
     ("export", ["{}", "--format=numpy", "--out=none"]),
