@@ -75,11 +75,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
                 raise ValueError("--data: a sweep reads its data several times; give a file")
             start_jax()
             begin = resume if arguments.resume else start
-            folder, sweep = begin(parser, arguments, stack)
-        return train(parser, arguments, folder, sweep)
+            folder, sweep, jobs = begin(parser, arguments, stack)
+        return train(parser, arguments, folder, sweep, jobs)
 
 
-def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep]":
+def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep, int]":
     """Start a new sweep. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import sweeping
     from dinojax.runs.sweep import plan, write_sweep
@@ -98,22 +98,22 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path
     added = sweep.settings.keys() - given.keys()
     for name in added:
         parser.note(f"{flag_of(name)} {sweep.settings[name]}: a sweep compares validation losses")
-    sweeping.check(sweep, sweeping.num_processes(len(plan(sweep)), arguments.jobs or 0))
+    jobs = sweeping.check(sweep, plan(sweep), jobs=arguments.jobs or 0)
     folder = arguments.out or next_free_folder(f"{preset}-sweep")
     sweeping.take_folder(folder)
     stack.enter_context(sweeping.locked(folder))
     write_sweep(folder, sweep)
-    return folder, sweep
+    return folder, sweep, jobs
 
 
-def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep]":
+def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep, int]":
     """Resume a sweep. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import sweeping
-    from dinojax.runs.sweep import SWEEP_FILE, make_sweep, plan, read_sweep
+    from dinojax.runs.sweep import SWEEP_FILE, make_sweep, read_sweep
 
     folder = arguments.resume
-    sweep = read_sweep(folder)
-    if not arguments.data and sweep.data:
+    sweep, left = read_sweep(folder), sweeping.replicas_left(folder)
+    if left and sweep.data and not arguments.data:
         check_there(Path(sweep.data), folder / SWEEP_FILE, "--data")
     wanted = make_sweep(
         arguments.preset or sweep.preset,
@@ -124,13 +124,13 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Pat
         baseline=dict(arguments.baseline) if arguments.baseline else sweep.baseline,
     )
     sweeping.check_same(sweep, wanted)
-    num = sweeping.num_processes(len(plan(sweep)), arguments.jobs or 0)
-    sweeping.check(sweep, num, str(arguments.data) if arguments.data else None)
+    data = str(arguments.data) if arguments.data else None
+    jobs = sweeping.check(sweep, left, data=data, jobs=arguments.jobs or 0)
     stack.enter_context(sweeping.locked(folder))
-    return folder, sweep
+    return folder, sweep, jobs
 
 
-def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep") -> int:
+def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jobs: int) -> int:
     """Train what is left of a sweep, report each replica, and print the table."""
     from tqdm import tqdm
 
@@ -139,8 +139,8 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep") ->
 
     replicas = plan(sweep)
     print(describe_sweep(sweep, replicas, len(read_outcomes(folder))))
-    jobs, data = arguments.jobs or 0, str(arguments.data) if arguments.data else None
-    print(describe_layout(sweeping.num_processes(len(replicas), jobs)), flush=True)
+    data = str(arguments.data) if arguments.data else None
+    print(describe_layout(jobs), flush=True)
     # Now, as the current folder may be gone when training ends.
     again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
     shares: dict[Path, float] = {}
@@ -193,12 +193,13 @@ def describe_sweep(sweep: "Sweep", replicas: "Sequence[Replica]", num_ended: int
 
 def describe_layout(num_processes: int) -> str:
     """How replicas are trained, and why."""
+    import jax
+
     if num_processes > 1:
-        return (
-            f"{num_processes} processes, each of which trains one run after the other on one "
-            "device: on a CPU, whole runs side by side are faster than shared ones"
-        )
-    return "One run after the other, on one device"
+        return f"On {num_processes} cores, each with whole runs: on a CPU faster than stacked ones"
+    if jax.default_backend() == "cpu":
+        return "One run after the other: so few, or so short, that processes of their own cost more"
+    return "Runs that differ in their seeds stacked, as many as fit: faster on this device"
 
 
 def describe_outcome(progress: "Progress") -> str:

@@ -1,6 +1,7 @@
 """Work on a sweep: check what was asked, train its replicas, and record what came of them."""
 
 import json
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -11,8 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from dinojax import files, platforms
-from dinojax.messages import about
-from dinojax.runs.description import describe
+from dinojax.runs.description import Part, describe
 from dinojax.runs.exchange import LOCK_FILE
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.memory import available_bytes, training_bytes
@@ -48,12 +48,15 @@ class Progress(NamedTuple):
     """How it ended, if it did."""
 
 
-def num_processes(num_replicas: int, jobs: int = 0) -> int:
+def num_processes(num_replicas: int, jobs: int = 0, operations: float = math.inf) -> int:
     """How many processes train as many replicas; 1 for this process alone.
 
-    At most `jobs`; 0 stands for as many as the platform suits.
+    At most `jobs`; 0 stands for as many as suit the platform, and replicas that take as many
+    floating-point `operations` in all.
     """
-    suited = platforms.replica_processes(jax.default_backend(), num_replicas, num_cores())
+    operations = math.inf if jobs else operations
+    chosen = jax.default_backend(), num_replicas, num_cores(), operations
+    suited = platforms.replica_processes(*chosen)
     return min(suited, jobs or suited)
 
 
@@ -86,33 +89,46 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def check(sweep: Sweep, num_workers: int, data: str | None = None) -> None:
-    """Check data and memory before anything is trained; for `data` see `work`.
+def check(sweep: Sweep, left: Sequence[Replica], *, data: str | None = None, jobs: int = 0) -> int:
+    """Check data and memory before what is `left` of a sweep is trained.
+
+    Returns how many replicas are to be trained at once; for `data` and `jobs` see `work`.
 
     Raises:
         OSError: the data cannot be read.
-        ValueError: they have changed or are too small, or memory is short for `num_workers`
-            replicas at once.
+        ValueError: they have changed or are too small, or there is not enough memory.
     """
-    parts: dict[tuple[bool, bool], Any] = {}
-    for replica in plan(sweep):
-        if replica.seed:
-            continue
-        config, kind = replica.config, (replica.config.is_text, replica.config.lowercase)
-        if kind not in parts:
-            file = sweep.data if data is None else data
-            parts[kind], _ = read_part(file, config, sweep.data_sha256)
-        with about(replica.setting):
-            described = describe(config, parts[kind], keep_window=_keeps_window(sweep))
-            experiment = make_experiment(*described)
+    operations, largest = 0.0, 0
+    part: Part = []
+    if left or data is not None:
+        # All settings read the data alike.
+        file, config = sweep.data if data is None else data, plan(sweep)[0].config
+        part, _ = read_part(file, config, sweep.data_sha256)
+    for _, group in groupby(left, lambda replica: replica.setting):
+        replicas = list(group)
+        described = describe(replicas[0].config, part, keep_window=_keeps_window(sweep))
+        experiment = make_experiment(*described)
         state = jax.eval_shape(experiment.initial_state, None)
-        needed = num_workers * training_bytes(state, experiment.step_size)
-        if needed > available_bytes():
-            raise ValueError(
-                f"{num_workers:,} replicas at once take at least {needed / 1e9:,.1f} GB of memory; "
-                f"there are {available_bytes() / 1e9:,.1f} GB; choose fewer jobs, hidden units or "
-                "layers, or a smaller batch size"
-            )
+        largest = max(largest, training_bytes(state, experiment.step_size))
+        # Two for each parameter and character, and as many for each of two gradients.
+        num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        characters = experiment.step_size * experiment.config.steps * len(replicas)
+        operations += 6.0 * num_params * characters
+    chosen, available = num_processes(len(left), jobs, operations), available_bytes()
+    if chosen * largest > available:
+        raise ValueError(
+            f"{chosen:,} replicas at once take at least {chosen * largest / 1e9:,.1f} GB of "
+            f"memory; there are {available / 1e9:,.1f} GB; choose fewer jobs, hidden units or "
+            "layers, or a smaller batch size"
+        )
+    return chosen
+
+
+def replicas_left(folder: Path) -> list[Replica]:
+    """The replicas of the sweep in a folder that have neither finished nor diverged."""
+    outcomes, ended = read_outcomes(folder), (FINISHED, DIVERGED)
+    replicas = plan(read_sweep(folder))
+    return [x for x in replicas if getattr(outcomes.get(x.folder), "status", None) not in ended]
 
 
 def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[Progress | None]:
@@ -127,10 +143,9 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[P
         OSError: the results cannot be written.
         ValueError: the folder holds no sweep, or its results were changed.
     """
-    sweep = read_sweep(folder)
-    ended = {FINISHED, DIVERGED}
-    outcomes = {where: x for where, x in read_outcomes(folder).items() if x.status in ended}
-    left = [each for each in plan(sweep) if each.folder not in outcomes]
+    sweep, left = read_sweep(folder), replicas_left(folder)
+    again = {replica.folder for replica in left}
+    outcomes = {where: x for where, x in read_outcomes(folder).items() if where not in again}
     tasks = [task_of(sweep, each, folder, data) for each in left]
     with closing(_train(tasks, num_processes(len(left), jobs))) as coming:
         for event in coming:
@@ -187,7 +202,7 @@ def sweep(
         check_same(read_sweep(folder), wanted)
     else:
         take_folder(folder)
-    check(wanted, num_processes(len(plan(wanted)), jobs))
+    jobs = check(wanted, plan(wanted), jobs=jobs)
     with locked(folder):
         write_sweep(folder, wanted)
         for _ in work(folder, jobs=jobs):
