@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from dinojax.config import PRESETS, TrainConfig, check_range, config_from, resolve
 from dinojax.files import read_regular, write_atomically
-from dinojax.messages import about, quoted
+from dinojax.messages import about, quoted, shortened
 
 SWEEP_FILE, RESULTS_FILE, TABLE_FILE = "sweep.json", "results.json", "results.txt"
 FORMAT = 1
 MAX_REPLICAS = 100_000
+MAX_NAME = 200
+"""Longest name of a setting, in characters."""
 FRACTION = 0.1
 """Share of the data held out to validate where the preset holds out none."""
 OF_THE_SWEEP = "seed", "devices"
@@ -153,6 +155,8 @@ def plan(sweep: Sweep) -> list[Replica]:
     replicas, names = [], dict[TrainConfig, str]()
     for values in settings:
         name = setting_name(sweep.preset, values)
+        if len(name) > MAX_NAME:
+            raise ValueError(f"too many swept settings for the name of a folder: {shortened(name)}")
         config = resolve(sweep.preset, given={**sweep.settings, **values, "devices": 1})
         # Epochs set the steps.
         course = replace(config, steps=1) if config.epochs else config

@@ -200,12 +200,13 @@ def sweep(
     wanted = new_sweep(preset, str(data), seeds=seeds, settings=settings, baseline=baseline)
     if is_sweep(folder):
         check_same(read_sweep(folder), wanted)
-    else:
-        take_folder(folder)
     jobs = check(wanted, plan(wanted), jobs=jobs)
+    if not is_sweep(folder):
+        take_folder(folder)
     with locked(folder):
-        write_sweep(folder, wanted)
-        for _ in work(folder, jobs=jobs):
+        if not is_sweep(folder):
+            write_sweep(folder, wanted)
+        for _ in work(folder, data=wanted.data, jobs=jobs):
             pass
     return dict(json.loads(files.read_regular(folder / RESULTS_FILE)))
 

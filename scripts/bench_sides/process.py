@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench_sides.work import NUMPY, NUMPY_TUNED, OURS, PADDED, PYTORCH, STACKS, Task
+from bench_sides.work import BESIDE, NUMPY, NUMPY_TUNED, OURS, PADDED, PYTORCH, STACKS, Task
 
 MODULES = {
     OURS: "bench_sides.ours",
@@ -18,6 +18,7 @@ MODULES = {
     NUMPY: "bench_sides.with_numpy",
     NUMPY_TUNED: "bench_sides.with_numpy",
     PYTORCH: "bench_sides.with_pytorch",
+    BESIDE: "bench_sides.beside",
     **dict.fromkeys(STACKS, "bench_sides.stacked"),
 }
 

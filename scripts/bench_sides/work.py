@@ -18,6 +18,7 @@ OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
     "NumPy, batched over time",
     "PyTorch",
 )
+BESIDE = "dinojax, a process a core"
 STACKS = {"dinojax, 64 stacked": 64, "dinojax, 1,024 stacked": 1_024}
 """Sides that train replicas, and how many at once."""
 BATCH_SIZE, WINDOW, VOCAB_SIZE = 64, 64, 65
@@ -84,7 +85,7 @@ WORKS = {
     "train replicas of the exercise": Work(
         "replica-steps",
         "nats a name",
-        {OURS: 20_000, **{side: 100 * num for side, num in STACKS.items()}},
+        {OURS: 20_000, BESIDE: 400_000, **{side: 100 * num for side, num in STACKS.items()}},
         EXERCISE,
         (50, 100),
         products=3,
@@ -132,8 +133,8 @@ class Round(NamedTuple):
     """Amount of work done, in the unit of the work."""
     characters: float
     """Number of characters read or written, including newlines."""
-    shown: float
-    """A loss or a length, by which to see that the sides did equal work."""
+    shown: float | None
+    """A loss or a length, by which to see that the sides did equal work; None for no figure."""
 
 
 class Task(NamedTuple):
