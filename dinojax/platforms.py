@@ -26,9 +26,10 @@ def replica_processes(platform: str, num: int, num_cores: int, operations: float
     floating-point `operations` in all that the processes would not have started in time. An
     accelerator belongs to one process.
 
-    On two cores of an AMD EPYC (Zen 5, JAX 0.10.2) 2 processes took the processor time of the
-    same replicas trained one after the other on one core and 1.1 s each to start: 4 replicas of the
-    preset `names`, of 200 steps, 46 s and 39 to 47 s; 4 of `text`, of 100 steps, 21 and 20 s.
+    In seconds of processor time of an AMD EPYC (Zen 5, JAX 0.10.2), one process on one core and two
+    on two, starts included (the machine had other work, so that no wall time counts): 4 replicas of
+    `names`, of 200 steps, 39 to 47 and 46; 4 of `text`, of 100 steps, 20 and 21; 6 of `dinos`, 6.1
+    to 6.9 and 9.3, of which the two starts are 2.2.
     """
     if platform != "cpu":
         return 1
