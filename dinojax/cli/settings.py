@@ -2,7 +2,7 @@
 
 import re
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, get_args
@@ -26,7 +26,7 @@ def add_settings(
     """Add a flag for each setting; its help shows the default of each preset.
 
     A flag that is not given is None, so that the setting of a preset or another run applies. With
-    `several`, each takes one or several values, as a list.
+    `several`, each takes one or several values, or ranges of numbers, as a list.
     """
     for field in fields(TrainConfig):
         if field.name in without:
@@ -49,7 +49,20 @@ def add_settings(
             options = {"type": number, "metavar": "X"}
         if several and field.type is not bool:
             options["nargs"] = "+"
+            if "type" in options:
+                options["type"] = or_range(options["type"])
         parser.add_argument(flag_of(field.name), help=text, **options)
+
+
+def or_range(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Argument type: a number of this kind, or a range of them such as 1e-4:1e-2."""
+    from dinojax.runs.search import Range
+
+    def parse(text: str) -> Any:
+        low, colon, high = text.partition(":")
+        return Range(kind(low), kind(high)) if colon else kind(text)
+
+    return parse
 
 
 def flag_of(name: str) -> str:

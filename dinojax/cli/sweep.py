@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dinojax.cli import terminal
+from dinojax.cli import search, terminal
 from dinojax.cli.arguments import Parser, number, path, whole_number
 from dinojax.cli.jobs import check_there, next_free_folder
 from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
@@ -48,6 +48,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--resume", metavar="SWEEP", type=path, help=text)
     text = "most runs to train at once on a CPU (default: one a core)"
     add("--jobs", **whole, help=text)
+    text = "draw N settings from ranges (1e-4:1e-2) and values, by what earlier ones reached"
+    add("--search", **whole, help=f"{text} (needs dinojax[search])")
+    text = "how a search ends trials early (default: median)"
+    add("--pruner", choices=("median", "halving", "none"), help=text)
+    add("--seed", **whole, help="seed of a search: of what it draws and of its runs (default: 0)")
     add_settings(parser, without=OF_THE_SWEEP, several=True)
 
 
@@ -66,8 +71,13 @@ def assignment(text: str) -> tuple[str, Any]:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Start or resume a sweep, train its replicas, and print the table; returns the exit code."""
+    from dinojax.runs.search import is_search
+
+    if arguments.search is not None or (arguments.resume and is_search(arguments.resume)):
+        return search.main(parser, arguments)
     with ExitStack() as stack:
         with parser.reported_errors(), named_flags():
+            search.check_not_given(arguments)
             check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
             if arguments.resume and arguments.out:
                 raise ValueError("--resume and --out exclude each other")

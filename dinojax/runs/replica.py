@@ -39,6 +39,10 @@ class Step(NamedTuple):
 
     step: int
     steps: int
+    validations: int = 0
+    """Number of validations so far."""
+    validation_loss: float | None = None
+    """Nats per character, if it was just validated."""
 
 
 def read_part(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Part, str]:
@@ -75,8 +79,10 @@ def train(task: Task) -> Generator[Step | Outcome]:
                 return
             coming = session.work(experiment, *begun, Path(task.folder))
             with closing(coming):
+                steps, every = experiment.config.steps, experiment.config.evaluate_every
                 for report in coming:
-                    yield Step(report.step, experiment.config.steps)
+                    num, loss = -(-report.step // every), report.validation_loss
+                    yield Step(report.step, steps, num, loss)
                     if not report.is_patient:
                         break
             yield _outcome(runs.load_run(Path(task.folder), "last"))

@@ -15,10 +15,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dinojax.runs.replica import Step, Task, train
+from dinojax.runs import replica
+from dinojax.runs.replica import Step
 from dinojax.runs.sweep import FAILED, Outcome
 from dinojax.startup import start_jax
 
@@ -29,9 +31,11 @@ SECONDS_TO_END = 60.0
 
 
 def train_beside(
-    tasks: Sequence[Task], num_workers: int
+    tasks: Sequence[tuple[Any, ...]], num_workers: int, module: str = replica.__name__
 ) -> Generator[tuple[int, Step | Outcome] | None]:
     """Train the replicas of `tasks` in `num_workers` processes.
+
+    `module` is the one whose `train` takes a task, which its `Task` makes of what JSON can hold.
 
     It yields the number of a task, and how far it has come or what came of it; or None if nothing
     has happened for half a second. No process waits for another. The task of a process that dies
@@ -54,7 +58,7 @@ def train_beside(
         events.put((process, None))
 
     def start() -> None:
-        processes.append(_start_process())
+        processes.append(_start_process(module))
         listeners.append(threading.Thread(target=listen, args=processes[-1:], daemon=True))
         listeners[-1].start()
         go_on(processes[-1])
@@ -105,11 +109,11 @@ def train_beside(
             listener.join()
 
 
-def _start_process() -> "subprocess.Popen[str]":
+def _start_process(module: str) -> "subprocess.Popen[str]":
     package = str(Path(__file__).parents[2])
     paths = [package, os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "dinojax.runs.workers"],
+        [sys.executable, "-P", "-m", "dinojax.runs.workers", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -130,11 +134,11 @@ def _death(code: int) -> str:
 
 def main() -> None:
     """Train what standard input asks for, as one of these processes."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    module, answers = import_module(sys.argv[1]), os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Keep what libraries print apart from the answers.
     os.dup2(2, 1)
     # Of all queues, this one can be written to in a signal handler.
-    tasks = queue.SimpleQueue[Task | None]()
+    tasks = queue.SimpleQueue[Any]()
     is_stopped = threading.Event()
 
     def stop(*_: Any) -> None:
@@ -144,7 +148,7 @@ def main() -> None:
     def listen() -> None:
         with os.fdopen(0, encoding="utf-8") as lines:
             for line in lines:
-                tasks.put(Task(*json.loads(line)))
+                tasks.put(module.Task(*json.loads(line)))
         stop()
 
     def answer(what: Step | Outcome) -> None:
@@ -158,7 +162,7 @@ def main() -> None:
     start_jax(1)
     threading.Thread(target=listen, daemon=True).start()
     while not is_stopped.is_set() and (task := tasks.get()):
-        with closing(train(task)) as coming:
+        with closing(module.train(task)) as coming:
             for step in coming:
                 answer(step)
                 if is_stopped.is_set():
