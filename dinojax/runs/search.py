@@ -105,6 +105,8 @@ def make_search(
                     f"{shown(given.low)} to {shown(given.high)}"
                 )
             space[name] = Range(*map(kinds[name], given))
+            if space[name] != given:
+                raise ValueError(f"{words}: expected a range of whole numbers, got {given.high}")
             continue
         values = list(given) if isinstance(given, list | tuple) else [given]
         for i, value in enumerate(values):

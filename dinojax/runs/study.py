@@ -72,8 +72,9 @@ def open_study(folder: Path, search: Search) -> "Iterator[optuna.Study]":
                 load_if_exists=True,
             )
         yield study
-    except SQLAlchemyError as error:
-        said = str(getattr(error, "orig", error))
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        said = str(getattr(cause, "orig", cause))
         raise ValueError(f"{file}: expected the study of a search; SQLite: {said}") from None
     finally:
         optuna.logging.set_verbosity(verbosity)
