@@ -94,25 +94,25 @@ def test_a_search_finds_the_better_half_and_is_the_same_again(search, monkeypatc
     losses = [each["loss"] for each in results["trials"] if each["status"] == "finished"]
     assert losses == sorted(losses)
     assert (folder / "results.txt").read_text().count("pruned at validation") > 0
-    again = search("two", seed=3)
+    again = search("two", trials=12, seed=3)
     # Interrupted in the middle of trials, too.
     for num in (5, 30):
         with closing(searching.train(searching.Task(str(again), None))) as coming:
             for _ in zip(range(num), coming, strict=False):
                 pass
     finish(again)
-    assert trials_of(again) == trials
+    assert trials_of(again) == trials[:12]
     assert trials_of(search("three", seed=4, trials=1)) == []
 
 
 def test_the_halving_rule_keeps_the_best_third(search, monkeypatch):
     monkeypatch.setattr(replica, "train", partial(planted, curve=9))
-    folder = search("asha", pruner="halving")
+    folder = search("asha", pruner="halving", trials=12)
     finish(folder)
     ends = [each.validations for each in trials_of(folder) if each.status == "pruned"]
     assert set(ends) <= {1, 3, 9}
-    assert TRIALS / 3 < len(ends) < TRIALS
-    folder = search("all", pruner="none", trials=8)
+    assert 4 < len(ends) < 12
+    folder = search("all", pruner="none", trials=5)
     assert {each.status for each in finish(folder)} <= {"finished", "diverged"}
 
 

@@ -147,7 +147,7 @@ def train(parser: Parser, arguments: Namespace, folder: Path, search: "Search") 
     print(f"Saved in {visible(str(folder))}")
     if num_ended < search.trials:
         left = count(search.trials - num_ended, "trial")
-        terminal.tell(parser.prog, f"{left} still trained by other processes; {again}")
+        terminal.tell(parser.prog, f"{left} left to other processes; {again}")
     statuses = [each.status for each in trials]
     if FAILED in statuses:
         failed = count(statuses.count(FAILED), "trial")

@@ -144,8 +144,7 @@ def end(
     """Record how a trial ended. One that diverged counts as infinitely bad in later draws."""
     from optuna.trial import TrialState
 
-    for name, value in {"status": status, "loss": loss, "message": message}.items():
-        trial.set_user_attr(name, value)
+    trial.set_user_attr("end", {"status": status, "loss": loss, "message": message})
     if status in (FINISHED, DIVERGED):
         study.tell(trial, loss if status == FINISHED else math.inf)
     else:
@@ -156,12 +155,12 @@ def read_trials(study: "optuna.Study") -> list[Trial]:
     """The trials of a study, in the order of their numbers."""
     trials = []
     for each in study.get_trials(deepcopy=False):
-        attributes = each.user_attrs if each.state.is_finished() else {}
-        losses = each.intermediate_values
+        # A process may have been killed between the two steps of `end`.
+        how = each.user_attrs.get("end", {}) if each.state.is_finished() else {}
+        losses, loss = each.intermediate_values, how.get("loss")
         last = max(losses, default=0)
-        loss = attributes.get("loss")
-        status, message = attributes.get("status", RUNNING), attributes.get("message", "")
         loss = losses.get(last) if loss is None else loss
+        status, message = how.get("status", RUNNING), how.get("message", "")
         trials.append(Trial(each.number, each.params, status, loss, last, message))
     return trials
 
