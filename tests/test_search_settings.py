@@ -151,6 +151,8 @@ def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint(search):
     assert trials_of(folder) == trials_of(whole)
     (trial,) = trials_of(folder)
     assert (trial.status, trial.validations) == ("finished", 4)
+    with open_study(folder, read_search(folder)) as opened:
+        assert [*opened.trials[0].intermediate_values] == [1, 2, 3, 4]
     checkpoints = [runs.find_checkpoints(each / "trial-0000")[-1] for each in (whole, folder)]
     assert checkpoints[0].read_bytes() == checkpoints[1].read_bytes()
     run = runs.load_run(folder / "trial-0000")
