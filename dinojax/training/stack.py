@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dinojax.data.batches import Dataset
@@ -53,8 +52,7 @@ def run(
     the others. Whichever iterator is read takes steps of all that have done fewest, and the others
     keep what they yield until they are read; so read first the one whose state has the lowest step.
     One that raises, or that the caller closes or drops, ends alone: its place in the stack stays,
-    so that the others are computed as before.
-    The states that they yield are NumPy arrays.
+    so that the others are computed as before. The states that they yield are NumPy arrays.
 
     Raises:
         FloatingPointError: from one of the iterators; see `loop.run`.
@@ -74,7 +72,11 @@ def run(
     entry = readers[0](0, 1)[0]
     chunk_size = max(1, min(chunk_size, chunk_indices // (num * entry.size)))
     order = np.zeros((num, chunk_size, *entry.shape), entry.dtype)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    # On the host, as XLA would compile a program for so many arrays.
+    arrays = jax.device_get([x._replace(key=jax.random.key_data(x.key)) for x in states])
+    stacked = jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *arrays))
+    key_implementation = jax.random.key_impl(keys[0])
+    stacked = stacked._replace(key=jax.random.wrap_key_data(stacked.key, impl=key_implementation))
     examples = jax.device_put(dataset.examples)
     unread: list[deque[Progress | FloatingPointError]] = [deque() for _ in states]
     active, size = {i for i in range(num) if done[i] < steps}, 1
