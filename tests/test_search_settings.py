@@ -199,6 +199,11 @@ def test_the_command_ranks_the_trials_and_can_be_resumed(sweep, tmp_path, monkey
     assert "stays what it was; give it without --hidden-size, --search" in refused.err
     other = sweep(*SEARCH, "--learning-rate=1e-4:1e-2", "--seed=2")
     assert "found holds another search: it differs in space; " in other.err
+    (tmp_path / "names.txt").write_text(NAMES + "\nada")
+    changed = sweep("--resume=found")
+    assert changed.code == 2
+    assert "names.txt has changed since the sweep began" in changed.err
+    (tmp_path / "names.txt").write_text(NAMES)
     (tmp_path / "found" / "study.db").write_bytes(b"nothing of the kind" * 100)
     broken = sweep("--resume=found")
     assert broken.code == 2
@@ -220,6 +225,7 @@ def test_the_command_ranks_the_trials_and_can_be_resumed(sweep, tmp_path, monkey
         (["--learning-rate=1e-3:1", "--seeds=2"], "--search and --seeds exclude each other"),
         (["--learning-rate=1e-3:1", "--search=0"], "--search: expected a number from 1 to 100,000"),
         (["--learning-rate=1e-3:1", "--data=none.txt"], "none.txt: No such file or directory"),
+        (["--hidden-size=8:10000", "--num-layers=90"], "training takes at least"),
         (["--learning-rate=1e-3:1", "--data=-"], "a search reads its data several times"),
         (["--learning-rate=1e-3:1", "--devices=1"], "--devices"),
         (["--gate", "sigmoid", "hard_sigmoid"], "--gate: a vanilla cell has none"),

@@ -12,12 +12,15 @@ import jax
 from dinojax import platforms
 from dinojax.config import config_from
 from dinojax.runs import replica
+from dinojax.runs.description import describe
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current
+from dinojax.runs.experiment import make_experiment
 from dinojax.runs.metadata import read_config
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.replica import Step, read_part
 from dinojax.runs.search import (
     PrunerName,
+    Range,
     Search,
     config_of,
     is_search,
@@ -95,7 +98,7 @@ def _train(
     run = replica.Task(
         folder=str(folder),
         settings=asdict(config),
-        keep_window="window" in {**search.settings, **values},
+        keep_window=_keeps_window(search),
         data=search.data if task.data is None else task.data,
         source=search.data,
         data_sha256=search.data_sha256,
@@ -141,10 +144,13 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[T
     has happened, so that the caller can stop: once it closes the generator, all runs are saved.
 
     Raises:
-        OSError: the results cannot be written.
-        ValueError: the folder holds no search, or a process could not go on with it.
+        OSError: the data cannot be read, or the results not be written.
+        ValueError: the folder holds no search, the data have changed, or a process could not go on.
     """
     search = read_search(folder)
+    first = {name: space[0] for name, space in search.space.items()}
+    file = search.data if data is None else data
+    read_part(file, config_of(search, first), search.data_sha256)
     with open_study(folder, search) as study:
         trials = read_trials(study)
         ended = {each.number for each in trials if each.status != RUNNING}
@@ -211,10 +217,29 @@ def search(
 
 
 def new_search(preset: str, data: str, *, settings: Mapping[str, Any], **asked: Any) -> Search:
-    """What is asked of a search, with the checksum of its data; see `make_search`."""
+    """What is asked of a search, with the checksum of its data; see `make_search`.
+
+    Raises:
+        OSError: the data cannot be read.
+        ValueError: they, or memory, do not suffice for the largest of all values.
+    """
     wanted = make_search(preset, data, "", settings=settings, **asked)
-    first = {name: space[0] for name, space in wanted.space.items()}
-    return wanted._replace(data_sha256=read_part(data, config_of(wanted, first))[1])
+    largest = {
+        name: space.high if isinstance(space, Range) else max(space, key=_size)
+        for name, space in wanted.space.items()
+    }
+    config = config_of(wanted, largest)
+    part, sha256 = read_part(data, config)
+    make_experiment(*describe(config, part, keep_window=_keeps_window(wanted)))
+    return wanted._replace(data_sha256=sha256)
+
+
+def _size(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _keeps_window(search: Search) -> bool:
+    return "window" in {**search.settings, **search.space}
 
 
 def begin(folder: Path, wanted: Search) -> None:
