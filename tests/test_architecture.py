@@ -32,7 +32,7 @@ WITHOUT_JAX = [
     "messages", "config", "files", "startup", "platforms",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
     "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data", "cli.loaded",
-    "cli.train", "cli.sweep", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
+    "cli.train", "cli.search", "cli.sweep", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
     "cli.mix", "cli.ngram",
     "cli.page", "cli.reproduce",
 ]  # fmt: skip

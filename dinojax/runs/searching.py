@@ -7,9 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-
-from dinojax import platforms
 from dinojax.config import config_from
 from dinojax.runs import replica
 from dinojax.runs.description import describe
@@ -40,9 +37,8 @@ from dinojax.runs.study import (
     write_results,
 )
 from dinojax.runs.sweep import FAILED, FINISHED, Outcome, Values
-from dinojax.runs.sweeping import take_folder
+from dinojax.runs.sweeping import num_processes, take_folder
 from dinojax.runs.workers import train_beside
-from dinojax.startup import num_cores
 
 if TYPE_CHECKING:
     import optuna
@@ -154,9 +150,7 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[T
     with open_study(folder, search) as study:
         trials = read_trials(study)
         ended = {each.number for each in trials if each.status != RUNNING}
-        left = search.trials - len(ended)
-        suited = platforms.replica_processes(jax.default_backend(), left, num_cores())
-        num = min(suited, jobs or suited)
+        num = num_processes(search.trials - len(ended), jobs)
         task, failures = Task(str(folder), data), list[str]()
         tasks = [task] * num
         looked = -SECONDS_PER_LOOK

@@ -58,7 +58,7 @@ def train_beside(
         events.put((process, None))
 
     def start() -> None:
-        processes.append(_start_process(module))
+        processes.append(_start_process())
         listeners.append(threading.Thread(target=listen, args=processes[-1:], daemon=True))
         listeners[-1].start()
         go_on(processes[-1])
@@ -72,7 +72,7 @@ def train_beside(
                 process.stdin.close()
                 return
             doing[process], task = waiting.popleft()
-            process.stdin.write(f"{json.dumps(task)}\n")
+            process.stdin.write(f"{json.dumps([module, *task])}\n")
             process.stdin.flush()
 
     try:
@@ -109,11 +109,11 @@ def train_beside(
             listener.join()
 
 
-def _start_process(module: str) -> "subprocess.Popen[str]":
+def _start_process() -> "subprocess.Popen[str]":
     package = str(Path(__file__).parents[2])
     paths = [package, os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "dinojax.runs.workers", module],
+        [sys.executable, "-P", "-m", "dinojax.runs.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -134,7 +134,7 @@ def _death(code: int) -> str:
 
 def main() -> None:
     """Train what standard input asks for, as one of these processes."""
-    module, answers = import_module(sys.argv[1]), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Keep what libraries print apart from the answers.
     os.dup2(2, 1)
     # Of all queues, this one can be written to in a signal handler.
@@ -148,7 +148,7 @@ def main() -> None:
     def listen() -> None:
         with os.fdopen(0, encoding="utf-8") as lines:
             for line in lines:
-                tasks.put(module.Task(*json.loads(line)))
+                tasks.put(json.loads(line))
         stop()
 
     def answer(what: Step | Outcome) -> None:
@@ -162,7 +162,8 @@ def main() -> None:
     start_jax(1)
     threading.Thread(target=listen, daemon=True).start()
     while not is_stopped.is_set() and (task := tasks.get()):
-        with closing(module.train(task)) as coming:
+        module, fields = import_module(task[0]), task[1:]
+        with closing(module.train(module.Task(*fields))) as coming:
             for step in coming:
                 answer(step)
                 if is_stopped.is_set():
