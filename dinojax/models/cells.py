@@ -38,6 +38,20 @@ InitialState = Callable[[tuple[int, ...]], State]
 """The state before the first input, for a batch of the given shape."""
 
 
+class Product(NamedTuple):
+    """The matrix product of a step, for cells in which the state takes part in no other.
+
+    `preactivate(params, state, projected)` is then `preactivate(params, zeros, projected)` plus, in
+    each leaf named here, the output of the state times its share of the columns of
+    `params["recurrent_kernel"]`. The initial state of such a cell is zero.
+    """
+
+    leaves: tuple[int, ...]
+    """The leaves of the preactivations to which the product is added, in the order of columns."""
+    dtype: ProductDType
+    """Type of its factors."""
+
+
 class Cell(NamedTuple):
     """A recurrent cell.
 
@@ -58,6 +72,8 @@ class Cell(NamedTuple):
     """The new state, with the structure of the old one, from that and the preactivations."""
     output: Callable[[State], jax.Array]
     """The part of a state, [..., hidden], that the next layer reads and that pictures show."""
+    product: Product | None = None
+    """Where the state enters, so that a kernel can run all time steps at once; see `fused`."""
 
 
 def vanilla(
@@ -95,7 +111,8 @@ def vanilla(
     def output(state: State) -> jax.Array:
         return state
 
-    return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
+    product = Product((0,), product_dtype)
+    return Cell(hidden_size, init, initial_state, project, preactivate, update, output, product)
 
 
 def gru(
@@ -145,7 +162,8 @@ def gru(
     def output(state: State) -> jax.Array:
         return state
 
-    return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
+    product = Product((0, 1, 3), product_dtype)
+    return Cell(hidden_size, init, initial_state, project, preactivate, update, output, product)
 
 
 def gru_reset_before(
@@ -180,7 +198,7 @@ def gru_reset_before(
         return candidate + gate(update) * (state - candidate)
 
     after = gru(input_size, hidden_size, dtype, product_dtype)
-    return after._replace(init=init, preactivate=preactivate, update=update)
+    return after._replace(init=init, preactivate=preactivate, update=update, product=None)
 
 
 def lstm(
@@ -234,7 +252,8 @@ def lstm(
         _, hidden = state
         return hidden
 
-    return Cell(hidden_size, init, initial_state, project, preactivate, update, output)
+    product = Product((0, 1, 2, 3), product_dtype)
+    return Cell(hidden_size, init, initial_state, project, preactivate, update, output, product)
 
 
 CELLS: dict[str, Callable[..., Cell]] = {
