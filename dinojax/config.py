@@ -15,6 +15,10 @@ OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lion"]
 LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
+RecurrenceName = Literal["auto", "loop", "fused"]
+MAX_FUSED = 512
+"""Most hidden units of the fused kernel: an LSTM of more needs more memory than a GPU's core has.
+"""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
 OF_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "split_seed"
@@ -47,6 +51,9 @@ class TrainConfig:
     dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)
     dtype: DTypeName = _setting(
         "float32", "type of the factors of matrix products; bfloat16 is for GPUs and TPUs"
+    )
+    recurrence: RecurrenceName = _setting(
+        "auto", "how cells run along time in training; fused is one kernel, for NVIDIA GPUs"
     )
     batch_size: int = _setting(1, "number of rows per step; a padded row is one name", 1, 100_000)
     window: int = _setting(
@@ -91,6 +98,13 @@ class TrainConfig:
                 check_range(name.replace("_", " "), value, *each.metadata["range"])
         if self.cell == "vanilla" and self.gate != "sigmoid":
             raise ValueError(f"gate: a vanilla cell has none; expected sigmoid, got {self.gate}")
+        if self.recurrence == "fused" and (
+            self.cell not in ("vanilla", "gru", "lstm") or self.hidden_size > MAX_FUSED
+        ):
+            raise ValueError(
+                f"recurrence: the fused kernel is for cells vanilla, gru and lstm of up to "
+                f"{MAX_FUSED} hidden units, got {self.cell} of {self.hidden_size:,}; choose auto"
+            )
         if (held_out := self.validation_fraction + self.test_fraction) > 0.99:
             raise ValueError(
                 f"validation and test fraction: expected a sum of up to 0.99, got {held_out}"
@@ -183,7 +197,9 @@ def resolve(
 
 
 def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a resumed run; only its length, patience and devices may change.
+    """The configuration of a resumed run.
+
+    Only its length, its patience and what it runs on, devices and recurrence, may change.
 
     Raises:
         ValueError: `given` changes another setting, or a value is out of range.
@@ -192,7 +208,8 @@ def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfi
     differences = [
         f"{name.replace('_', ' ')}: the run has {getattr(config, name)}, got {value}"
         for name, value in given.items()
-        if name not in ("steps", "epochs", "patience", "devices") and value != getattr(config, name)
+        if name not in ("steps", "epochs", "patience", "devices", "recurrence")
+        and value != getattr(config, name)
     ]
     if differences:
         raise ValueError(f"{'; '.join(differences)}; a resumed run keeps its settings")

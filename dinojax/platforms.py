@@ -40,3 +40,21 @@ def replica_processes(platform: str, num: int, num_cores: int, operations: float
     processes = max(1, min(num, num_cores))
     alone = num * SECONDS_PER_REPLICA + operations / OPERATIONS_PER_SECOND
     return processes if alone * (1 - 1 / processes) > SECONDS_TO_START else 1
+
+
+def recurrence(setting: str, platform: str) -> str:
+    """How a cell runs along time in training: `loop` or `fused`, by the setting of that name.
+
+    `platform` is the one that JAX computes on. "auto" is the loop everywhere: the fused kernel was
+    not yet measured on a device. It compiles for an H100 and is right when interpreted on a CPU,
+    but a kernel becomes the default where it was seen to be right and faster.
+
+    Raises:
+        ValueError: the kernel cannot run on this platform.
+    """
+    if setting == "fused" and platform != "gpu":
+        raise ValueError(
+            f"recurrence: the fused kernel needs an NVIDIA GPU, but JAX computes on a {platform}; "
+            "choose auto or loop"
+        )
+    return "loop" if setting == "auto" else setting

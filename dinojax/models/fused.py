@@ -1,14 +1,8 @@
 """A cell along time as one kernel for GPUs, in place of several launches for each time step.
 
-It is written in Pallas for its Triton backend. Each program of the kernel takes `ROWS` rows of a
-batch through all time steps, so that no program waits for another. The state stays in registers,
-and so do the recurrent weights if they are few. Otherwise each time step reads them anew, from the
-caches of the GPU, a tile at a time.
-
-Importing this file imports Pallas, which takes time: import it where it is used.
+Importing this file imports Pallas, which takes half as long as JAX: import it where it is used.
 """
 
-from collections.abc import Callable
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,17 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 
+from dinojax.config import MAX_FUSED
 from dinojax.models.cells import Activations, Cell, Params, State
-from dinojax.models.recurrence import choose_rows
-
-ROWS = 16
-"""Rows of a program; tensor cores multiply no fewer."""
-RESIDENT_BYTES = 2**16
-"""Recurrent weights of up to so many bytes are read once; of others, so many are read at a time."""
-MIN_TILE, MAX_TILE = 16, 64
-"""Fewest and most rows of the recurrent weights that are read at a time."""
+from dinojax.models.fused_kernels import MIN_TILE, ROWS, backward, clear, forward, run
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 6))
@@ -49,7 +36,7 @@ def fused(
     `jax_default_matmul_precision` asks for.
 
     Raises:
-        ValueError: the cell has no `product`.
+        ValueError: the cell has no `product`, or more than `MAX_FUSED` hidden units.
     """
     return _fused_forward(cell, params, state, projected, length, resets, interpret)[0]
 
@@ -63,8 +50,11 @@ def _fused_forward(
     resets: jax.Array | None,
     interpret: bool,
 ) -> tuple[tuple[State, jax.Array], Any]:
-    if cell.product is None:
-        raise ValueError("the fused kernel needs a cell with a `product`; run this one by the loop")
+    if cell.product is None or cell.hidden_size > MAX_FUSED:
+        raise ValueError(
+            f"the fused kernel needs a cell with a `product` and up to {MAX_FUSED} hidden units; "
+            "run this one by the loop"
+        )
     time, batch_shape = jax.tree.leaves(projected)[0].shape[0], jax.tree.leaves(state)[0].shape[:-1]
     # All of the preactivations but the product, at all time steps.
     zeros = cell.initial_state((1,) * (1 + len(batch_shape)))
@@ -75,8 +65,8 @@ def _fused_forward(
     if resets is None:
         resets = jnp.zeros((time, *batch_shape), bool)
     first, fixed = _pack(_add_time(state)), _pack(fixed)
-    states, preactivations = _run(
-        partial(_forward_kernel, cell),
+    states, preactivations = run(
+        partial(forward, cell),
         (jnp.reshape(length, 1).astype(jnp.int32), _kernels(cell, params)),
         (first, fixed, _pack_resets(resets)),
         (_shapes(first, time + 1), _shapes(fixed, time)),
@@ -94,15 +84,15 @@ def _fused_backward(cell: Cell, interpret: bool, residuals: Any, cotangents: Any
     d_last, d_outputs = cotangents
     time, *batch_shape = resets.shape
     d_last = _pack(_add_time(d_last))
-    d_preactivations, d_first = _run(
-        partial(_backward_kernel, cell),
+    d_preactivations, d_first = run(
+        partial(backward, cell),
         (jnp.reshape(length, 1).astype(jnp.int32), _kernels(cell, params)),
         (_pack(states), preactivations, d_last, _pack(d_outputs), _pack_resets(resets)),
         (_shapes(preactivations, time), _shapes(d_last, 1)),
         interpret,
     )
     unpack = partial(_unpack, cell=cell, batch_shape=batch_shape)
-    before = _clear(jax.tree.map(lambda x: x[:-1], states), resets)
+    before = clear(jax.tree.map(lambda x: x[:-1], states), resets)
     _, pull = jax.vjp(
         lambda params, projected: cell.preactivate(params, before, projected), params, projected
     )
@@ -112,176 +102,6 @@ def _fused_backward(cell: Cell, interpret: bool, residuals: Any, cotangents: Any
 
 
 fused.defvjp(_fused_forward, _fused_backward)
-
-# In the kernels, arrays are [time, ROWS, units], and a state alone has one time step. `states` has
-# the state before each time step, and after the last one.
-
-
-def _forward_kernel(
-    cell: Cell,
-    synchronize: Callable[[], None],
-    length: Any,
-    kernels: Any,
-    first: Any,
-    fixed: Any,
-    resets: Any,
-    states: Any,
-    preactivations: Any,
-) -> None:
-    assert cell.product
-    leaves, dtype = cell.product
-    tile, resident = _read_once(kernels, dtype)
-
-    def body(t: jax.Array, state: State) -> State:
-        is_reset = resets[t] != 0
-        state = _clear(state, is_reset)
-        values, structure = jax.tree.flatten(_at(fixed, t))
-
-        def add(hidden: jax.Array, weights: Any, values: list[jax.Array]) -> list[jax.Array]:
-            values = list(values)
-            for leaf, kernel in zip(leaves, weights, strict=True):
-                values[leaf] += _dot(hidden, kernel, 0, dtype)
-            return values
-
-        def add_tile(k: jax.Array, values: list[jax.Array]) -> list[jax.Array]:
-            units = pl.ds(k * tile, tile)
-            hidden = _clear(cell.output(states)[t, :, units], is_reset)
-            return add(hidden, [kernels[i, units, :] for i in range(len(leaves))], values)
-
-        if resident:
-            values = add(cell.output(state), resident, values)
-        else:
-            values = lax.fori_loop(0, pl.cdiv(cell.hidden_size, tile), add_tile, values)
-        new = structure.unflatten(values)
-        _put(preactivations, t, new)
-        state = cell.update(state, new)
-        _put(states, t + 1, state)
-        if not resident:
-            synchronize()
-        return state
-
-    state = _at(first, 0)
-    _put(states, 0, state)
-    synchronize()
-    lax.fori_loop(0, length[0], body, state)
-
-
-def _backward_kernel(
-    cell: Cell,
-    synchronize: Callable[[], None],
-    length: Any,
-    kernels: Any,
-    states: Any,
-    preactivations: Any,
-    d_last: Any,
-    d_outputs: Any,
-    resets: Any,
-    d_preactivations: Any,
-    d_first: Any,
-) -> None:
-    assert cell.product
-    leaves, dtype = cell.product
-    tile, resident = _read_once(kernels, dtype)
-
-    def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
-        state = cell.update(state, preactivations)
-        return state, cell.output(state)
-
-    def body(i: jax.Array, d_state: State) -> State:
-        t = length[0] - 1 - i
-        is_reset = resets[t] != 0
-        state = _clear(_at(states, t), is_reset)
-        _, pull_update = jax.vjp(update, state, _at(preactivations, t))
-        d_state, d_values = pull_update((d_state, d_outputs[t]))
-        _put(d_preactivations, t, d_values)
-
-        def add(values: list[jax.Array], weights: Any, d_hidden: jax.Array) -> jax.Array:
-            for value, kernel in zip(values, weights, strict=True):
-                d_hidden += _dot(value, kernel, 1, dtype)
-            return d_hidden
-
-        def add_tile(k: jax.Array, d_hidden: jax.Array) -> jax.Array:
-            units = pl.ds(k * tile, tile)
-            refs = jax.tree.leaves(d_preactivations)
-            values = [refs[leaf][t, :, units] for leaf in leaves]
-            return add(values, [kernels[i, :, units] for i in range(len(leaves))], d_hidden)
-
-        d_hidden = jnp.zeros_like(cell.output(state))
-        if resident:
-            values = jax.tree.leaves(d_values)
-            d_hidden = add([values[leaf] for leaf in leaves], resident, d_hidden)
-        else:
-            synchronize()
-            d_hidden = lax.fori_loop(0, pl.cdiv(cell.hidden_size, tile), add_tile, d_hidden)
-        _, pull_output = jax.vjp(cell.output, state)
-        d_state = jax.tree.map(jnp.add, d_state, pull_output(d_hidden)[0])
-        # Nothing flows back to the state that a reset replaced.
-        return _clear(d_state, is_reset)
-
-    _put(d_first, 0, lax.fori_loop(0, length[0], body, _at(d_last, 0)))
-
-
-def _run(
-    kernel: Callable[..., None], whole: Any, by_rows: Any, results: Any, interpret: bool
-) -> Any:
-    """Run a kernel for each `ROWS` rows of arrays [time, rows, features]; it reads others whole."""
-
-    def all_of(x: Any) -> pl.BlockSpec:
-        return pl.BlockSpec(x.shape, lambda i: (0,) * x.ndim)
-
-    def rows_of(x: Any) -> pl.BlockSpec:
-        return pl.BlockSpec((x.shape[0], ROWS, x.shape[2]), lambda i: (0, i, 0))
-
-    num_rows, num_units = jax.tree.leaves(results)[0].shape[1:]
-    options = triton.CompilerParams(num_warps=4 if num_units < 128 else 8, num_stages=2)
-    # One program at a time has nothing to wait for.
-    synchronize = (lambda: None) if interpret else triton.debug_barrier
-    return pl.pallas_call(
-        partial(kernel, synchronize),
-        results,
-        grid=num_rows // ROWS,
-        in_specs=(*jax.tree.map(all_of, whole), *jax.tree.map(rows_of, by_rows)),
-        out_specs=jax.tree.map(rows_of, results),
-        compiler_params=None if interpret else options,
-        interpret=interpret,
-    )(*whole, *by_rows)
-
-
-def _read_once(kernels: Any, product_dtype: Any) -> tuple[int, list[jax.Array]]:
-    """How many rows of the recurrent weights to read at a time, and all of them if they are few."""
-    num, units, _ = kernels.shape
-    size = units * num * kernels.dtype.itemsize
-    if units * size <= RESIDENT_BYTES:
-        return units, [kernels[i] for i in range(num)]
-    return min(max(MIN_TILE, RESIDENT_BYTES // size), MAX_TILE), []
-
-
-def _dot(left: jax.Array, kernel: jax.Array, axis: int, product_dtype: Any) -> jax.Array:
-    """`left` times a kernel along its `axis`, as in `products.linear`."""
-    return lax.dot_general(
-        left.astype(kernel.dtype), kernel, (((1,), (axis,)), ((), ())),
-        preferred_element_type=left.dtype,
-    )  # fmt: skip
-
-
-def _clear(tree: Any, is_cleared: jax.Array) -> Any:
-    return choose_rows(is_cleared, jax.tree.map(jnp.zeros_like, tree), tree)
-
-
-def _cut(tree: Any, length: jax.Array) -> Any:
-    """Zeros from `length` on."""
-    return _clear(tree, jnp.arange(jax.tree.leaves(tree)[0].shape[0]) >= length)
-
-
-def _at(refs: Any, t: jax.Array | int) -> Any:
-    return jax.tree.map(lambda ref: ref[t], refs)
-
-
-def _put(refs: Any, t: jax.Array | int, values: Any) -> None:
-    def put(ref: Any, value: jax.Array) -> None:
-        ref[t] = value
-
-    jax.tree.map(put, refs, values)
 
 
 def _kernels(cell: Cell, params: Params) -> jax.Array:
@@ -332,3 +152,8 @@ def _add_time(state: State) -> State:
 
 def _shapes(tree: Any, time: int) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((time, *x.shape[1:]), x.dtype), tree)
+
+
+def _cut(tree: Any, length: jax.Array) -> Any:
+    """Zeros from `length` on."""
+    return clear(tree, jnp.arange(jax.tree.leaves(tree)[0].shape[0]) >= length)

@@ -6,12 +6,18 @@ from typing import NamedTuple, Protocol
 import jax
 
 from dinojax.models import recurrence
-from dinojax.models.cells import Cell, Init, InitialState, Params, State
+from dinojax.models.cells import Activations, Cell, Init, InitialState, Params, State
 
 Step = Callable[[Params, State, jax.Array], tuple[State, jax.Array]]
 """Reads one time step, ids [...] or vectors [..., features].
 
 Returns the new state, of the same structure as the old one, and the outputs [..., features]."""
+
+
+Run = Callable[
+    [Cell, Params, State, Activations, jax.Array, jax.Array | None], tuple[State, jax.Array]
+]
+"""Runs a cell over some time steps: `recurrence.loop`, or another that computes the same."""
 
 
 class LayerUnroll(Protocol):
@@ -43,11 +49,11 @@ class Layer(NamedTuple):
     unroll: LayerUnroll
 
 
-def from_cell(cell: Cell) -> Layer:
+def from_cell(cell: Cell, run: Run = recurrence.loop) -> Layer:
     """The layer that runs a cell step by step.
 
     Without a `length` it unrolls by `recurrence.scan`, which JAX can differentiate to any order;
-    with one by `recurrence.loop`, which trains faster.
+    with one by `run`, which trains faster.
     """
 
     def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
@@ -64,6 +70,6 @@ def from_cell(cell: Cell) -> Layer:
         projected = cell.project(params, inputs)
         if length is None:
             return recurrence.scan(cell, params, state, projected, resets)
-        return recurrence.loop(cell, params, state, projected, length, resets)
+        return run(cell, params, state, projected, length, resets)
 
     return Layer(cell.hidden_size, cell.init, cell.initial_state, step, unroll)

@@ -180,17 +180,21 @@ def part_content(part: Part) -> bytes:
     return text.encode()
 
 
-def build_model(kind: Kind, vocab: Vocab) -> "CharModel":
-    """The model of a kind; a configuration describes a network."""
+def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharModel":
+    """The model of a kind; a configuration describes a network.
+
+    `recurrence` says how cells run along time in training: `loop`, on any device, or `fused`.
+    """
     # Imported here, so that data can be read and checked before JAX is imported.
     import jax.numpy as jnp
 
     from dinojax.models.cells import CELLS
     from dinojax.models.gates import GATES
-    from dinojax.models.layers import from_cell
+    from dinojax.models.layers import Run, from_cell
     from dinojax.models.mixture import mixture
     from dinojax.models.model import char_model
     from dinojax.models.ngram import ngram_model
+    from dinojax.models.recurrence import loop
 
     if isinstance(kind, Mixture):
         return mixture([build_model(member, vocab) for member in kind.members], kind.weights)
@@ -201,5 +205,9 @@ def build_model(kind: Kind, vocab: Vocab) -> "CharModel":
     dtype = None if config.dtype == "float32" else jnp.bfloat16
     gate = {} if config.cell == "vanilla" else {"gate": GATES[config.gate]}
     cells = [CELLS[config.cell](*each, product_dtype=dtype, **gate) for each in pairwise(sizes)]
-    layers = [from_cell(cell) for cell in cells]
+    run: Run = loop
+    if recurrence == "fused":
+        # Imported only here, as it takes half as long as JAX.
+        from dinojax.models.fused import fused as run
+    layers = [from_cell(cell, run) for cell in cells]
     return char_model(layers, vocab, dropout=config.dropout, product_dtype=dtype)

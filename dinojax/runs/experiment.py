@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from dinojax import parallel
+from dinojax import parallel, platforms
 from dinojax.config import TrainConfig
 from dinojax.data.batches import Dataset, cut_text
 from dinojax.data.vocab import Vocab
@@ -99,7 +99,8 @@ def make_experiment(
     training step of a `stacked` experiment is that of replicas on one device; see `training.stack`.
 
     Raises:
-        ValueError: there are not as many devices, or there is not enough memory.
+        ValueError: there are not as many devices, not enough memory, or the device cannot run the
+            recurrence asked for.
     """
     config, vocab = description.config, description.vocab
     if stacked:
@@ -107,7 +108,8 @@ def make_experiment(
     if not config.devices:
         config = replace(config, devices=best_share(config.batch_size, jax.device_count()))
     mesh = parallel.make_mesh(config.devices)
-    model, optimizer = build_model(config, vocab), make_optimizer(config)
+    recurrence = platforms.recurrence(config.recurrence, jax.default_backend())
+    model, optimizer = build_model(config, vocab, recurrence), make_optimizer(config)
     loss = summed_cross_entropy if config.loss == "summed" else mean_cross_entropy
     train_step = make_train_step(
         model,
