@@ -1,9 +1,10 @@
-"""The fused kernel, interpreted on the CPU, against the definition of a cell along time."""
+"""The fused kernel, interpreted except on a GPU, against the definition of a cell along time."""
 
 import subprocess
 import sys
 from functools import partial
 
+import bench_recurrence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,15 @@ WITH_KERNEL = {
     "lstm": CELLS["lstm"],
     "lstm, hard": partial(CELLS["lstm"], gate=hard_sigmoid),
 }
-interpreted = partial(fused, interpret=True)
+HAS_GPU = jax.default_backend() == "gpu"
+kernel = partial(fused, interpret=not HAS_GPU)
+
+
+@pytest.fixture(autouse=True)
+def precise_products():
+    """Float32 products of full precision, on devices that have others."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 def at(tree, index):
@@ -79,7 +88,7 @@ def compare_with_scan(case, lengths, tolerance):
     @jax.jit
     def by_kernel(length):
         def run(*arguments):
-            return interpreted(cell, *arguments, length, resets)
+            return kernel(cell, *arguments, length, resets)
 
         return values_and_gradients(run, arguments, (d_last, d_outputs))
 
@@ -138,7 +147,7 @@ def test_ids_without_resets(name):
 
         return values_and_gradients(run_on_ids, (params, state), cotangents)
 
-    assert_close(of(interpreted), of(recurrence.loop), 1e-5)
+    assert_close(of(kernel), of(recurrence.loop), 1e-5)
 
 
 def test_neither_nan_past_the_length_nor_before_a_reset_has_an_effect():
@@ -148,7 +157,7 @@ def test_neither_nan_past_the_length_nor_before_a_reset_has_an_effect():
     @jax.jit
     def gradients(state, projected):
         def run(params, state, projected):
-            last, outputs = interpreted(cell, params, state, projected, 4, resets)
+            last, outputs = kernel(cell, params, state, projected, 4, resets)
             return last, outputs[1:]
 
         of_last, of_outputs = cotangents
@@ -176,7 +185,7 @@ def test_rows_with_lengths_of_their_own_under_vmap():
         each = jax.value_and_grad(partial(value, run), argnums=(0, 1))
         return jax.vmap(each, (0, 1, 1, 0))(state, projected, resets, lengths)
 
-    assert_close(of(interpreted), of(recurrence.loop), 1e-5)
+    assert_close(of(kernel), of(recurrence.loop), 1e-5)
 
 
 VOCAB = Vocab("\nabcde")
@@ -200,6 +209,7 @@ def random_batch():
     return Batch(ids, ids % VOCAB.size, weights)
 
 
+@pytest.mark.skipif(jax.device_count() < 2, reason="it takes two devices")
 def test_two_layers_on_two_devices_train_as_by_the_loop():
     mesh, batch = parallel.make_mesh(2), random_batch()
 
@@ -214,7 +224,7 @@ def test_two_layers_on_two_devices_train_as_by_the_loop():
         return state.params, state.recurrent_state, state.smoothed_loss
 
     with jax.numpy_dtype_promotion("standard"):
-        assert_close(train(interpreted), train(recurrence.loop), 1e-5)
+        assert_close(train(kernel), train(recurrence.loop), 1e-5)
 
 
 def lower_for_cuda(function, *arguments):
@@ -290,7 +300,7 @@ def test_the_configuration_refuses_what_the_kernel_does(name, hidden):
     def unroll(key, inputs):
         params = cell.init(key)
         projected = cell.project(params, inputs)
-        return interpreted(cell, params, cell.initial_state((2,)), projected, 4)
+        return kernel(cell, params, cell.initial_state((2,)), projected, 4)
 
     def configure():
         return TrainConfig(cell=name, hidden_size=hidden, recurrence="fused")
@@ -308,6 +318,7 @@ def test_the_configuration_refuses_what_the_kernel_does(name, hidden):
         assert jax.eval_shape(*arguments)[1].shape == (4, 2, hidden)
 
 
+@pytest.mark.skipif(HAS_GPU, reason="a GPU can run the kernel")
 def test_training_by_the_kernel_is_refused_on_a_cpu_in_one_line(tmp_path):
     flags = "--recurrence=fused", "--steps=1", "--out=run"
     said = call_here(Program("train", "dinojax"), *flags, cwd=tmp_path)
@@ -315,6 +326,17 @@ def test_training_by_the_kernel_is_refused_on_a_cpu_in_one_line(tmp_path):
     assert said.err.splitlines()[-1].endswith("computes on a cpu; choose auto or loop")
     assert "--recurrence: the fused kernel needs an NVIDIA GPU" in said.err
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_bench_gives_all_ways_equal_work():
+    found = bench_recurrence.ways("cpu", 4) | {"fused": kernel}
+    with jax.numpy_dtype_promotion("standard"):
+        lines = bench_recurrence.measure("gru", "float32", found, **bench_recurrence.TINY)
+    assert [line.way for line in lines] == ["loop", "scan", "scan, 8 steps at once", "fused"]
+    assert set(bench_recurrence.ways("gpu", 4)) == {line.way for line in lines}
+    for line in lines:
+        assert len(line.milliseconds) == 2
+        assert line.loss == pytest.approx(lines[0].loss, rel=1e-5)
 
 
 def test_training_imports_neither_pallas_nor_cudnn():

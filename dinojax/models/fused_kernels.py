@@ -71,7 +71,7 @@ def forward(
             values = add(cell.output(state), resident, values)
         else:
             values = lax.fori_loop(0, pl.cdiv(cell.hidden_size, tile), add_tile, values)
-        new = structure.unflatten(values)
+        new = jax.tree.unflatten(structure, values)
         _put(preactivations, t, new)
         state = cell.update(state, new)
         _put(states, t + 1, state)

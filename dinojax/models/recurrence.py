@@ -46,11 +46,12 @@ def scan(
     state: State,
     projected: Activations,
     resets: jax.Array | None = None,
+    unroll: int = 1,
 ) -> tuple[State, jax.Array]:
     """Run a cell over `projected` [time, ...]; see `Cell.project`.
 
     Returns the last state, and the outputs [time, ..., hidden]. Where `resets` [time, ...] is true,
-    the state is reset before the step.
+    the state is reset before the step. XLA compiles `unroll` steps as one step of its loop.
 
     This is the definition of a cell along time. JAX can differentiate it to any order.
     """
@@ -60,7 +61,7 @@ def scan(
         state = step(cell, params, reset(cell.initial_state, state, resets), projected)
         return state, cell.output(state)
 
-    return lax.scan(reset_and_step, state, (projected, resets))
+    return lax.scan(reset_and_step, state, (projected, resets), unroll=unroll)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
