@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import bench_recurrence
@@ -22,7 +23,8 @@ from dinojax.models.fused import fused
 from dinojax.models.gates import hard_sigmoid
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
-from dinojax.runs.description import build_model
+from dinojax.runs.description import build_model, describe
+from dinojax.runs.experiment import make_experiment
 from dinojax.training.loss import mean_cross_entropy
 from dinojax.training.step import init_train_state, make_train_step
 
@@ -263,19 +265,24 @@ def test_the_kernels_can_be_lowered_for_a_gpu(name, hidden, product_dtype):
     assert "stablehlo.while" not in program
 
 
-def test_a_configuration_trains_by_the_kernel():
-    config = TrainConfig(cell="lstm", num_layers=2, recurrence="fused", dtype="bfloat16")
-    model = build_model(config, VOCAB, platforms.recurrence(config.recurrence, "gpu"))
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    ids = random_batch().inputs
-
-    def loss(params, length):
-        _, logits = model.unroll(params, model.initial_state((4,)), ids, length, resets=True)
-        return jnp.sum(logits)
-
-    assert lower_for_cuda(jax.grad(loss), params, 4).count("@__gpu$xla.gpu.triton") == 4
-    # What reads a trained run needs no GPU.
-    assert "triton" not in lower_for_cuda(jax.grad(partial(loss, length=None)), params)
+def test_a_run_trains_by_the_kernel_and_is_read_without(monkeypatch):
+    settings = {"cell": "lstm", "num_layers": 2, "hidden_size": 16, "window": 8, "batch_size": 4}
+    config = replace(PRESETS["names"], recurrence="fused", dtype="bfloat16", devices=1, **settings)
+    described = describe(config, ["rex", "dino", "raptor", "tyranno"] * 9)
+    # As on a machine with a GPU.
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    with jax.numpy_dtype_promotion("standard"):
+        experiment = make_experiment(*described)
+        state = jax.eval_shape(experiment.initial_state, None)
+        batch = jax.tree.map(lambda x: x[:, :4], described[2].examples)
+        program = lower_for_cuda(lambda *each: experiment.train_step(*each)[0], state, batch)
+    assert program.count("@__gpu$xla.gpu.triton") == 4
+    ids = jnp.zeros((8, 4), int)
+    model = build_model(config, described[0].vocab)
+    read = lower_for_cuda(
+        lambda params: model.unroll(params, model.initial_state((4,)), ids, 3), state.params
+    )
+    assert "triton" not in read
 
 
 def test_the_loop_is_chosen_where_nothing_else_is_asked_for():
