@@ -45,9 +45,9 @@ def replica_processes(platform: str, num: int, num_cores: int, operations: float
 def recurrence(setting: str, platform: str) -> str:
     """How a cell runs along time in training: `loop` or `fused`, by the setting of that name.
 
-    `platform` is the one that JAX computes on. "auto" is the loop everywhere: the fused kernel was
-    not yet measured on a device. It compiles for an H100 and is right when interpreted on a CPU,
-    but a kernel becomes the default where it was seen to be right and faster.
+    "auto" is the loop everywhere. The fused kernel is right where JAX interprets it on a CPU, and
+    compiles for an H100 without spilled registers up to 256 units; but no device was there to
+    measure it, and it is to be chosen only for shapes at which it was seen to be right and faster.
 
     Raises:
         ValueError: the kernel cannot run on this platform.

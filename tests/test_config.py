@@ -357,9 +357,10 @@ def test_settings_of_some_batches_may_be_given_for_those_batches():
     assert resolve(given=given) == TrainConfig(**given)
 
 
-def test_a_resumed_run_may_change_its_length_its_patience_and_its_devices():
+def test_a_resumed_run_may_change_its_length_its_patience_and_what_it_runs_on():
     config = replace(PRESETS["names"], steps=50)
     given = {"steps": 60, "patience": 3, "devices": 2, "seed": config.seed}
+    given["recurrence"] = "loop"
     assert resolve_resumed(config, given) == replace(config, **given, epochs=0.0)
     assert resolve_resumed(config, {"epochs": 12.0}) == replace(config, epochs=12.0)
     says = r"^cell: the run has lstm, got gru; seed: the run has 0, got 1; a resumed run keeps its"

@@ -43,7 +43,8 @@ class Product(NamedTuple):
 
     `preactivate(params, state, projected)` is then `preactivate(params, zeros, projected)` plus, in
     each leaf named here, the output of the state times its share of the columns of
-    `params["recurrent_kernel"]`. The initial state of such a cell is zero.
+    `params["recurrent_kernel"]`. The output of such a cell is a leaf of its state, and its initial
+    state zero.
     """
 
     leaves: tuple[int, ...]

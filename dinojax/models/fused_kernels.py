@@ -8,6 +8,10 @@ Arrays are [time, ROWS, units]; `states` has the state before each time step and
 the last, a single state has one time step, `kernels` is [leaves, units, units], `resets`
 [time, ROWS, 1]. `units` is a power of two, as Triton demands. What lies past `length` [1] is
 neither read nor written.
+
+A program has one core of a GPU for itself, so that 64 rows occupy four of them. For an LSTM of 256
+units in float32 each step reads a megabyte of weights; persistent kernels that share the weights
+out among cores (Diamos et al., 2016) avoid that, but their programs must wait for each other.
 """
 
 from collections.abc import Callable
@@ -64,6 +68,7 @@ def forward(
 
         def add_tile(k: jax.Array, values: list[jax.Array]) -> list[jax.Array]:
             units = pl.ds(k * tile, tile)
+            # The output of a state is one of its leaves, here of leaves in memory.
             hidden = clear(cell.output(states)[t, :, units], is_reset)
             return add(hidden, [kernels[i, units, :] for i in range(len(leaves))], values)
 
