@@ -9,7 +9,9 @@ from dinojax.messages import quoted, shortened
 # ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
 BatchKind = Literal["padded", "packed", "windows"]
-CellName = Literal["vanilla", "gru", "gru_reset_before", "lstm"]
+CellName = Literal[
+    "vanilla", "gru", "gru_reset_before", "lstm", "mingru", "minlstm", "rglru", "lru"
+]
 GateName = Literal["sigmoid", "hard_sigmoid"]
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lion"]
 LossName = Literal["summed", "mean"]
@@ -19,6 +21,8 @@ RecurrenceName = Literal["auto", "loop", "fused"]
 MAX_FUSED = 512
 """Most hidden units of the fused kernel: an LSTM of more needs more memory than a GPU's core has.
 """
+WITH_GATES = "gru", "gru_reset_before", "lstm"
+"""The cells whose gates may have another function than the sigmoid."""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
 OF_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "split_seed"
@@ -45,7 +49,7 @@ class TrainConfig:
     )
     lowercase: bool = _setting(True, "convert the data to lower case")
     cell: CellName = _setting("vanilla", "recurrent cell of each layer")
-    gate: GateName = _setting("sigmoid", "function of the gates; a vanilla cell has none")
+    gate: GateName = _setting("sigmoid", f"function of the gates of {', '.join(WITH_GATES)}")
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
     dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)
@@ -96,8 +100,11 @@ class TrainConfig:
                 raise ValueError(f"{name}: {expected}, got {quoted(value)}")
             if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
                 check_range(name.replace("_", " "), value, *each.metadata["range"])
-        if self.cell == "vanilla" and self.gate != "sigmoid":
-            raise ValueError(f"gate: a vanilla cell has none; expected sigmoid, got {self.gate}")
+        if self.cell not in WITH_GATES and self.gate != "sigmoid":
+            raise ValueError(
+                f"gate: a {self.cell} cell has no choice of gates; "
+                f"expected sigmoid, got {self.gate}"
+            )
         if self.recurrence == "fused" and (
             self.cell not in ("vanilla", "gru", "lstm") or self.hidden_size > MAX_FUSED
         ):

@@ -1,5 +1,8 @@
 """Choices that depend on the platform JAX computes on, each with what was measured behind it."""
 
+from collections.abc import Callable
+from typing import Any
+
 
 def stack_size(platform: str, num: int, most: int) -> int:
     """How many of `num` replicas of one run are stacked at once, if memory holds `most` of them.
@@ -58,3 +61,23 @@ def recurrence(setting: str, platform: str) -> str:
             "choose auto or loop"
         )
     return "loop" if setting == "auto" else setting
+
+
+def linear_recurrence(
+    *arrays: Any, sequential: Callable[..., Any], parallel: Callable[..., Any]
+) -> Any:
+    """What `sequential(*arrays)` and `parallel(*arrays)` compute, by the one that suits the device.
+
+    Both run a linear recurrence over time. The choice is made when a program is compiled, for the
+    platform that it is compiled for: `sequential` on a CPU, `parallel` elsewhere.
+
+    On two cores of an AMD EPYC (JAX 0.10.2), 64 steps of 64 rows of 256 features took 0.45 ms by
+    `lax.scan`, 1.4 ms by `lax.associative_scan`, 1.4 ms by a scan unrolled four times and 2.2 ms by
+    blocks of eight steps written out; 1,024 steps took 22, 108, 37 and 42 ms. It was not measured
+    elsewhere. There each step of a loop costs several microseconds of launches, and the associative
+    scan has about 2 log2(n) rounds in place of n steps.
+    """
+    # Imported here, as other choices are made before JAX is imported.
+    from jax import lax
+
+    return lax.platform_dependent(*arrays, cpu=sequential, default=parallel)

@@ -62,7 +62,7 @@ def test_the_shell_can_read_its_script(shell, script):
         ([""], set(COMMANDS)),
         (["s"], {"sample", "score"}),
         (["sample", "runs/dinos", "--max"], {"--max-length", "--max-draws"}),
-        (["train", "--cell", "l"], {"lstm"}),
+        (["train", "--cell", "l"], {"lstm", "lru"}),
         (["train", "text"], {"text", "text-best"}),
         (["plot", "run", "--u"], {"--units"}),
         (["plot", "ru"], {"runs", "rules.txt"}),

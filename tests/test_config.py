@@ -19,6 +19,7 @@ from dinojax.config import (
 )
 from dinojax.models.cells import CELLS
 from dinojax.models.gates import GATES
+from dinojax.models.linear_cells import LINEAR_CELLS
 
 RANGES = {
     "num_layers": (1, 100),
@@ -66,7 +67,7 @@ def test_defaults_are_the_exercise():
 
 
 def test_every_cell_and_every_gate_can_be_chosen():
-    assert set(get_args(CellName)) == set(CELLS)
+    assert set(get_args(CellName)) == {*CELLS, *LINEAR_CELLS}
     assert set(get_args(GateName)) == set(GATES)
 
 
@@ -249,7 +250,7 @@ def test_json_integers_are_accepted_as_floats_and_ranges_are_checked():
     with pytest.raises(ValueError, match=r"^learning rate: expected a number from"):
         config_from({"learning_rate": 0})
     with pytest.raises(
-        ValueError, match=r"^cell: expected one of vanilla, gru, gru_reset_before, lstm, got 'rnn'"
+        ValueError, match=r"^cell: expected one of vanilla, gru, .*, lstm, .*, lru, got 'rnn'"
     ):
         config_from({"cell": "rnn"})
     with pytest.raises(ValueError, match=r"^patience: "):
@@ -320,7 +321,7 @@ def text_config(**settings):
         ({"recorded": {"steps": 0}}, "steps: expected a number from"),
         (
             {"given": {"gate": "hard_sigmoid"}},
-            "gate: a vanilla cell has none; expected sigmoid, got hard_sigmoid",
+            "gate: a vanilla cell has no choice of gates; expected sigmoid, got hard_sigmoid",
         ),
         (
             {"earlier": EARLIER, "given": {"gate": "sigmoid"}},

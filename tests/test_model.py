@@ -1,14 +1,16 @@
 from itertools import pairwise
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dinojax.config import CellName
 from dinojax.data.vocab import Vocab
 from dinojax.models import recurrence
 from dinojax.models.cells import CELLS, vanilla
-from dinojax.models.layers import Layer, from_cell
+from dinojax.models.layers import Layer, from_cell, make_layer
 from dinojax.models.model import char_model, drop
 from dinojax.models.recurrence import reset
 
@@ -16,12 +18,12 @@ ALPHABET, HIDDEN = Vocab("\nabcdef"), 5
 VOCAB = ALPHABET.size
 
 
-@pytest.fixture(params=[*CELLS, "vanilla vanilla", "gru lstm", "lstm vanilla gru"])
+@pytest.fixture(params=[*get_args(CellName), "vanilla vanilla", "gru lstm", "lru vanilla mingru"])
 def model(request):
     names = request.param.split()
     sizes = [VOCAB, HIDDEN, HIDDEN + 1, HIDDEN + 2][: len(names) + 1]
-    cells = [CELLS[name](*pair) for name, pair in zip(names, pairwise(sizes), strict=True)]
-    return char_model([*map(from_cell, cells)], ALPHABET)
+    layers = [make_layer(name, *pair) for name, pair in zip(names, pairwise(sizes), strict=True)]
+    return char_model(layers, ALPHABET)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import math
 from functools import partial
 from itertools import product
 from types import SimpleNamespace
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_controls import slow as slow_law
 
+from dinojax.config import CellName
 from dinojax.data.batches import pad_names
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.losses import nats_per_column
-from dinojax.models.cells import CELLS, vanilla
-from dinojax.models.layers import from_cell
+from dinojax.models.cells import vanilla
+from dinojax.models.layers import from_cell, make_layer
 from dinojax.models.model import char_model
 from dinojax.sampling import draw as sample
 from dinojax.sampling.controls import NO_LIMIT, Controls
@@ -430,10 +432,9 @@ def test_names_after_a_prompt_follow_the_conditional_distribution(sampler, param
     np.testing.assert_allclose(samples.drawn_log_probabilities, following, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", get_args(CellName))
 def test_continuing_a_prompt_equals_sampling_with_forced_first_characters(cell):
-    cells = [CELLS[cell](VOCAB.size, 6), CELLS[cell](6, 5)]
-    model = char_model([*map(from_cell, cells)], VOCAB)
+    model = char_model([make_layer(cell, VOCAB.size, 6), make_layer(cell, 6, 5)], VOCAB)
     params = model.init(jax.random.key(5))
     forced, num = VOCAB.encode("abba").tolist(), 20
     key = jax.random.key(15)

@@ -13,11 +13,11 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from dinojax.config import OptimizerName, ScheduleName, TrainConfig
+from dinojax.config import CellName, OptimizerName, ScheduleName, TrainConfig
 from dinojax.data.batches import Batch, packed, pad_names, padded, windows
 from dinojax.data.vocab import build_vocab
 from dinojax.models.cells import CELLS, vanilla
-from dinojax.models.layers import from_cell
+from dinojax.models.layers import from_cell, make_layer
 from dinojax.models.model import char_model
 from dinojax.parallel import ROWS, axis_of, make_mesh
 from dinojax.training import loop, optimizers
@@ -40,8 +40,8 @@ def make_model(dtype=jnp.float32):
 
 
 def make_stack(cell, vocab=VOCAB, dtype=jnp.float64, **options):
-    cells = [CELLS[cell](vocab.size, 6, dtype), CELLS[cell](6, 5, dtype)]
-    return char_model([*map(from_cell, cells)], vocab, dtype=dtype, **options)
+    layers = [make_layer(cell, vocab.size, 6, dtype), make_layer(cell, 6, 5, dtype)]
+    return char_model(layers, vocab, dtype=dtype, **options)
 
 
 def make_state(model, optimizer, batch_size=1):
@@ -108,7 +108,7 @@ def test_the_two_numpy_references_agree():
     )
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", get_args(CellName))
 def test_gradients_pass_a_numerical_check(cell, x64):
     model = make_stack(cell, dropout=0.3)
     batch = jax.tree.map(jnp.asarray, EXAMPLES)
@@ -392,7 +392,7 @@ def epoch(dataset):
     return [jax.tree.map(lambda a, i=i: jnp.asarray(a[..., i]), dataset.examples) for i in order]
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", get_args(CellName))
 def test_packed_names_have_the_loss_and_the_gradients_of_padded_ones(cell, x64):
     model = make_stack(cell)
     (plain,) = epoch(padded(NAMES, VOCAB, len(NAMES)))
@@ -405,7 +405,7 @@ def test_packed_names_have_the_loss_and_the_gradients_of_padded_ones(cell, x64):
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", get_args(CellName))
 def test_carried_windows_have_the_loss_of_one_long_window(cell, rows, x64):
     text = "to be, or not to be, that is the question:"
     vocab = build_vocab([text])
@@ -432,7 +432,7 @@ def test_carried_windows_have_the_loss_of_one_long_window(cell, rows, x64):
     np.testing.assert_allclose(losses.reshape(2, steps).sum(axis=1), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", get_args(CellName))
 def test_carried_windows_have_the_logits_of_one_long_window(cell, x64):
     text = "to be, or not to be, that is the question:"
     vocab = build_vocab([text])
@@ -502,12 +502,13 @@ def test_each_step_draws_its_own_dropout_from_the_key_of_the_run():
 
 
 @pytest.mark.parametrize(
-    ("cell", "kind"), [("vanilla", "padded"), ("gru", "packed"), ("lstm", "windows")]
+    ("cell", "kind"),
+    [("vanilla", "padded"), ("gru", "packed"), ("lstm", "windows"), ("lru", "windows")],
 )
 def test_two_devices_learn_what_one_learns(cell, kind, x64):
     sizes = VOCAB.size, 8, 8
-    cells = [CELLS[cell](below, size, jnp.float64) for below, size in pairwise(sizes)]
-    model = char_model([*map(from_cell, cells)], VOCAB, dtype=jnp.float64, dropout=0.3)
+    layers = [make_layer(cell, below, size, jnp.float64) for below, size in pairwise(sizes)]
+    model = char_model(layers, VOCAB, dtype=jnp.float64, dropout=0.3)
     dataset = {
         "padded": padded(NAMES, VOCAB, 4),
         "packed": packed(NAMES, VOCAB, 4, 12),

@@ -1,12 +1,17 @@
 """One recurrent layer over a whole sequence, however it runs."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
-from dinojax.models import recurrence
-from dinojax.models.cells import Activations, Cell, Init, InitialState, Params, State
+from dinojax.config import CellName
+from dinojax.models import linear_recurrence, recurrence
+from dinojax.models.cells import CELLS, Activations, Cell, Init, InitialState, Params, State
+from dinojax.models.linear_cells import LINEAR_CELLS, LinearCell
+from dinojax.models.products import are_ids
 
 Step = Callable[[Params, State, jax.Array], tuple[State, jax.Array]]
 """Reads one time step, ids [...] or vectors [..., features].
@@ -73,3 +78,56 @@ def from_cell(cell: Cell, run: Run = recurrence.loop) -> Layer:
         return run(cell, params, state, projected, length, resets)
 
     return Layer(cell.hidden_size, cell.init, cell.initial_state, step, unroll)
+
+
+def from_linear_cell(
+    cell: LinearCell, run: linear_recurrence.Run = linear_recurrence.by_platform
+) -> Layer:
+    """The layer that computes the decays and terms of all time steps at once, and `run`s them."""
+
+    def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
+        projected = cell.project(params, inputs)
+        decay, term = cell.coefficients(params, projected)
+        state = linear_recurrence.advance(decay, state, term)
+        return state, cell.output(params, state, projected)
+
+    def unroll(
+        params: Params,
+        state: State,
+        inputs: jax.Array,
+        length: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
+        time = len(inputs)
+        if length is not None and not are_ids(inputs):
+            # In the gradient of the kernel, zero times NaN would be NaN.
+            is_read = (jnp.arange(time) < length).reshape(-1, *[1] * (inputs.ndim - 1))
+            inputs = jnp.where(is_read, inputs, 0)
+        projected = cell.project(params, inputs)
+        decays, terms = cell.coefficients(params, projected)
+        if resets is not None:
+            decays = tuple(jnp.where(resets[..., None], 0, x) for x in decays)
+        states = linear_recurrence.unroll(run, decays, terms, state)
+        outputs = cell.output(params, states, projected)
+        last = time if length is None else length
+        return jax.tree.map(lambda first, rest: _after(last, first, rest), state, states), outputs
+
+    return Layer(cell.hidden_size, cell.init, cell.initial_state, step, unroll)
+
+
+def make_layer(
+    name: CellName, *sizes: int, run: Run = recurrence.loop, **options: Any
+) -> Layer:
+    """The layer of the cell of this name, with its arguments; see `CELLS` and `LINEAR_CELLS`.
+
+    A cell of `CELLS` trains by `run`; see `from_cell`.
+    """
+    if name in LINEAR_CELLS:
+        return from_linear_cell(LINEAR_CELLS[name](*sizes, **options))
+    return from_cell(CELLS[name](*sizes, **options), run)
+
+
+def _after(length: jax.Array | int, start: jax.Array, states: jax.Array) -> jax.Array:
+    """The state after `length` steps, from that at the start and those after each step."""
+    all_states = jnp.concatenate([start[None], states])
+    return lax.dynamic_index_in_dim(all_states, length, keepdims=False)

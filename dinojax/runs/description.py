@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dinojax.config import TrainConfig, with_steps
+from dinojax.config import WITH_GATES, TrainConfig, with_steps
 from dinojax.data.batches import Dataset, packed, padded, windows
 from dinojax.data.corpus import (
     MIN_LIMIT,
@@ -188,9 +188,8 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     # Imported here, so that data can be read and checked before JAX is imported.
     import jax.numpy as jnp
 
-    from dinojax.models.cells import CELLS
     from dinojax.models.gates import GATES
-    from dinojax.models.layers import Run, from_cell
+    from dinojax.models.layers import Run, make_layer
     from dinojax.models.mixture import mixture
     from dinojax.models.model import char_model
     from dinojax.models.ngram import ngram_model
@@ -203,11 +202,13 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     config = kind
     sizes = vocab.size, *[config.hidden_size] * config.num_layers
     dtype = None if config.dtype == "float32" else jnp.bfloat16
-    gate = {} if config.cell == "vanilla" else {"gate": GATES[config.gate]}
-    cells = [CELLS[config.cell](*each, product_dtype=dtype, **gate) for each in pairwise(sizes)]
+    gate = {"gate": GATES[config.gate]} if config.cell in WITH_GATES else {}
     run: Run = loop
     if recurrence == "fused":
         # Imported only here, as it takes half as long as JAX.
         from dinojax.models.fused import fused as run
-    layers = [from_cell(cell, run) for cell in cells]
+    layers = [
+        make_layer(config.cell, *each, run=run, product_dtype=dtype, **gate)
+        for each in pairwise(sizes)
+    ]
     return char_model(layers, vocab, dropout=config.dropout, product_dtype=dtype)
