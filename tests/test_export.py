@@ -26,6 +26,7 @@ from dinojax.interchange import card, numpy_file, proof, safetensors, stablehlo
 from dinojax.interchange.export import FORMATS, export
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.torch import to_state_dict
+from dinojax.models.linear_cells import LINEAR_CELLS
 from dinojax.runs import folder as runs
 from dinojax.runs import session
 from dinojax.runs.description import build_model, describe
@@ -46,9 +47,14 @@ CONFIGS = {
         hidden_size=7, num_layers=2, cell="lstm", batches="windows", lowercase=False, window=8,
         batch_size=2, validation_fraction=0.2, test_fraction=0.1,
     ),
+    **{
+        name: TrainConfig(hidden_size=5, num_layers=2, cell=name, validation_fraction=0.3)
+        for name in LINEAR_CELLS
+    },
 }  # fmt: skip
 CELLS = list(CONFIGS)
 IN_TORCH = ["vanilla", "gru", "lstm"]
+WITH_A_LAYOUT = [*IN_TORCH, "gru_reset_before"]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,7 @@ def test_torch_reads_the_state_dict(cell, place, tmp_path):
     assert_same_logits(in_namespace(exported.code).logits, run)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", WITH_A_LAYOUT)
 def test_the_card_has_the_figures_of_evaluate_and_code_that_runs(
     cell, place, tmp_path, monkeypatch
 ):

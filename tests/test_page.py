@@ -11,6 +11,7 @@ import subprocess
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from scipy.stats import chisquare
 from dinojax.cli import page as command
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
-from dinojax.config import PRESETS, TrainConfig
+from dinojax.config import PRESETS, WITH_GATES, CellName, TrainConfig
 from dinojax.data.corpus import bundled_names, read_names
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.data.vocab import Vocab, build_vocab
@@ -30,7 +31,6 @@ from dinojax.evaluation.ngram import fit_ngrams, nats
 from dinojax.evaluation.strings import names_nats
 from dinojax.interchange import page, page_data
 from dinojax.interchange.page_data import make_page
-from dinojax.models.cells import CELLS
 from dinojax.models.gates import GATES
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
@@ -45,7 +45,7 @@ HOSTILE = [
     "<img src=x onerror=alert(1)>", "a\u2028b\u2029c", "\"'`", "\\u003c\\", "${1}", "{{script}}",
     "\x01\x7f\ufeff", "\U0001f995", "é", "</textarea></style>",
 ]  # fmt: skip
-PURE = "engine", "sampler", "ngrams", "strings"
+PURE = "engine", "linear_cells", "sampler", "ngrams", "strings"
 
 
 def run_node(code, value):
@@ -97,8 +97,8 @@ def test_all_sources_are_in_the_page():
 def networks():
     """A configuration for each cell, gate and number of layers, with large random parameters."""
     vocab = Vocab("\nabcde")
-    for seed, (cell, gate, num_layers) in enumerate(product(CELLS, GATES, [1, 2])):
-        if cell == "vanilla" and gate != "sigmoid":
+    for seed, (cell, gate, num_layers) in enumerate(product(get_args(CellName), GATES, [1, 2])):
+        if cell not in WITH_GATES and gate != "sigmoid":
             continue
         config = TrainConfig(cell=cell, gate=gate, num_layers=num_layers, hidden_size=7)
         model = build_model(config, vocab)

@@ -12,7 +12,7 @@ from dinojax.files import new_folder, write_atomically
 from dinojax.interchange import numpy_file, safetensors, stablehlo
 from dinojax.interchange.card import model_card
 from dinojax.interchange.proof import Logits, choose_strings, prove
-from dinojax.interchange.torch import has_cell
+from dinojax.interchange.torch import has_cell, has_layout
 from dinojax.messages import quoted
 from dinojax.models.trained import Trained
 from dinojax.runs.description import build_model
@@ -44,7 +44,8 @@ def export(run: Run, form: str, folder: Path) -> Exported:
         ArithmeticError: what was written does not compute the same; nothing is left behind.
         OSError: a file cannot be read or written; nothing is left behind.
         ValueError: the format is unknown, the model is no network, it has a cell that PyTorch, if
-            that is the format, lacks, the folder exists, or the data of the run were changed.
+            that is the format or its layout, lacks, the folder exists, or the data of the run were
+            changed.
     """
     if form not in FORMATS:
         raise ValueError(f"expected a format of {', '.join(FORMATS)}, got {quoted(form)}")
@@ -55,6 +56,11 @@ def export(run: Run, form: str, folder: Path) -> Exported:
         raise ValueError(
             f"PyTorch has no {run.config.cell} cell with {run.config.gate} gates; export it in "
             "another format"
+        )
+    if form == "safetensors" and not has_layout(run.config):
+        raise ValueError(
+            f"the tensors of this format are those of PyTorch, which has no {run.config.cell} "
+            "cell; export it in another format"
         )
     config = replace(run.config, dtype="float32")
     trained = run.trained._replace(model=build_model(config, run.vocab))

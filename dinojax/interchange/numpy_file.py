@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dinojax.config import TrainConfig
-from dinojax.interchange.torch import to_state_dict
+from dinojax.interchange.torch import has_layout, to_state_dict
 from dinojax.messages import count
 from dinojax.models.trained import Trained
 
@@ -36,7 +36,6 @@ def step(state, i):
     x = np.arange(len(characters)) == i
     for layer, $state in enumerate(state):
         u = weights[f"rnn.weight_ih_l{layer}"] @ x + weights[f"rnn.bias_ih_l{layer}"]
-        v = weights[f"rnn.weight_hh_l{layer}"] @ h + weights[f"rnn.bias_hh_l{layer}"]
 $cell
         state[layer], x = $state, h
     return weights["readout.weight"] @ x + weights["readout.bias"]
@@ -83,6 +82,10 @@ def sigmoid(x):
 """,
 }
 
+_FROM_STATE = """\
+        v = weights[f"rnn.weight_hh_l{layer}"] @ h + weights[f"rnn.bias_hh_l{layer}"]
+"""
+
 _CELLS = {
     "vanilla": "        h = np.tanh(u + v)",
     "gru": """\
@@ -98,7 +101,27 @@ _CELLS = {
         i, f, g, o = np.split(u + v, 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)""",
+    "mingru": """\
+        z, n = np.split(u, 2)
+        h = sigmoid(-z) * h + sigmoid(z) * n""",
+    "minlstm": """\
+        i, f, n = np.split(u, 3)
+        share = sigmoid(np.logaddexp(0, -i) - np.logaddexp(0, -f))  # f / (f + i)
+        h = share * h + (1 - share) * n""",
+    "rglru": """\
+        r, i, n, g = np.split(u, 4)
+        a = -8 * np.logaddexp(0, -weights[f"rnn.decay_l{layer}"]) * sigmoid(r)
+        c = np.exp(a) * c + np.sqrt(np.maximum(-np.expm1(2 * a), 1e-6)) * sigmoid(i) * n
+        h = c * g * sigmoid(np.sqrt(8 / np.pi) * (g + 0.044715 * g**3))  # c * GELU(g)""",
+    "lru": """\
+        rate, phase, scale = (weights[f"rnn.log_{w}_l{layer}"] for w in ("rate", "phase", "scale"))
+        re, im, d = np.split(u, [len(c), 2 * len(c)])
+        c = np.exp(-np.exp(rate) + 1j * np.exp(phase)) * c + np.exp(scale) * (re + 1j * im)
+        y = weights[f"rnn.output_kernel_l{layer}"] @ np.append(c.real, c.imag) + d
+        h = y * sigmoid(np.sqrt(8 / np.pi) * (y + 0.044715 * y**3))  # GELU""",
 }
+_STATES = {"lstm": "(c, h)", "rglru": "c", "lru": "c"}
+"""The variables of a state, where it is not h alone."""
 
 
 def files(trained: Trained, config: TrainConfig) -> dict[str, bytes]:
@@ -114,7 +137,10 @@ def files(trained: Trained, config: TrainConfig) -> dict[str, bytes]:
 
 def describe_layers(config: TrainConfig) -> str:
     """The layers of a model in words, such as "2 GRU layers of 64 units"."""
-    names = {"gru": "GRU", "gru_reset_before": "GRU (reset before)", "lstm": "LSTM"}
+    names = {
+        "gru": "GRU", "gru_reset_before": "GRU (reset before)", "lstm": "LSTM",
+        "mingru": "minGRU", "minlstm": "minLSTM", "rglru": "RG-LRU", "lru": "LRU",
+    }  # fmt: skip
     cell = names.get(config.cell, config.cell)
     return f"{count(config.num_layers, f'{cell} layer')} of {config.hidden_size:,} units"
 
@@ -125,15 +151,16 @@ def program(config: TrainConfig, max_length: int, load: str = LOAD_NPZ) -> str:
     The lines `load` set `weights`, by the names of `to_state_dict`, and `characters`. Names are cut
     after `max_length` characters.
     """
-    zeros, is_lstm = f"np.zeros({config.hidden_size})", config.cell == "lstm"
+    zeros = f"np.zeros({config.hidden_size})"
+    starts = {"lstm": f"({zeros}, {zeros})", "lru": f"np.zeros({-(-config.hidden_size // 2)})"}
     return _PROGRAM.substitute(
         layers=describe_layers(config),
         load=load,
         sigmoid="" if config.cell == "vanilla" else _GATES[config.gate],
-        zeros=f"({zeros}, {zeros})" if is_lstm else zeros,
+        zeros=starts.get(config.cell, zeros),
         num_layers=config.num_layers,
-        state="(c, h)" if is_lstm else "h",
-        cell=_CELLS[config.cell],
+        state=_STATES.get(config.cell, "h"),
+        cell=_FROM_STATE * has_layout(config) + _CELLS[config.cell],
         length=400 if config.is_text else max_length,
         stop="None" if config.is_text else '"\\n"',
         num=1 if config.is_text else 10,

@@ -22,8 +22,8 @@ from dinojax.runs.checkpoint import named_leaves
 
 SOURCES = Path(__file__).with_name("page_files")
 SCRIPTS = (
-    "engine", "sampler", "ngrams", "strings", "elements", "write_view", "next_view", "read_view",
-    "start",
+    "engine", "linear_cells", "sampler", "ngrams", "strings", "elements", "write_view", "next_view",
+    "read_view", "start",
 )  # fmt: skip
 """The scripts in the order in which they stand in the page."""
 NUMBERS = {"half": "<f2", "single": "<f4"}

@@ -22,6 +22,7 @@ from dinojax.models.cells import Params
 
 MODULES = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}
 NUM_GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
+TENSORS = {"input_kernel": "weight_ih", "recurrent_kernel": "weight_hh", "bias": "bias_ih"}
 MAX_LISTED = 20
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -31,20 +32,29 @@ def has_cell(config: TrainConfig) -> bool:
     return config.cell in MODULES and config.gate == "sigmoid"
 
 
+def has_layout(config: TrainConfig) -> bool:
+    """Whether `from_state_dict` reads the layers of a configuration."""
+    return config.cell in (*MODULES, "gru_reset_before")
+
+
 def to_state_dict(params: Params) -> dict[str, NDArray[Any]]:
-    """The parameters of a model as PyTorch names them: `rnn.weight_ih_l0` .. `readout.bias`."""
+    """The parameters of a model as PyTorch names them: `rnn.weight_ih_l0` .. `readout.bias`.
+
+    Those that no layer of PyTorch's has keep our names, as in `rnn.decay_l0`.
+    """
     tensors = {
         "readout.weight": np.transpose(params["readout"]["kernel"]),
         "readout.bias": params["readout"]["bias"],
     }
     for i, layer in enumerate(params["layers"]):
-        recurrent_bias = np.zeros_like(layer["bias"])
-        if "candidate_bias" in layer:
-            recurrent_bias[-len(layer["candidate_bias"]) :] = layer["candidate_bias"]
-        tensors[f"rnn.weight_ih_l{i}"] = np.transpose(layer["input_kernel"])
-        tensors[f"rnn.weight_hh_l{i}"] = np.transpose(layer["recurrent_kernel"])
-        tensors[f"rnn.bias_ih_l{i}"] = layer["bias"]
-        tensors[f"rnn.bias_hh_l{i}"] = recurrent_bias
+        others = {name: x for name, x in layer.items() if name != "candidate_bias"}
+        for name, array in others.items():
+            tensors[f"rnn.{TENSORS.get(name, name)}_l{i}"] = np.transpose(array)
+        if "recurrent_kernel" in layer:
+            recurrent_bias = np.zeros_like(layer["bias"])
+            if "candidate_bias" in layer:
+                recurrent_bias[-len(layer["candidate_bias"]) :] = layer["candidate_bias"]
+            tensors[f"rnn.bias_hh_l{i}"] = recurrent_bias
     # safetensors writes the memory of an array as it is, even that of a transposed one.
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 

@@ -36,8 +36,9 @@ function makeNetwork({ cell, gate, shapes, bytesPerNumber }, weights) {
     const owner = group === "readout" ? readout : (layers[rest[0]] ??= {});
     owner[rest.at(-1)] = numbers.subarray(start, (start += size));
   }
-  for (const layer of layers) layer.size = layer.recurrent_kernel.length / layer.bias.length;
-  return { layers, readout, cell: CELLS[cell](GATES[gate]), vocabSize: readout.bias.length };
+  const vocabSize = readout.bias.length, makeCell = CELLS[cell] ?? LINEAR_CELLS[cell];
+  for (const layer of layers) layer.size = readout.kernel.length / vocabSize;
+  return { layers, readout, cell: makeCell(GATES[gate]), vocabSize };
 }
 
 /** y += x W, or, of a kernel with more columns, W's columns from `first` on. */
@@ -68,7 +69,7 @@ const GATES = {
 
 // Each cell has `forward(layer, a, old)`: the new step, from a = x W_x + b and the old step. And
 // `backward(layer, step, old, dh, dc)`: the gradients with respect to a, to the old output h and,
-// for the LSTM, to the old memory c. The old step of a fresh state has h = c = 0.
+// where there is one, to the old memory c. The old step of a fresh state has h = c = 0.
 const CELLS = {
   // h' = tanh(a + h W_h)
   vanilla: () => ({
@@ -160,10 +161,17 @@ function gru(gate, before) {
   };
 }
 
+/** Numbers in the memory of a layer: those of an LRU are complex, so that it has an even number. */
+function memorySize({ size }) {
+  return size + (size % 2);
+}
+
 /** The step before the first, with a fresh state. */
 function freshStep({ layers }) {
-  const zeros = (layer) => new Float32Array(layer.size);
-  return { layers: layers.map((layer) => ({ h: zeros(layer), c: zeros(layer) })) };
+  const fresh = (layer) => ({
+    h: new Float32Array(layer.size), c: new Float32Array(memorySize(layer)),
+  });
+  return { layers: layers.map(fresh) };
 }
 
 /**
@@ -194,10 +202,12 @@ function nextStep(network, old, id) {
  */
 function leanings(network, steps, target, reach) {
   const { layers, readout, cell, vocabSize } = network, norms = new Float64Array(steps.length);
-  const last = steps.at(-1), zeros = (layer) => new Float64Array(layer.size);
+  const last = steps.at(-1);
   // d(-log softmax(logits)[target]) / dlogits = softmax(logits) - onehot(target)
   const dLogits = softmax(last.logits).map((p, i) => p - (i === target));
-  const carried = layers.map((layer) => ({ dh: zeros(layer), dc: zeros(layer) }));
+  const carried = layers.map((layer) => ({
+    dh: new Float64Array(layer.size), dc: new Float64Array(memorySize(layer)),
+  }));
   addTransposed(carried.at(-1).dh, dLogits, readout.kernel);
   for (let s = steps.length - 1; s > 0 && s >= steps.length - reach; s--) {
     for (let k = layers.length - 1; k >= 0; k--) {
