@@ -122,7 +122,8 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
                 share = None
             else:
                 a_second = median(each["characters"] / each["seconds"] for each in rounds)
-                share = works.operations_per_character(work, size) * a_second / product_rate
+                operations = works.operations_per_character(work, size, side)
+                share = operations * a_second / product_rate
             shown = rounds[0]["shown"]
             figures = rates, compile_seconds, peak_memory, share, shown
             yield Line(name, side, work.unit, *figures, work.shown)

@@ -16,6 +16,7 @@ from bench_sides.work import (
     LEARNING_RATE,
     MAX_LENGTH,
     NUM_NAMES,
+    OURS,
     PADDED,
     PRODUCT_SIZE,
     WINDOW,
@@ -24,6 +25,7 @@ from bench_sides.work import (
     Round,
     Task,
     mean_of,
+    network_of,
     read_data,
     repeated,
     text,
@@ -47,7 +49,8 @@ def prepare(task: Task) -> Prepared:
 def training(task: Task) -> Prepared:
     """Train as the command does, on as many devices as it uses."""
     work = WORKS[task.work]
-    network, is_exercise = work.network, work.network == EXERCISE
+    network = network_of(work, task.side)
+    is_exercise = network == EXERCISE
     config = TrainConfig(
         cell=network.cell,
         num_layers=network.num_layers,
@@ -71,7 +74,8 @@ def training(task: Task) -> Prepared:
     if work.is_text:
         ids, vocab = text()
         characters = np.array(list(vocab.characters))
-        dataset = batches.windows("".join(characters[ids]), vocab, BATCH_SIZE, WINDOW)
+        window = WINDOW if task.is_tiny else work.window
+        dataset = batches.windows("".join(characters[ids]), vocab, BATCH_SIZE, window)
     else:
         names, vocab = read_data(task)
         if is_exercise:
@@ -98,7 +102,7 @@ def training(task: Task) -> Prepared:
     )
     key_params, key_train = jax.random.split(jax.random.key(0))
     params = model.init(key_params)
-    if task.side != PADDED:
+    if task.side == OURS:
         hand_over(task, params, key_train, dataset.num_shuffled)
     state = step.init_train_state(key_train, params, model, optimizer, batch_size=config.batch_size)
     started = time.perf_counter()

@@ -10,11 +10,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench_sides.work import BESIDE, NUMPY, NUMPY_TUNED, OURS, PADDED, PYTORCH, STACKS, Task
+from bench_sides.work import (
+    BESIDE,
+    LSTM,
+    NUMPY,
+    NUMPY_TUNED,
+    OURS,
+    PADDED,
+    PYTORCH,
+    STACKS,
+    Task,
+)
 
 MODULES = {
     OURS: "bench_sides.ours",
     PADDED: "bench_sides.ours",
+    LSTM: "bench_sides.ours",
     NUMPY: "bench_sides.with_numpy",
     NUMPY_TUNED: "bench_sides.with_numpy",
     PYTORCH: "bench_sides.with_pytorch",

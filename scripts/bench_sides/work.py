@@ -11,9 +11,10 @@ from dinojax.config import CellName
 from dinojax.data.corpus import read_names
 from dinojax.data.vocab import Vocab, build_vocab
 
-OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
+OURS, PADDED, LSTM, NUMPY, NUMPY_TUNED, PYTORCH = (
     "dinojax",
     "dinojax, padded",
+    "dinojax, LSTM",
     "NumPy",
     "NumPy, batched over time",
     "PyTorch",
@@ -21,7 +22,7 @@ OURS, PADDED, NUMPY, NUMPY_TUNED, PYTORCH = (
 BESIDE = "dinojax, a process a core"
 STACKS = {"dinojax, 64 stacked": 64, "dinojax, 1,024 stacked": 1_024}
 """Sides that train replicas, and how many at once."""
-BATCH_SIZE, WINDOW, VOCAB_SIZE = 64, 64, 65
+BATCH_SIZE, WINDOW, LONG_WINDOW, VOCAB_SIZE = 64, 64, 1024, 65
 NUM_WINDOWS = 16
 """Number of windows in each row of the text, which is then read again."""
 LEARNING_RATE = 1e-3
@@ -58,6 +59,8 @@ class Work(NamedTuple):
     """Whether the data are the text, not the names."""
     products: int = 1
     """Matrix products per kernel and character: one forward, and two more for gradients."""
+    window: int = WINDOW
+    """Characters of each row of a step, in training on the text."""
 
 
 EXERCISE = Network("vanilla", 1, 50)
@@ -96,6 +99,16 @@ WORKS = {
     "train GRU 2 x 128": _training("gru", 2, 128),
     "train vanilla 1 x 256": _training("vanilla", 1, 256),
     "train vanilla 2 x 128": _training("vanilla", 2, 128),
+    "train minGRU 2 x 256, window 1,024": Work(
+        "characters",
+        "nats a character",
+        {OURS: 3, LSTM: 1},
+        Network("mingru", 2, 256),
+        (0, 1),
+        is_text=True,
+        products=3,
+        window=LONG_WINDOW,
+    ),
     "train on names": Work(
         "characters",
         "nats a character",
@@ -202,15 +215,21 @@ def trained_params(task: Task) -> dict[str, Any]:
         return nested({name: arrays[name] for name in arrays.files}, "params/")
 
 
-def operations_per_character(work: Work, vocab_size: int) -> float:
+def network_of(work: Work, side: str) -> Network:
+    """The network that a side trains."""
+    return work.network._replace(cell="lstm") if side == LSTM else work.network
+
+
+def operations_per_character(work: Work, vocab_size: int, side: str = OURS) -> float:
     """Floating-point operations in the matrix products of one character.
 
     There are two for each entry of the readout, the recurrent kernels and the input kernels, except
     the first of these, whose rows are looked up.
     """
-    gates = {"vanilla": 1, "gru": 3, "lstm": 4}[work.network.cell]
-    size, num_layers = work.network.hidden_size, work.network.num_layers
-    entries = gates * size * size * (2 * num_layers - 1) + size * vocab_size
+    cell, num_layers, size = network_of(work, side)
+    gates = {"vanilla": 1, "gru": 3, "lstm": 4, "mingru": 2}[cell]
+    num_kernels = num_layers - 1 if cell == "mingru" else 2 * num_layers - 1
+    entries = gates * size * size * num_kernels + size * vocab_size
     return 2 * work.products * entries
 
 
