@@ -33,6 +33,15 @@ def set_cpu_flags() -> None:
     os.environ["XLA_FLAGS"] = " ".join([flags, *chosen]).strip()
 
 
+def cache_folder() -> Path:
+    """The folder for compiled programs, unless the user has set `JAX_COMPILATION_CACHE_DIR`.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinojax"
+
+
 def keep_compiled_programs() -> None:
     """Have JAX keep compiled programs in the user's cache folder, for the next start.
 
@@ -45,7 +54,7 @@ def keep_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dinojax"
+        folder = cache_folder()
         # JAX cannot use a path that is not UTF-8.
         str(folder).encode()
         folder.mkdir(parents=True, exist_ok=True)

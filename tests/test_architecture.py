@@ -24,6 +24,7 @@ STOREYS = [
     ["runs"],
     ["interchange"],
     ["plots"],
+    ["doctor"],
     ["cli"],
 ]
 """The reading order."""
@@ -34,7 +35,7 @@ WITHOUT_JAX = [
     "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data", "cli.loaded",
     "cli.train", "cli.search", "cli.sweep", "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export",
     "cli.mix", "cli.ngram",
-    "cli.page", "cli.reproduce",
+    "cli.page", "cli.reproduce", "cli.doctor", "doctor.machine", "doctor.examination",
 ]  # fmt: skip
 
 

@@ -28,6 +28,8 @@ COMMANDS = {
     "page": "Write a page of HTML in which a trained model runs. It invents, predicts and shows "
     "what surprises it, in any browser and offline.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
+    "doctor": "Say whether dinojax works on this machine. It looks at what is installed, whether "
+    "gradients, seeds, samples and checkpoints are right, and how fast it is, in ten seconds.",
     "completion": "Print the completion script for a shell. Needs shtab.",
 }
 """The sub-commands; see `module_of`."""

@@ -1,0 +1,1 @@
+"""Whether dinojax works on this machine; nothing here prints."""

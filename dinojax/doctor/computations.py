@@ -1,0 +1,286 @@
+"""Whether this machine computes what it should: gradients, seeds, samples and checkpoints."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.config import TrainConfig
+from dinojax.data.batches import Batch, pad_names
+from dinojax.data.corpus import bundled_names, read_names
+from dinojax.data.vocab import Vocab, build_vocab
+from dinojax.doctor.machine import Finding
+from dinojax.evaluation.losses import log_probability
+from dinojax.models.cells import Params
+from dinojax.models.model import CharModel
+from dinojax.runs import checkpoint
+from dinojax.runs.description import build_model, make_dataset
+from dinojax.sampling.draw import Samples, sample_names
+from dinojax.sampling.stream import stream_names
+from dinojax.training.loss import mean_cross_entropy
+from dinojax.training.optimizers import make_optimizer
+from dinojax.training.step import init_train_state, make_train_step, train_steps
+
+LOSS_BOUND, GRADIENT_BOUND = 1e-5, 1e-4
+"""The largest error, relative to float64, of a loss and of a gradient in float32."""
+NATIVE_BOUND = 1e-2
+"""The same for products in the precision that training uses on this device, such as TF32."""
+STEP = 1e-5
+"""Step of the differences that replace a derivative in float64."""
+QUICK_TO_COMPILE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+NUM_NAMES, LENGTH = 20_000, 3
+"""How many names are drawn to check the law of sampling, and where they are cut, in characters."""
+REPEATED_STEPS = 4
+
+
+class Gradients(NamedTuple):
+    """How far a loss and its gradient are from those in float64, relative to them."""
+
+    loss: float
+    gradient: float
+
+
+def check_cell(name: str, model: CharModel, vocab: Vocab, names: Sequence[str]) -> Finding:
+    """Whether a model with the cell `name` and its gradient are right on the default device.
+
+    They are compared with float64 on the CPU; see `gradient_errors`. Where the device has a faster,
+    less precise product of float32, which training uses unless JAX is set otherwise, that is
+    measured too.
+    """
+    params = model.init(jax.random.key(0))
+    with jax.default_matmul_precision("highest"):
+        exact = gradient_errors(params, model, vocab, names)
+    figures = {f"{field}_error": value for field, value in exact._asdict().items()}
+    is_good = exact.loss <= LOSS_BOUND and exact.gradient <= GRADIENT_BOUND
+    said = f"loss within {exact.loss:.0e} and gradient within {exact.gradient:.0e} of float64"
+    if jax.default_backend() != "cpu":
+        native = gradient_errors(params, model, vocab, names)
+        figures |= {f"native_{field}_error": value for field, value in native._asdict().items()}
+        is_good &= max(native) <= NATIVE_BOUND
+        said += f", with products as in training {native.loss:.0e} and {native.gradient:.0e}"
+    if is_good:
+        return Finding(f"cell {name}", "ok", said, figures)
+    said += f"; expected {LOSS_BOUND:.0e} and {GRADIENT_BOUND:.0e}"
+    remedy = "do not trust what this device learns; try another version of jaxlib"
+    return Finding(f"cell {name}", "fault", f"{said}; {remedy}", figures)
+
+
+def gradient_errors(
+    params: Params, model: CharModel, vocab: Vocab, names: Sequence[str]
+) -> Gradients:
+    """Relative errors of the mean loss of `names`, and of its gradient, on the default device.
+
+    The device reads the names end to end with resets, as training does. Float64 on the CPU reads
+    each from a fresh state. For each array of the parameters, the gradient g times a random
+    direction v is compared with (loss(params + h v) - loss(params - h v)) / 2h, in which JAX
+    differentiates nothing. The error is relative to the norm of g, the standard deviation of g v.
+    """
+    rows = [names[i::2] for i in range(2)]
+    packed = _end_to_end(rows, vocab)
+    columns = pad_names([name for row in rows for name in row], vocab)
+
+    def loss(params: Params, batch: Batch, length: jax.Array | None, resets: bool) -> jax.Array:
+        first = model.initial_state(batch.inputs.shape[1:])
+        dtype = params["readout"]["bias"].dtype
+        first = jax.tree.map(lambda x: x.astype(dtype), first)
+        _, logits = model.unroll(params, first, batch.inputs, length, resets)
+        total, num = mean_cross_entropy(logits, *batch[1:])
+        return total / num
+
+    value_and_gradient = jax.jit(jax.value_and_grad(partial(loss, resets=True)))
+    value, gradient = value_and_gradient(params, packed, jnp.asarray(len(packed.inputs)))
+    generator = np.random.default_rng(0)
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
+    slopes, norms, moved = [], [], []
+    for i, slope in enumerate(jax.tree.leaves(gradient)):
+        direction = generator.normal(size=leaves[i].shape)
+        slopes.append(np.vdot(np.asarray(slope, np.float64), direction))
+        norms.append(np.linalg.norm(np.asarray(slope, np.float64)))
+        for sign in (1, -1):
+            moved.append([*leaves[:i], leaves[i] + sign * STEP * direction, *leaves[i + 1 :]])
+    with _float64_on_the_cpu():
+        of_names = jax.jit(
+            partial(loss, batch=columns, length=None, resets=False),
+            compiler_options=QUICK_TO_COMPILE,
+        )
+        tree = jax.tree.structure(params)
+        exact, *values = [
+            float(of_names(jax.tree.unflatten(tree, each))) for each in (leaves, *moved)
+        ]
+    differences = np.subtract(values[::2], values[1::2]) / (2 * STEP)
+    errors = np.abs(differences - slopes) / np.maximum(norms, 1e-30)
+    return Gradients(abs(float(value) - exact) / exact, float(errors.max()))
+
+
+def check_repeats(train: Callable[[], Any]) -> Finding:
+    """Whether `train` gives the same bits, leaf by leaf, when it is called twice."""
+    first, second = jax.device_get((train(), train()))
+    differing = [
+        name
+        for (name, one), two in zip(
+            checkpoint.named_leaves(first).items(), jax.tree.leaves(second), strict=True
+        )
+        if np.asarray(one).tobytes() != np.asarray(two).tobytes()
+    ]
+    figures = {"differing": differing}
+    if not differing:
+        return Finding("same seed twice", "ok", "the same bits", figures)
+    remedy = "runs cannot be repeated exactly here"
+    if jax.default_backend() == "gpu":
+        remedy += "; set XLA_FLAGS=--xla_gpu_exclude_nondeterministic_ops=true, which is slower"
+    said = f"other bits in {', '.join(differing[:3])}{', ..' if len(differing) > 3 else ''}"
+    return Finding("same seed twice", "fault", f"{said}; {remedy}", figures)
+
+
+def training_twice(vocab: Vocab, names: Sequence[str]) -> Callable[[], Any]:
+    """A function that trains for a few steps and returns parameters, always from the same seed.
+
+    It has all that draws random numbers or adds in an order of its own: packed names, dropout,
+    resets, and an optimizer with moments.
+    """
+    config = TrainConfig(
+        "packed", cell="lstm", hidden_size=64, dropout=0.5, batch_size=16, loss="mean",
+        optimizer="adamw", window=32,
+    )  # fmt: skip
+    model, optimizer = build_model(config, vocab), make_optimizer(config)
+    dataset = make_dataset(config, vocab, names)
+    train_step = make_train_step(model, optimizer, mean_cross_entropy, resets=True)
+    train = jax.jit(partial(train_steps, train_step))
+    order = dataset.arrange(np.arange(dataset.num_shuffled))
+    order = order[np.arange(REPEATED_STEPS) % len(order)]
+    params = model.init(jax.random.key(0))
+
+    def from_the_start() -> Any:
+        key = jax.random.key(1)
+        state = init_train_state(key, params, model, optimizer, batch_size=config.batch_size)
+        return train(state, dataset.examples, order).state.params
+
+    return from_the_start
+
+
+Write = Callable[[jax.Array], Samples]
+"""Draws `NUM_NAMES` names of up to `LENGTH` characters, by a key."""
+
+
+def check_sampling(
+    params: Params, name: str, model: CharModel, vocab: Vocab, write: Write
+) -> Finding:
+    """Whether names that `write` draws are as frequent as the model says.
+
+    Pearson's chi-squared statistic compares the counts of all names up to `LENGTH` characters with
+    their exact probabilities. It must be below what chance exceeds once in a million, by the
+    approximation of Wilson & Hilferty (1931). The key is fixed, so the same device always gives the
+    same answer.
+    """
+    letters = vocab.characters.replace("\n", "")
+    texts = ["".join(each) for num in range(LENGTH + 1) for each in product(letters, repeat=num)]
+    columns = pad_names(texts, vocab)
+    # A name of full length counts whether it ends there or is cut.
+    columns.weights[LENGTH:] = 0
+    with jax.default_matmul_precision("highest"):
+        nats = log_probability(params, model, columns)
+    expected = NUM_NAMES * np.exp(np.asarray(nats, float).sum(axis=0))
+    samples = jax.device_get(write(jax.random.key(2)))
+    drawn = ["".join(vocab.decode(row[:num])) for row, num in zip(*samples[:2], strict=True)]
+    counts = np.array([drawn.count(text) for text in texts])
+    statistic, freedom = float(np.sum((counts - expected) ** 2 / expected)), len(texts) - 1
+    part = 2 / (9 * freedom)
+    bound = freedom * (1 - part + 4.753 * part**0.5) ** 3
+    figures = {"chi_squared": statistic, "bound": bound, "degrees_of_freedom": freedom}
+    said = f"chi-squared {statistic:.1f} of {NUM_NAMES:,} names in {len(texts)} kinds"
+    if statistic <= bound:
+        return Finding(name, "ok", f"{said}; by chance up to {bound:.1f}", figures)
+    said += f", more than the {bound:.1f} that chance explains"
+    remedy = "do not trust samples of this device; try another version of jaxlib"
+    return Finding(name, "fault", f"{said}; {remedy}", figures)
+
+
+def check_samplings() -> Iterator[Finding]:
+    """`check_sampling` of names drawn side by side, and of names drawn as a stream."""
+    vocab = Vocab("\nab")
+    model = build_model(TrainConfig(hidden_size=8), vocab)
+    # Larger than at the start of training, so that the characters are not equally likely.
+    params = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
+    for name, function in (("names drawn", sample_names), ("names in a stream", stream_names)):
+        write = partial(function, params=params, model=model, num=NUM_NAMES, max_length=LENGTH)
+        yield check_sampling(params, name, model, vocab, jax.jit(write))
+
+
+def check_checkpoint(
+    folder: Path,
+    save: Callable[[Path, Any, Any], None] = checkpoint.save,
+    load: Callable[[Path], Any] = checkpoint.load,
+) -> Finding:
+    """Whether a checkpoint, written into `folder`, reads back, and a flipped byte is noticed."""
+    path = folder / "checkpoint.npz"
+    state = {"params": jax.random.normal(jax.random.key(3), (64, 16)), "key": jax.random.key(4)}
+    figures: dict[str, Any] = {}
+    try:
+        save(path, state, {"step": 1})
+        metadata, arrays = load(path)
+        read = checkpoint.restore(arrays, state)
+        said = "" if metadata["step"] == 1 else "other metadata were read than written"
+        for name, written in checkpoint.named_leaves(state).items():
+            if not np.array_equal(_plain(written), _plain(read[name])):
+                said = f"{name} was read otherwise than written"
+    except (OSError, ValueError) as error:
+        said = f"it cannot be written and read: {error}"
+    if not said:
+        content = bytearray(path.read_bytes())
+        figures["bytes"] = len(content)
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        try:
+            load(path)
+            said = "a flipped byte was not noticed"
+        except ValueError:
+            return Finding(
+                "checkpoint", "ok", "read as written; a flipped byte is noticed", figures
+            )
+    remedy = "check the disk and its free space before you train"
+    return Finding("checkpoint", "fault", f"{said}; {remedy}", figures)
+
+
+def some_names(num: int = 24) -> tuple[list[str], Vocab]:
+    """The first `num` of the bundled names, and their vocabulary."""
+    names = read_names(bundled_names()).data[:num]
+    return names, build_vocab(names)
+
+
+def _end_to_end(rows: Sequence[Sequence[str]], vocab: Vocab) -> Batch:
+    """The names of each row one after the other, [time, len(rows)]."""
+    columns = [[pad_names([name], vocab) for name in row] for row in rows]
+    ends = [Batch(*map(np.concatenate, zip(*column, strict=True))) for column in columns]
+    time = max(len(row.inputs) for row in ends)
+
+    def pad(values: Any, fill: int) -> Any:
+        return np.pad(values, [(0, time - len(values)), (0, 0)], constant_values=fill)
+
+    fills = vocab.no_character, vocab.newline, 0
+    padded = [map(pad, row, fills) for row in ends]
+    return Batch(*(np.concatenate(field, axis=1) for field in zip(*padded, strict=True)))
+
+
+@contextmanager
+def _float64_on_the_cpu() -> Iterator[None]:
+    try:
+        device = jax.devices("cpu")[0]
+    except RuntimeError:
+        # JAX_PLATFORMS excludes the CPU. GPUs and TPUs have float64 too, if only in software.
+        device = jax.devices()[0]
+    with jax.enable_x64(True), jax.default_device(device):
+        yield
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)

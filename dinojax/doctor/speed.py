@@ -1,0 +1,99 @@
+"""How fast this machine is at three works, measured for a moment each."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from dinojax import parallel
+from dinojax.config import PRESETS, TrainConfig
+from dinojax.data.corpus import bundled_names, read_names
+from dinojax.data.vocab import build_vocab
+from dinojax.doctor.machine import Finding
+from dinojax.runs.description import Part, build_model, describe
+from dinojax.runs.experiment import make_experiment
+from dinojax.sampling.stream import on_each_device, stream_names
+from dinojax.training.loop import Progress, run
+
+SECONDS = 0.4
+"""How long each work is measured."""
+ELSEWHERE = "two cores of an AMD EPYC, Zen 5"
+"""Where dinojax reached the speeds that stand beside those measured."""
+EXERCISE, LSTM, STREAM = 81_000, 182_000, 17_200_000
+"""These speeds, in steps, characters and characters a second."""
+NUM_NAMES, MAX_LENGTH = 50_000, 50
+
+
+def measure_speeds(seconds: float = SECONDS) -> Iterator[Finding]:
+    """The speed of training by the exercise's recipe, of training an LSTM, and of sampling.
+
+    Each work is as in `train` and `sample`: on as many devices as they use. Compiling is not
+    counted. Other programs that compute at the same time slow all of them.
+    """
+    names = read_names(bundled_names()).data
+    steps = _training(PRESETS["dinos"], names, lambda done: len(done.losses), seconds)
+    yield _speed("the exercise", steps, "training steps a second", EXERCISE)
+    characters = "abcdefghijklmnopqrstuvwxyz \n"
+    ids = np.random.default_rng(0).choice(len(characters), 64 * 64 * 16)
+    config = TrainConfig(
+        "windows", cell="lstm", hidden_size=256, batch_size=64, optimizer="adam", loss="mean",
+        clip_value=0.0,
+    )  # fmt: skip
+    text = "".join(np.array(list(characters))[ids])
+    read = _training(config, text, lambda done: float(done.num_characters.sum()), seconds)
+    yield _speed("LSTM of 256 units", read, "characters a second in training", LSTM)
+    written = _sampling(names, seconds)
+    yield _speed("stream of names", written, "characters a second", STREAM)
+
+
+def _training(
+    config: TrainConfig, data: Part, amount: Callable[[Progress], float], seconds: float
+) -> float:
+    experiment = make_experiment(*describe(config, data))
+    progress = run(
+        experiment.train_step,
+        experiment.initial_state(None),
+        experiment.dataset,
+        steps=10**9,
+        mesh=experiment.mesh,
+    )
+    # The first step compiles.
+    next(progress)
+    return _rate(lambda: amount(next(progress)), seconds)
+
+
+def _sampling(names: list[str], seconds: float) -> float:
+    vocab = build_vocab(names)
+    model = build_model(PRESETS["dinos"], vocab)
+    num_devices = jax.device_count()
+    mesh = parallel.make_mesh(num_devices)
+
+    def write_share(key: jax.Array, params: Any) -> Any:
+        return stream_names(key, params, model, NUM_NAMES // num_devices, MAX_LENGTH)
+
+    write = jax.jit(lambda keys, params: on_each_device(keys, write_share, mesh, params))
+    params = model.init(jax.random.key(0))
+
+    def characters() -> float:
+        samples = write(keys, params)
+        return float(np.asarray(samples.lengths).sum() + samples.lengths.size)
+
+    keys = jax.random.split(jax.random.key(1), num_devices)
+    characters()
+    return _rate(characters, seconds)
+
+
+def _rate(do_some: Callable[[], float], seconds: float) -> float:
+    """What `do_some` says that it did, a second."""
+    started, done, spent = time.perf_counter(), 0.0, 0.0
+    while spent < seconds:
+        done += do_some()
+        spent = time.perf_counter() - started
+    return done / spent
+
+
+def _speed(name: str, rate: float, unit: str, elsewhere: int) -> Finding:
+    said = f"{rate:,.0f} {unit} ({ELSEWHERE}: {elsewhere:,})"
+    return Finding(f"speed: {name}", "ok", said, {"rate": rate, "unit": unit})
