@@ -50,6 +50,11 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     rounds = "how often each side does its work (default: %(default)s)"
     add("--rounds", type=whole_number, default=5, help=rounds)
     add("--json", type=path, metavar="FILE", help="also write all figures to this file")
+    device = (
+        "only the works that show what an accelerator gives, with bfloat16 beside float32, and "
+    )
+    device += "takes beside"
+    add("--device", action="store_true", help=device)
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
     arguments = parser.parse_args(sys.argv[1:])
     with parser.reported_errors():
@@ -63,6 +68,7 @@ def main() -> int:
     parser, arguments = parse_arguments()
     from dinojax.data.corpus import read_names
     from dinojax.data.vocab import build_vocab
+    from dinojax.files import write_atomically
 
     with parser.reported_errors():
         names = read_names(arguments.data).data
@@ -80,13 +86,14 @@ def main() -> int:
         print("PyTorch is not installed: its rows are missing; pip install torch")
     sys.stdout.flush()
     with TemporaryDirectory() as folder:
-        lines = list(measure(arguments, Path(folder), build_vocab(names).size))
+        lines = []
+        for line in measure(arguments, Path(folder), build_vocab(names).size):
+            lines.append(line)
+            if arguments.json:
+                # At once, so that what was measured outlives an interrupt.
+                log = {"machine": machine, "lines": [each._asdict() for each in lines]}
+                write_atomically(arguments.json, f"{json_encoder(indent=1)(log)}\n".encode())
     print(table(lines))
-    if arguments.json:
-        from dinojax.files import write_atomically
-
-        log = {"machine": machine, "lines": [line._asdict() for line in lines]}
-        write_atomically(arguments.json, f"{json_encoder(indent=1)(log)}\n".encode())
     return 0
 
 
@@ -99,8 +106,10 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
     trained = folder / "run"
     yield from time_programs(arguments, trained)
     product_rate = 0.0
-    for name, work in tqdm(works.WORKS.items(), "works", leave=False, disable=None):
-        sides = [side for side in work.amounts if side != works.PYTORCH or find_spec("torch")]
+    names = works.ON_DEVICES if arguments.device else works.WORKS
+    for name in tqdm(names, "works", leave=False, disable=None):
+        work, sides = works.WORKS[name], works.sides_of(name, arguments.device)
+        sides = [side for side in sides if side != works.PYTORCH or find_spec("torch")]
         tasks = [
             works.Task(
                 side,
@@ -151,6 +160,8 @@ def start_side(task: Any) -> subprocess.Popen[str]:
     """Start one side's process."""
     paths = [str(SCRIPTS), str(TESTS), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # Otherwise the first side would take most of the memory of a GPU.
+    environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return subprocess.Popen(
         [sys.executable, "-m", "bench_sides.process", json.dumps(task._asdict(), default=str)],
         stdin=subprocess.PIPE,
@@ -192,20 +203,31 @@ def time_programs(arguments: Namespace, trained: Path) -> Iterator[Line]:
     """Time whole programs, from the shell prompt to the last line."""
     from tqdm import tqdm
 
-    steps = TINY_STEPS if arguments.tiny else PRESETS["dinos"].steps
+    # On a device the run is only there to sample from: its steps are too small to gain from one.
+    is_short = arguments.tiny or arguments.device
+    steps = TINY_STEPS if is_short else PRESETS["dinos"].steps
     data = ["--data", str(arguments.data), "--steps", str(steps)]
     train = [str(SCRIPTS / "train.py"), *data, "--out", str(trained), "--overwrite"]
     sample = [str(SCRIPTS / "sample.py"), str(trained), "--num", "1"]
-    with TemporaryDirectory() as empty_cache:
-        first = time_program(train, {"XDG_CACHE_HOME": empty_cache})
-    found: dict[str, list[tuple[float, float]]] = {"train.py": [], "sample.py, one name": []}
+    found = {"train.py, nothing compiled yet": [time_with_empty_cache(train)]}
+    programs = {"train.py": train, "sample.py, one name": sample}
+    if arguments.device:
+        found = {"sample.py, nothing compiled yet": [time_with_empty_cache(sample)]}
+        # No program that uses the device starts faster than this one.
+        import_jax = ["-c", "import jax; jax.devices()"]
+        programs = {"sample.py, one name": sample, "import jax, find devices": import_jax}
     for _ in tqdm(range(arguments.rounds), "programs", leave=False, disable=None):
-        found["train.py"].append(time_program(train))
-        found["sample.py, one name"].append(time_program(sample))
-    found = {"train.py, nothing compiled yet": [first], **found}
+        for side, program in programs.items():
+            found.setdefault(side, []).append(time_program(program))
     for side, figures in found.items():
         seconds, memory = zip(*figures, strict=True)
         yield Line("from shell prompt to end", side, "seconds", seconds, 0.0, max(memory))
+
+
+def time_with_empty_cache(arguments: Sequence[str]) -> tuple[float, float]:
+    """`time_program` where nothing is compiled yet."""
+    with TemporaryDirectory() as empty_cache:
+        return time_program(arguments, {"XDG_CACHE_HOME": empty_cache})
 
 
 def time_program(

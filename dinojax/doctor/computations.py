@@ -89,8 +89,9 @@ def gradient_errors(
     columns = pad_names([name for row in rows for name in row], vocab)
 
     def loss(params: Params, batch: Batch, length: jax.Array | None, resets: bool) -> jax.Array:
-        first = model.initial_state(batch.inputs.shape[1:])
+        # The model has float32; its parameters may be in float64.
         dtype = params["readout"]["bias"].dtype
+        first = model.initial_state(batch.inputs.shape[1:])
         first = jax.tree.map(lambda x: x.astype(dtype), first)
         _, logits = model.unroll(params, first, batch.inputs, length, resets)
         total, num = mean_cross_entropy(logits, *batch[1:])

@@ -21,9 +21,10 @@ HIDDEN_SIZE = 32
 def examine(start: Callable[[], None] = start_jax) -> Iterator[Finding]:
     """What there is on this machine, whether it computes what it should, and how fast.
 
-    `start` has JAX start, and raises a ValueError if it cannot; then the rest is left out. A check
-    that fails is a fault that says why. It takes about ten seconds, half of them where programs
-    that were compiled are kept. Nothing is left on disk but these.
+    `start` has JAX start, and raises a ValueError if it cannot; then the rest is left out. Where
+    JAX has started, it should do nothing. A check that fails is a fault that says why. It takes
+    about ten seconds, half of them where compiled programs are found again; nothing else is left on
+    disk.
     """
     yield from _tried("versions", lambda: [machine.find_versions(), *machine.check_packages()])
     try:

@@ -86,12 +86,15 @@ def _sampling(names: list[str], seconds: float) -> float:
 
 
 def _rate(do_some: Callable[[], float], seconds: float) -> float:
-    """What `do_some` says that it did, a second."""
-    started, done, spent = time.perf_counter(), 0.0, 0.0
-    while spent < seconds:
-        done += do_some()
-        spent = time.perf_counter() - started
-    return done / spent
+    """What `do_some` says that it did, a second, once its calls have grown to their full size."""
+    rate = 0.0
+    for duration in (seconds / 2, seconds):
+        started, done, spent = time.perf_counter(), 0.0, 0.0
+        while spent < duration:
+            done += do_some()
+            spent = time.perf_counter() - started
+        rate = done / spent
+    return rate
 
 
 def _speed(name: str, rate: float, unit: str, elsewhere: int) -> Finding:

@@ -12,6 +12,7 @@ from dinojax.config import PRESETS, TrainConfig
 
 from bench_sides.work import (
     BATCH_SIZE,
+    BFLOAT16,
     EXERCISE,
     LEARNING_RATE,
     MAX_LENGTH,
@@ -55,6 +56,7 @@ def training(task: Task) -> Prepared:
         cell=network.cell,
         num_layers=network.num_layers,
         hidden_size=network.hidden_size,
+        dtype="bfloat16" if task.side == BFLOAT16 else "float32",
         batch_size=1 if is_exercise else BATCH_SIZE,
         batches="padded" if is_exercise or task.side == PADDED else "packed",
         loss="summed" if is_exercise else "mean",

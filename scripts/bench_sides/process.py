@@ -12,6 +12,7 @@ from typing import Any
 
 from bench_sides.work import (
     BESIDE,
+    BFLOAT16,
     LSTM,
     NUMPY,
     NUMPY_TUNED,
@@ -26,6 +27,7 @@ MODULES = {
     OURS: "bench_sides.ours",
     PADDED: "bench_sides.ours",
     LSTM: "bench_sides.ours",
+    BFLOAT16: "bench_sides.ours",
     NUMPY: "bench_sides.with_numpy",
     NUMPY_TUNED: "bench_sides.with_numpy",
     PYTORCH: "bench_sides.with_pytorch",

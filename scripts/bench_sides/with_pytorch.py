@@ -1,6 +1,8 @@
 """PyTorch's side of the bench: PyTorch's layers on all cores, as its tutorials use them.
 
-Characters are one-hot vectors, so each network equals dinojax's, except for a second bias.
+Characters are one-hot vectors, so each network equals dinojax's, except for a second bias. Where
+PyTorch sees a GPU, it computes there, by cuDNN; its calls return before they have computed, so each
+round ends by waiting for them.
 """
 
 import time
@@ -33,6 +35,13 @@ from bench_sides.work import (
 
 LAYERS = {"vanilla": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
 SCORED_AT_ONCE = 4096
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wait() -> None:
+    """Wait until the device has computed all that it was given."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 class CharNetwork(NamedTuple):
@@ -57,7 +66,7 @@ def make_network(network: works.Network, params: Any) -> CharNetwork:
             set_layer(layers, i, layer, network.hidden_size)
         readout.weight.copy_(torch.from_numpy(params["readout"]["kernel"].T.copy()))
         readout.bias.copy_(torch.from_numpy(params["readout"]["bias"]))
-    return CharNetwork(layers, readout)
+    return CharNetwork(layers.to(DEVICE), readout.to(DEVICE))
 
 
 def unroll(network: CharNetwork, ids: Any, state: Any = None) -> tuple[Any, Any]:
@@ -103,7 +112,11 @@ def train_exercise(task: Task) -> Any:
     none, newline = vocab.no_character, vocab.newline
     encoded = [vocab.encode(name).tolist() for name in names]
     examples = [
-        (torch.tensor([none, *ids])[:, None], torch.tensor([*ids, newline])) for ids in encoded
+        (
+            torch.tensor([none, *ids], device=DEVICE)[:, None],
+            torch.tensor([*ids, newline], device=DEVICE),
+        )
+        for ids in encoded
     ]
     indices, losses = cycle(order), []
 
@@ -117,10 +130,11 @@ def train_exercise(task: Task) -> Any:
             loss.backward()
             torch.nn.utils.clip_grad_value_(network.parameters, recipe.clip_value)
             optimizer.step()
-            losses.append(loss.item())
+            losses.append(loss.detach())
             characters += len(targets)
+        wait()
         seconds = time.perf_counter() - started
-        return Round(seconds, task.amount, characters, mean_of(losses, task.compared))
+        return Round(seconds, task.amount, characters, mean_of(values(losses), task.compared))
 
     return do_round
 
@@ -129,36 +143,48 @@ def train_batches(task: Task) -> Any:
     """Train on windows of the text, with a carried state, or on batches of padded names."""
     work = WORKS[task.work]
     batches = text_batches() if work.is_text else name_batches(task)
+    # The number of characters is known without asking the device, which would wait for it.
+    batches = [
+        (*(field.to(DEVICE) for field in fields), is_first, float(fields[2].sum()))
+        for *fields, is_first in batches
+    ]
     params, _ = first_params(task)
     network = make_network(work.network, params)
     optimizer = torch.optim.Adam(network.parameters, LEARNING_RATE)
-    losses: list[float] = []
+    losses: list[Any] = []
     source, state = cycle(batches), None
 
     def step() -> float:
         nonlocal state
-        inputs, targets, weights, is_first = next(source)
+        inputs, targets, weights, is_first, num_characters = next(source)
         logits, new = unroll(network, inputs, None if is_first else state)
         nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        loss = (nats * weights.flatten()).sum() / weights.sum()
+        loss = (nats * weights.flatten()).sum() / num_characters
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if work.is_text:
             state = tuple(x.detach() for x in new) if isinstance(new, tuple) else new.detach()
-        losses.append(loss.item())
-        return float(weights.sum())
+        losses.append(loss.detach())
+        return num_characters
 
     for _ in range(2):
         step()
+    wait()
 
     def do_round() -> Round:
         started = time.perf_counter()
         characters = sum(step() for _ in range(task.amount))
+        wait()
         seconds = time.perf_counter() - started
-        return Round(seconds, characters, characters, mean_of(losses, task.compared))
+        return Round(seconds, characters, characters, mean_of(values(losses), task.compared))
 
     return do_round
+
+
+def values(losses: list[Any]) -> list[float]:
+    """The losses of all steps, fetched from the device."""
+    return torch.stack(losses).tolist()
 
 
 def text_batches() -> list[Any]:
@@ -197,8 +223,9 @@ def sampling(task: Task) -> Any:
     num = min(num, task.amount)
 
     def write() -> Any:
-        previous = torch.full((1, num), vocab.no_character)
-        lengths, ended, state = torch.zeros(num), torch.zeros(num, dtype=torch.bool), None
+        previous = torch.full((1, num), vocab.no_character, device=DEVICE)
+        lengths, state = torch.zeros(num, device=DEVICE), None
+        ended = torch.zeros(num, dtype=torch.bool, device=DEVICE)
         for _ in range(MAX_LENGTH):
             logits, state = unroll(network, previous, state)
             ids = torch.multinomial(torch.softmax(logits[0], dim=-1), 1)[:, 0]
@@ -215,7 +242,7 @@ def sampling(task: Task) -> Any:
     def do_round() -> Round:
         started = time.perf_counter()
         with torch.no_grad():
-            lengths = torch.cat([write() for _ in range(task.amount // num)])
+            lengths = torch.cat([write() for _ in range(task.amount // num)]).cpu()
         seconds = time.perf_counter() - started
         characters = float(lengths.sum()) + len(lengths)
         is_stream = WORKS[task.work].unit == "characters"
@@ -230,8 +257,8 @@ def scoring(task: Task) -> Any:
     names, vocab = read_data(task)
     network = make_network(WORKS[task.work].network, trained_params(task))
     batch = pad_names(repeated(names, task.amount), vocab)
-    inputs, targets = (torch.from_numpy(x.astype(np.int64)) for x in batch[:2])
-    weights = torch.from_numpy(batch.weights)
+    inputs, targets = (torch.from_numpy(x.astype(np.int64)).to(DEVICE) for x in batch[:2])
+    weights = torch.from_numpy(batch.weights).to(DEVICE)
 
     def nats(part: slice) -> Any:
         logits, _ = unroll(network, inputs[:, part])
@@ -243,7 +270,7 @@ def scoring(task: Task) -> Any:
     def do_round() -> Round:
         started = time.perf_counter()
         with torch.no_grad():
-            total = torch.cat([nats(part) for part in parts])
+            total = torch.cat([nats(part) for part in parts]).cpu()
         seconds = time.perf_counter() - started
         return Round(seconds, task.amount, float(weights.sum()), float(total.mean()))
 

@@ -11,10 +11,11 @@ from dinojax.config import CellName
 from dinojax.data.corpus import read_names
 from dinojax.data.vocab import Vocab, build_vocab
 
-OURS, PADDED, LSTM, NUMPY, NUMPY_TUNED, PYTORCH = (
+OURS, PADDED, LSTM, BFLOAT16, NUMPY, NUMPY_TUNED, PYTORCH = (
     "dinojax",
     "dinojax, padded",
     "dinojax, LSTM",
+    "dinojax, bfloat16",
     "NumPy",
     "NumPy, batched over time",
     "PyTorch",
@@ -134,6 +135,14 @@ WORKS = {
     ),
 }
 """All works by name."""
+ON_DEVICES = (
+    LARGE_PRODUCT,
+    "train LSTM 1 x 256",
+    "train GRU 1 x 256",
+    "train vanilla 1 x 256",
+    "sample many names",
+)
+"""The works that show what an accelerator gives."""
 TINY, TINY_COMPARED = 50, (0, 3)
 """Divisor of all amounts in a trial of the bench itself, and the steps compared in it."""
 
@@ -174,8 +183,18 @@ Prepared = tuple[float, Callable[[], Round]]
 
 def amount_of(work: str, side: str, is_tiny: bool) -> int:
     """Steps or names in a round of a side."""
-    amount = WORKS[work].amounts[side]
+    amounts = WORKS[work].amounts
+    amount = amounts.get(side, amounts[OURS])
     return max(1, amount // TINY) if is_tiny else amount
+
+
+def sides_of(work: str, on_device: bool) -> list[str]:
+    """The sides that do a work; on a device dinojax trains in bfloat16 too, and NumPy does not."""
+    sides = list(WORKS[work].amounts)
+    if on_device:
+        in_bfloat16 = [BFLOAT16] if WORKS[work].is_text else []
+        sides = [side for side in sides if side not in (NUMPY, NUMPY_TUNED)] + in_bfloat16
+    return sides
 
 
 def read_data(task: Task) -> tuple[list[str], Vocab]:
