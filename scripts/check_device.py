@@ -32,7 +32,7 @@ SUBJECTS = (
 """The tests that say something about a device."""
 OF_SEVERAL_DEVICES = "not devices and not as_many_keys"
 NUM_CHARACTERS = 1_000_000
-"""Length of the text for text-best where none is given."""
+"""About the length of the text for text-best where none is given."""
 TAIL = 3_000
 """How much of what a part printed is kept, in characters."""
 
@@ -72,14 +72,14 @@ def make_parts(folder: Path, text: Path | None, rehearse: bool) -> dict[str, Par
     """The parts by name, in the order in which they run, in a `folder` of their own."""
     python, dinojax = sys.executable, [sys.executable, "-m", "dinojax"]
     few = (lambda *flags: flags) if rehearse else (lambda *_: ())
-    text = text.resolve() if text else write_text(folder / "text.txt")
+    text = text.resolve() if text else write_text(folder / "text.txt", rehearse)
     bench = [python, str(ROOT / "scripts" / "bench.py"), "--device", "--json", "bench.json"]
     best = [*dinojax, "train", "text-best", "--data", str(text), "--out", "best"]
     return {
         "doctor": Part([*dinojax, "doctor", "--json"], 45, json.loads),
         "tests": Part(
             [python, "-m", "pytest", *test_arguments(rehearse)],
-            80,
+            100,
             count_tests,
             {"JAX_DEFAULT_MATMUL_PRECISION": "highest"},
         ),
@@ -88,7 +88,7 @@ def make_parts(folder: Path, text: Path | None, rehearse: bool) -> dict[str, Par
             50,
         ),
         "sample": Part([*dinojax, "sample", "dinos", "--num", "5"], 15),
-        "score": Part([*dinojax, "score", "dinos", "tyrannosaurus", "xqzw"], 15),
+        "score": Part([*dinojax, "score", "dinos", "--names", "tyrannosaurus", "xqzw"], 15),
         "bench": Part(
             [*bench, "--rounds", "3", *few("--rounds", "1", "--tiny")],
             150,
@@ -136,17 +136,18 @@ def figures_of(log: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def course_of(metrics: Path) -> dict[str, Any]:
-    """The last lines of a run's metrics, with losses and seconds, and how many steps it takes."""
+    """The last metrics of a run of text-best, and about how long all of its steps take."""
     lines = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
-    return {"last": lines[-2:], "planned_steps": PRESETS["text-best"].steps}
+    last = [line for line in lines if "event" not in line][-1]
+    steps = PRESETS["text-best"].steps
+    return {"last": last, "steps": steps, "seconds": last["seconds"] * steps / last["step"]}
 
 
-def write_text(file: Path) -> Path:
-    """Names in a random order, as a text to train on."""
-    names = read_names(bundled_names()).data
-    draw = random.Random(0)
-    num = NUM_CHARACTERS // 10
-    file.write_text("\n".join(draw.choices(names, k=num))[:NUM_CHARACTERS], "utf-8")
+def write_text(file: Path, is_short: bool) -> Path:
+    """Names in a random order, as a text to train on, written to a file."""
+    num = NUM_CHARACTERS // (20 if is_short else 1)
+    names = random.Random(0).choices(read_names(bundled_names()).data, k=num // 10)
+    file.write_text("\n".join(names), "utf-8")
     return file
 
 
@@ -158,11 +159,12 @@ def run_all(parts: Mapping[str, Part], folder: Path, out: Path, is_rehearsal: bo
         left = max(0, round(begun + SECONDS - time.monotonic()))
         found = run_part(part._replace(seconds=min(part.seconds, left)), folder)
         log["parts"][name] = found
+        log["ok"] = all(part["ok"] for part in log["parts"].values())
         log["seconds"] = round(time.monotonic() - begun, 1)
         write_atomically(out, f"{json.dumps(log, indent=1)}\n".encode())
         said = "ok" if found["ok"] else "out of time" if found["timed_out"] else "FAILED"
         print(f"{name:10} {said:12} {found['seconds']:6.1f} s of {found['limit']}", flush=True)
-    return 0 if all(found["ok"] for found in log["parts"].values()) else 1
+    return 0 if log["ok"] else 1
 
 
 def run_part(part: Part, folder: Path) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def run_part(part: Part, folder: Path) -> dict[str, Any]:
         process = subprocess.Popen(
             part.command,
             cwd=folder,
-            env=os.environ | outside | part.environment,
+            env={**os.environ, **outside, **part.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,

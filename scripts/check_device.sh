@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check and measure dinojax on a machine with an accelerator, in less than six minutes.
 #
-#   bash scripts/check_device.sh [--wheels DIR] [--only PART ..] [--text FILE] [--rehearse] OUT.json
+#   bash scripts/check_device.sh [--wheels DIR] [--rehearse] [--text FILE] [--only PART .. --] OUT.json
 #
 # It needs Python 3.11 or newer with JAX for the device, optax, NumPy, tqdm, filelock, regex and
 # pytest, and no network; PyTorch is measured beside dinojax where it is installed. Nothing is
@@ -12,7 +12,11 @@
 #   --wheels    a folder of wheels that this Python lacks
 #   --only      the parts to run, of: doctor tests train sample score bench text-best
 #   --text      a text for text-best, to compare its loss; otherwise only its time says something
-#   --rehearse  little of everything, to see on any machine that all of it runs (one minute)
+#   --rehearse  little of everything, to see on any machine that all of it runs (two minutes)
+#
+# The environment reaches all parts, so that settings of XLA can be compared:
+#
+#   XLA_FLAGS=--xla_gpu_enable_command_buffer=+WHILE bash scripts/check_device.sh --only bench -- OUT.json
 #
 # Tests use products of full float32, since their tolerances are for these
 # (JAX_DEFAULT_MATMUL_PRECISION=highest). Training and the bench use the default of JAX, which on

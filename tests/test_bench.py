@@ -15,7 +15,9 @@ from dinojax.models.cells import gru
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
 
+from bench_sides import ours
 from bench_sides.work import (
+    BFLOAT16,
     LSTM,
     OURS,
     PYTORCH,
@@ -88,6 +90,18 @@ def test_parameters_are_nested_as_the_library_nests_them():
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
     found = nested(flat, "params/")
     jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
+def test_a_side_trains_in_bfloat16_what_the_other_trains_in_float32(tmp_path, monkeypatch):
+    # JAX has started.
+    monkeypatch.setattr(ours.startup, "start_jax", lambda *_: None)
+    task = Task(OURS, "train vanilla 1 x 256", 2, tmp_path, tmp_path, tmp_path / "x", (0, 2), True)
+    with jax.numpy_dtype_promotion("standard"):
+        loss, in_bfloat16 = (
+            ours.training(task._replace(side=side))[1]().shown for side in (OURS, BFLOAT16)
+        )
+    assert in_bfloat16 != loss
+    assert in_bfloat16 == pytest.approx(loss, rel=1e-3)
 
 
 def test_a_side_that_fails_is_one_line(tmp_path, capfd):

@@ -9,6 +9,8 @@ import check_device
 import pytest
 from check_device import Part
 
+from dinojax.config import PRESETS
+
 from bench_sides.work import BFLOAT16, NUMPY, ON_DEVICES, OURS, PYTORCH, WORKS, sides_of
 from conftest import ROOT, USERS_ENVIRONMENT
 
@@ -60,6 +62,7 @@ def test_the_log_holds_every_part_that_ran_and_says_why_one_failed(tmp_path, cap
     assert [part["ok"] for part in log["parts"].values()] == [True, False, False, True]
     assert log["parts"]["bad"]["errors"] == "no device\n"
     assert log["parts"]["unreadable"]["output"] == "{\n"
+    assert log["ok"] is False
     assert log["seconds"] >= max(part["seconds"] for part in log["parts"].values())
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in said[:2]] == [["good", "ok"], ["bad", "FAILED"]]
@@ -106,6 +109,15 @@ def test_training_has_milliseconds_a_step():
     # 64 rows of 64 characters.
     assert lines[0]["step_milliseconds"] == pytest.approx(1.0)
     assert "step_milliseconds" not in lines[1]
+
+
+def test_the_time_of_a_whole_run_follows_from_that_of_its_beginning(tmp_path):
+    steps = PRESETS["text-best"].steps
+    lines = [{"step": 1, "seconds": 9}, {"step": steps // 4, "seconds": 20.0}]
+    lines.append({"event": "out of time", "step": steps // 4})
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = check_device.course_of(tmp_path / "metrics.jsonl")
+    assert found == {"last": lines[1], "steps": steps, "seconds": 80.0}
 
 
 def test_on_a_device_bfloat16_is_beside_float32_and_numpy_is_not():

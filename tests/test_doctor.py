@@ -209,6 +209,7 @@ def test_a_gpu_that_jax_does_not_use_is_a_fault_unless_the_user_wants_that(tmp_p
     assert finding.state == "fault"
     assert "pip install 'jax[cuda" in finding.said
     assert find("cpu", "cpu").state == "note"
+    assert find("cpu", "cuda,cpu").state == "fault"
     assert find("gpu").state == "ok"
 
 
@@ -216,7 +217,7 @@ def run_doctor(**environment):
     """The exit code of `dinojax doctor`, its findings by name, and what it said of errors."""
     result = subprocess.run(
         [sys.executable, "-m", "dinojax", "doctor", "--json"],
-        capture_output=True, text=True, timeout=120, env=USERS_ENVIRONMENT | environment,
+        capture_output=True, text=True, timeout=240, env=USERS_ENVIRONMENT | environment,
     )  # fmt: skip
     answer = json.loads(result.stdout)
     found = {each["name"]: each for each in answer["findings"]}

@@ -37,12 +37,14 @@ QUICK_TO_COMPILE = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
+"""Options of XLA for a program that runs once."""
 NUM_NAMES, LENGTH = 20_000, 3
 """How many names are drawn to check the law of sampling, and where they are cut, in characters."""
 REPEATED_STEPS = 4
+"""How many training steps are done twice."""
 
 
-class Gradients(NamedTuple):
+class Errors(NamedTuple):
     """How far a loss and its gradient are from those in float64, relative to them."""
 
     loss: float
@@ -74,9 +76,7 @@ def check_cell(name: str, model: CharModel, vocab: Vocab, names: Sequence[str]) 
     return Finding(f"cell {name}", "fault", f"{said}; {remedy}", figures)
 
 
-def gradient_errors(
-    params: Params, model: CharModel, vocab: Vocab, names: Sequence[str]
-) -> Gradients:
+def gradient_errors(params: Params, model: CharModel, vocab: Vocab, names: Sequence[str]) -> Errors:
     """Relative errors of the mean loss of `names`, and of its gradient, on the default device.
 
     The device reads the names end to end with resets, as training does. Float64 on the CPU reads
@@ -119,7 +119,7 @@ def gradient_errors(
         ]
     differences = np.subtract(values[::2], values[1::2]) / (2 * STEP)
     errors = np.abs(differences - slopes) / np.maximum(norms, 1e-30)
-    return Gradients(abs(float(value) - exact) / exact, float(errors.max()))
+    return Errors(abs(float(value) - exact) / exact, float(errors.max()))
 
 
 def check_repeats(train: Callable[[], Any]) -> Finding:
@@ -187,9 +187,10 @@ def check_sampling(
     columns = pad_names(texts, vocab)
     # A name of full length counts whether it ends there or is cut.
     columns.weights[LENGTH:] = 0
+    read = jax.jit(lambda params: log_probability(params, model, columns))
     with jax.default_matmul_precision("highest"):
-        nats = log_probability(params, model, columns)
-    expected = NUM_NAMES * np.exp(np.asarray(nats, float).sum(axis=0))
+        nats = np.asarray(read(params), float)
+    expected = NUM_NAMES * np.exp(nats.sum(axis=0))
     samples = jax.device_get(write(jax.random.key(2)))
     drawn = ["".join(vocab.decode(row[:num])) for row, num in zip(*samples[:2], strict=True)]
     counts = np.array([drawn.count(text) for text in texts])
@@ -197,9 +198,9 @@ def check_sampling(
     part = 2 / (9 * freedom)
     bound = freedom * (1 - part + 4.753 * part**0.5) ** 3
     figures = {"chi_squared": statistic, "bound": bound, "degrees_of_freedom": freedom}
-    said = f"chi-squared {statistic:.1f} of {NUM_NAMES:,} names in {len(texts)} kinds"
+    said = f"{NUM_NAMES:,} of {len(texts)} kinds, chi-squared {statistic:.1f}"
     if statistic <= bound:
-        return Finding(name, "ok", f"{said}; by chance up to {bound:.1f}", figures)
+        return Finding(name, "ok", f"{said}, by chance up to {bound:.1f}", figures)
     said += f", more than the {bound:.1f} that chance explains"
     remedy = "do not trust samples of this device; try another version of jaxlib"
     return Finding(name, "fault", f"{said}; {remedy}", figures)

@@ -15,7 +15,9 @@ from dinojax.doctor.machine import Finding, without_home
 from dinojax.startup import num_cores, start_jax
 
 Check = Callable[[], Iterable[Finding]]
+"""Makes one finding or several."""
 HIDDEN_SIZE = 32
+"""Units of each layer of the cells that are checked."""
 
 
 def examine(start: Callable[[], None] = start_jax) -> Iterator[Finding]:

@@ -142,7 +142,7 @@ def check_accelerator(
         return Finding("accelerator", "ok", f"JAX computes on {used}", figures)
     if not is_there:
         return Finding("accelerator", "ok", "no GPU of NVIDIA here; JAX computes on cpu", figures)
-    if asked:
+    if asked and not {"cuda", "gpu"}.intersection(asked.split(",")):
         said = f"there is a GPU of NVIDIA; JAX_PLATFORMS={asked} has JAX compute on cpu"
         return Finding("accelerator", "note", said, figures)
     plugin = next((name for name in PLUGINS if "cuda" in name and _version(name)), None)
