@@ -76,7 +76,7 @@ def make_parts(folder: Path, text: Path | None, rehearse: bool) -> dict[str, Par
     bench = [python, str(ROOT / "scripts" / "bench.py"), "--device", "--json", "bench.json"]
     best = [*dinojax, "train", "text-best", "--data", str(text), "--out", "best"]
     return {
-        "doctor": Part([*dinojax, "doctor", "--json"], 45, json.loads),
+        "doctor": Part([*dinojax, "doctor", "--json"], 60, json.loads),
         "tests": Part(
             [python, "-m", "pytest", *test_arguments(rehearse)],
             100,

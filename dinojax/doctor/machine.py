@@ -30,8 +30,8 @@ EXTRAS = {
 """The modules of each extra of dinojax."""
 PLUGINS = "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu"
 """Packages by which JAX computes elsewhere than on the CPU."""
-SETTINGS = "JAX_", "XLA_", "CUDA_", "LIBTPU_", "TPU_"
-"""How the environment variables begin that JAX, XLA and their plug-ins read."""
+SETTINGS = "JAX_", "XLA_", "CUDA_"
+"""How the environment variables begin that decide how JAX computes, and where."""
 DRIVER = Path("/proc/driver/nvidia/version")
 """Exists where Linux has loaded the driver of an NVIDIA GPU."""
 
@@ -75,7 +75,7 @@ def find_machine(memory: float) -> Finding:
 
 
 def find_settings() -> Finding:
-    """The environment variables in force that JAX, XLA and their plug-ins read."""
+    """The environment variables in force that decide how JAX computes, and where."""
     found = {
         name: without_home(value)
         for name, value in sorted(os.environ.items())

@@ -61,8 +61,7 @@ def training(task: Task) -> Prepared:
         batches="padded" if is_exercise or task.side == PADDED else "packed",
         loss="summed" if is_exercise else "mean",
     )
-    num_devices = startup.best_share(config.batch_size, startup.num_cores())
-    startup.start_jax(num_devices)
+    startup.start_jax(startup.best_share(config.batch_size, startup.num_cores()))
 
     import jax
     import optax
@@ -93,6 +92,8 @@ def training(task: Task) -> Prepared:
         if is_exercise
         else optax.adam(LEARNING_RATE)
     )
+    # There may be fewer GPUs than cores.
+    num_devices = startup.best_share(config.batch_size, jax.device_count())
     mesh = parallel.make_mesh(num_devices)
     train_step = step.make_train_step(
         model,
