@@ -10,7 +10,8 @@
 #
 #   PYTHON      the Python to use (default: python3)
 #   --wheels    a folder of wheels that this Python lacks
-#   --only      the parts to run, of: doctor tests train sample score bench text-best
+#   --only      the parts to run, of: doctor tests train sample score bench text-best (sample and score
+#               need train)
 #   --text      a text for text-best, to compare its loss; otherwise only its time says something
 #   --rehearse  little of everything, to see on any machine that all of it runs (two minutes)
 #

@@ -11,6 +11,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dinojax.config import CellName, TrainConfig
@@ -116,7 +117,7 @@ def test_training_that_differs_from_call_to_call_is_found():
 def test_a_wrong_law_of_sampling_is_found():
     vocab = Vocab("\nab")
     model = build_model(TrainConfig(hidden_size=8), vocab)
-    params = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
+    params = computations.drawn_params(model, 0.5)
 
     def find(temperature):
         def write(key):
@@ -148,7 +149,8 @@ def save_other(path, state, metadata):
 
 
 def load_anything(path):
-    state = {"params": jax.random.normal(jax.random.key(3), (64, 16)), "key": jax.random.key(4)}
+    values = np.random.default_rng(3).normal(size=(64, 16)).astype(np.float32)
+    state = {"params": values, "key": jax.random.key(4)}
     path = path.with_name("other.npz")
     checkpoint.save(path, state, {"step": 1})
     return checkpoint.load(path)

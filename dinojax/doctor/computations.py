@@ -31,6 +31,8 @@ LOSS_BOUND, GRADIENT_BOUND = 1e-5, 1e-4
 """The largest error, relative to float64, of a loss and of a gradient in float32."""
 NATIVE_BOUND = 1e-2
 """The same for products in the precision that training uses on this device, such as TF32."""
+HIDDEN_SIZE = 32
+"""Units of a layer in these checks, the same in most, so that what draws them is compiled once."""
 STEP = 1e-5
 """Step of the differences that replace a derivative in float64."""
 QUICK_TO_COMPILE = {
@@ -149,7 +151,7 @@ def training_twice(vocab: Vocab, names: Sequence[str]) -> Callable[[], Any]:
     resets, and an optimizer with moments.
     """
     config = TrainConfig(
-        "packed", cell="lstm", hidden_size=64, dropout=0.5, batch_size=16, loss="mean",
+        "packed", cell="lstm", hidden_size=HIDDEN_SIZE, dropout=0.5, batch_size=16, loss="mean",
         optimizer="adamw", window=32,
     )  # fmt: skip
     model, optimizer = build_model(config, vocab), make_optimizer(config)
@@ -210,8 +212,7 @@ def check_samplings() -> Iterator[Finding]:
     """`check_sampling` of names drawn side by side, and of names drawn as a stream."""
     vocab = Vocab("\nab")
     model = build_model(TrainConfig(hidden_size=8), vocab)
-    # Larger than at the start of training, so that the characters are not equally likely.
-    params = jax.tree.map(lambda x: 2 * x, model.init(jax.random.key(0)))
+    params = drawn_params(model, 0.5)
     for name, function in (("names drawn", sample_names), ("names in a stream", stream_names)):
         write = partial(function, params=params, model=model, num=NUM_NAMES, max_length=LENGTH)
         yield check_sampling(params, name, model, vocab, jax.jit(write))
@@ -224,7 +225,8 @@ def check_checkpoint(
 ) -> Finding:
     """Whether a checkpoint, written into `folder`, reads back, and a flipped byte is noticed."""
     path = folder / "checkpoint.npz"
-    state = {"params": jax.random.normal(jax.random.key(3), (64, 16)), "key": jax.random.key(4)}
+    values = np.random.default_rng(3).normal(size=(64, 16)).astype(np.float32)
+    state = {"params": values, "key": jax.random.key(4)}
     figures: dict[str, Any] = {}
     try:
         save(path, state, {"step": 1})
@@ -256,6 +258,17 @@ def some_names(num: int = 24) -> tuple[list[str], Vocab]:
     """The first `num` of the bundled names, and their vocabulary."""
     names = read_names(bundled_names()).data[:num]
     return names, build_vocab(names)
+
+
+def drawn_params(model: CharModel, scale: float) -> Params:
+    """Parameters from N(0, scale^2), by NumPy: nothing is compiled, as it would be by `init`."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    generator = np.random.default_rng(0)
+
+    def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        return (scale * generator.normal(size=shape.shape)).astype(np.float32)
+
+    return jax.tree.map(draw, shapes)
 
 
 def _end_to_end(rows: Sequence[Sequence[str]], vocab: Vocab) -> Batch:

@@ -16,8 +16,6 @@ from dinojax.startup import num_cores, start_jax
 
 Check = Callable[[], Iterable[Finding]]
 """Makes one finding or several."""
-HIDDEN_SIZE = 32
-"""Units of each layer of the cells that are checked."""
 
 
 def examine(start: Callable[[], None] = start_jax) -> Iterator[Finding]:
@@ -67,7 +65,7 @@ def _computations() -> Iterator[tuple[str, Check]]:
 
     def check_cell(cell: CellName) -> Iterator[Finding]:
         # The first layer reads ids, the second one vectors.
-        config = TrainConfig(cell=cell, num_layers=2, hidden_size=HIDDEN_SIZE)
+        config = TrainConfig(cell=cell, num_layers=2, hidden_size=computations.HIDDEN_SIZE)
         yield computations.check_cell(cell, build_model(config, vocab), vocab, names)
 
     def check_repeats() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from dinojax import parallel
 from dinojax.config import PRESETS, TrainConfig
 from dinojax.data.corpus import bundled_names, read_names
 from dinojax.data.vocab import build_vocab
+from dinojax.doctor.computations import drawn_params
 from dinojax.doctor.machine import Finding
 from dinojax.runs.description import Part, build_model, describe
 from dinojax.runs.experiment import make_experiment
@@ -74,7 +75,7 @@ def _sampling(names: list[str], seconds: float) -> float:
         return stream_names(key, params, model, NUM_NAMES // num_devices, MAX_LENGTH)
 
     write = jax.jit(lambda keys, params: on_each_device(keys, write_share, mesh, params))
-    params = model.init(jax.random.key(0))
+    params = jax.device_put(drawn_params(model, 0.1))
 
     def characters() -> float:
         samples = write(keys, params)
