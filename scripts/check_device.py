@@ -110,8 +110,9 @@ def test_arguments(rehearse: bool) -> list[str]:
     spread = ["-n", str(workers)] if find_spec("xdist") else []
     options = ["--rootdir", str(ROOT), "-o", "addopts=", "-v", "-rfE", "--tb=line", "-W", "default"]
     only = "vanilla and not devices" if rehearse else OF_SEVERAL_DEVICES
-    cache = ["-p", "no:cacheprovider"]
-    return [*(found[:1] if rehearse else found), *options, *spread, *cache, "-k", only]
+    # A file that cannot be imported, for want of a package, does not keep the others from running.
+    more = ["-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    return [*(found[:1] if rehearse else found), *options, *spread, *more, "-k", only]
 
 
 def count_tests(output: str) -> dict[str, Any]:
@@ -119,10 +120,12 @@ def count_tests(output: str) -> dict[str, Any]:
     test = r"(\S*tests/\S+?\.py(?:::\S.*?)?)"
     one = re.compile(rf"^(?:\[gw\d+\].*? (\w+) {test}\s*|{test} (\w+)\b.*)$", re.MULTILINE)
     results = [(a or d, b or c) for a, b, c, d in one.findall(output)]
+    not_imported = re.findall(r"^ERROR (\S*tests/\S+?\.py)(?: - .*)?$", output, re.MULTILINE)
     return {
         "passed": sum(result == "PASSED" for result, _ in results),
         "skipped": sum(result == "SKIPPED" for result, _ in results),
         "failed": [test for result, test in results if result in ("FAILED", "ERROR")],
+        "not_imported": not_imported,
     }
 
 

@@ -86,6 +86,7 @@ def test_all_parts_together_have_a_limit(tmp_path, monkeypatch, capsys):
         "tests/test_a.py::test_y SKIPPED (no device)   [ 40%]\n"
         "tests/test_b.py::test_z[b] FAILED   [ 60%]\n"
         "tests/test_b.py::test_w ERROR   [ 80%]\n"
+        "ERROR tests/test_c.py\n"
         "tests/test_b.py::test_cut_short ",
         "created: 2/2 workers\n"
         "tests/test_a.py::test_x[1-a] \n"
@@ -93,12 +94,15 @@ def test_all_parts_together_have_a_limit(tmp_path, monkeypatch, capsys):
         "[gw1] [ 40%] SKIPPED tests/test_a.py::test_y \n"
         "[gw1] [ 60%] FAILED tests/test_b.py::test_z[b] \n"
         "[gw0] [ 80%] ERROR tests/test_b.py::test_w \n"
-        "FAILED tests/test_b.py::test_z[b] - AssertionError\n",
+        "FAILED tests/test_b.py::test_z[b] - AssertionError\n"
+        "ERROR tests/test_b.py::test_w - KeyError\n"
+        "ERROR tests/test_c.py - ImportError: no rapidfuzz\n",
     ],
 )
 def test_tests_are_counted_as_far_as_they_ran(output):
     failed = ["tests/test_b.py::test_z[b]", "tests/test_b.py::test_w"]
     found = check_device.count_tests(output)
+    assert found.pop("not_imported") == ["tests/test_c.py"]
     assert found == {"passed": 1, "skipped": 1, "failed": failed}
 
 
