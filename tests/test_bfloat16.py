@@ -32,12 +32,13 @@ def validated(config):
     return figures["nats_per_character"], figures["standard_error"]
 
 
-def test_the_loss_is_within_a_standard_error_of_that_of_float32():
+def test_the_loss_is_within_a_tenth_of_a_standard_error_of_that_of_float32():
     with jax.numpy_dtype_promotion("standard"):
         loss, error = validated(CONFIG)
         in_bfloat16, _ = validated(replace(CONFIG, dtype="bfloat16"))
     # It has learned more than how frequent each character is, which costs 2.8 nats.
-    assert loss < 2.4
+    assert loss < 2.1
     assert 0 < error < 0.05
     assert in_bfloat16 != loss
-    assert abs(in_bfloat16 - loss) < error
+    # It was 0.01 of it; with factors rounded to float8_e4m3fn it was 0.19.
+    assert abs(in_bfloat16 - loss) < 0.1 * error

@@ -16,7 +16,7 @@ import pytest
 
 from dinojax.config import CellName, TrainConfig
 from dinojax.data.vocab import Vocab
-from dinojax.doctor import computations, machine
+from dinojax.doctor import computations, gradients, machine
 from dinojax.doctor.examination import examine
 from dinojax.models.cells import gru
 from dinojax.models.layers import from_cell
@@ -83,7 +83,7 @@ def planted(damage):
 
 
 def test_a_wrong_gradient_is_found_even_if_all_ways_share_it():
-    find = partial(computations.check_cell, "gru", vocab=VOCAB, names=NAMES)
+    find = partial(gradients.check_cell, "gru", vocab=VOCAB, names=NAMES)
     assert find(planted(0.0)).state == "ok"
     finding = find(planted(0.01))
     assert finding.state == "fault"
@@ -98,7 +98,7 @@ def test_a_wrong_value_is_found():
         state, logits = model.unroll(params, state, inputs, length, resets)
         return state, logits * (1.001 if resets else 1)
 
-    finding = computations.check_cell("vanilla", model._replace(unroll=unroll), VOCAB, NAMES)
+    finding = gradients.check_cell("vanilla", model._replace(unroll=unroll), VOCAB, NAMES)
     assert finding.state == "fault"
     assert finding.figures["loss_error"] > 1e-5
 
@@ -117,7 +117,7 @@ def test_training_that_differs_from_call_to_call_is_found():
 def test_a_wrong_law_of_sampling_is_found():
     vocab = Vocab("\nab")
     model = build_model(TrainConfig(hidden_size=8), vocab)
-    params = computations.drawn_params(model, 0.5)
+    params = computations.drawn_params(model, 0.7)
 
     def find(temperature):
         def write(key):
@@ -128,7 +128,7 @@ def test_a_wrong_law_of_sampling_is_found():
         return computations.check_sampling(params, "names", model, vocab, jax.jit(write))
 
     assert find(1.0).state == "ok"
-    wrong = find(1.1)
+    wrong = find(1.2)
     assert wrong.state == "fault"
     assert wrong.figures["chi_squared"] > wrong.figures["bound"]
 

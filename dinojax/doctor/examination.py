@@ -58,15 +58,15 @@ def _look_around() -> Iterator[Finding]:
 
 def _computations() -> Iterator[tuple[str, Check]]:
     """The name of each check of computations, and the check."""
-    from dinojax.doctor import computations
+    from dinojax.doctor import computations, gradients
     from dinojax.runs.description import build_model
 
     names, vocab = computations.some_names()
 
     def check_cell(cell: CellName) -> Iterator[Finding]:
         # The first layer reads ids, the second one vectors.
-        config = TrainConfig(cell=cell, num_layers=2, hidden_size=computations.HIDDEN_SIZE)
-        yield computations.check_cell(cell, build_model(config, vocab), vocab, names)
+        config = TrainConfig(cell=cell, num_layers=2, hidden_size=gradients.HIDDEN_SIZE)
+        yield gradients.check_cell(cell, build_model(config, vocab), vocab, names)
 
     def check_repeats() -> Iterator[Finding]:
         yield computations.check_repeats(computations.training_twice(vocab, names))
