@@ -114,7 +114,7 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
             works.Task(
                 side,
                 name,
-                works.amount_of(name, side, arguments.tiny),
+                works.amount_of(name, side, arguments.tiny, arguments.device),
                 arguments.data,
                 trained,
                 folder / f"{name}.npz",

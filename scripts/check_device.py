@@ -84,14 +84,14 @@ def make_parts(folder: Path, text: Path | None, rehearse: bool) -> dict[str, Par
             {"JAX_DEFAULT_MATMUL_PRECISION": "highest"},
         ),
         "train": Part(
-            [*dinojax, "train", "--out", "dinos", "--max-minutes", "0.5", *few("--steps", "500")],
-            50,
+            [*dinojax, "train", "--out", "dinos", "--max-minutes", "0.25", *few("--steps", "500")],
+            35,
         ),
         "sample": Part([*dinojax, "sample", "dinos", "--num", "5"], 15),
         "score": Part([*dinojax, "score", "dinos", "--names", "tyrannosaurus", "xqzw"], 15),
         "bench": Part(
             [*bench, "--rounds", "3", *few("--rounds", "1", "--tiny")],
-            150,
+            170,
             lambda _: figures_of(json.loads((folder / "bench.json").read_text("utf-8"))),
         ),
         "text-best": Part(

@@ -11,7 +11,7 @@ from check_device import Part
 
 from dinojax.config import PRESETS
 
-from bench_sides.work import BFLOAT16, NUMPY, ON_DEVICES, OURS, PYTORCH, WORKS, sides_of
+from bench_sides.work import BFLOAT16, NUMPY, ON_DEVICES, OURS, PYTORCH, STACKS, WORKS, sides_of
 from conftest import ROOT, USERS_ENVIRONMENT
 
 
@@ -127,6 +127,7 @@ def test_the_time_of_a_whole_run_follows_from_that_of_its_beginning(tmp_path):
 def test_on_a_device_bfloat16_is_beside_float32_and_numpy_is_not():
     assert sides_of("train LSTM 1 x 256", on_device=True) == [OURS, PYTORCH, BFLOAT16]
     assert sides_of("sample many names", on_device=True) == [OURS, PYTORCH]
+    assert set(sides_of("train replicas of the exercise", on_device=True)) == {OURS, *STACKS}
     for name, work in WORKS.items():
         assert sides_of(name, on_device=False) == list(work.amounts)
     assert set(ON_DEVICES) <= set(WORKS)

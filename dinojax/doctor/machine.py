@@ -18,7 +18,7 @@ from dinojax.files import check_writable
 from dinojax.messages import count, shortened
 from dinojax.startup import cache_folder, num_cores
 
-NEEDED = "jax", "jaxlib", "numpy", "optax", "filelock", "rapidfuzz", "regex", "tqdm"
+NEEDED = "jax", "jaxlib", "numpy", "optax", "filelock", "rapidfuzz", "regex", "scipy", "tqdm"
 """The packages without which some part of dinojax does not run."""
 EXTRAS = {
     "completion": ("shtab",),
