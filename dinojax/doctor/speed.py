@@ -24,7 +24,7 @@ ELSEWHERE = "two cores of an AMD EPYC, Zen 5"
 """Where dinojax reached the speeds that stand beside those measured."""
 EXERCISE, LSTM, STREAM = 81_000, 182_000, 17_200_000
 """These speeds, in steps, characters and characters a second."""
-NUM_NAMES, MAX_LENGTH = 50_000, 50
+NUM_NAMES, MAX_LENGTH = 200_000, 50
 
 
 def measure_speeds(seconds: float = SECONDS) -> Iterator[Finding]:
