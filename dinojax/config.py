@@ -87,7 +87,11 @@ class TrainConfig:
         0, "validations without improvement that end training, 0 for no limit", 0, 10**9
     )
     devices: int = _setting(
-        0, "devices (or cores) that share the rows, 0 for as many as divide them evenly", 0, 4096
+        0,
+        "devices (or cores), of all processes, that share the rows, 0 for as many as divide them "
+        "evenly",
+        0,
+        4096,
     )
     seed: int = _setting(0, "seed of every random choice but the split of names", 0, 2**32 - 1)
     split_seed: int = _setting(0, "seed of the choice of names to hold out", 0, 2**32 - 1)

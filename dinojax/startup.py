@@ -75,13 +75,21 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def best_share(batch_size: int, available: int) -> int:
+def best_share(batch_size: int, available: int, num_processes: int = 1) -> int:
     """Largest number of devices, up to `available`, that can share the rows of a batch evenly.
 
-    Each device gets at least four rows, as fewer are not worth a thread; otherwise the number is 1.
+    Of several processes, each has as many. Each device gets at least four rows, as fewer are not
+    worth a thread; otherwise the number is 1.
+
+    Raises:
+        ValueError: the processes cannot share the rows evenly.
     """
-    counts = range(1, max(1, min(available, batch_size // 4)) + 1)
-    return max(count for count in counts if batch_size % count == 0)
+    num_rows, rest = divmod(batch_size, num_processes)
+    if rest:
+        expected = f"expected a multiple of {num_processes:,}, the number of processes"
+        raise ValueError(f"batch size: {expected}, got {batch_size:,}")
+    counts = range(1, max(1, min(available, num_rows // 4)) + 1)
+    return max(count for count in counts if num_rows % count == 0)
 
 
 def start_jax(num_cpu_devices: int = 1) -> None:

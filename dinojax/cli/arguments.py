@@ -25,6 +25,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, program: Program, description: str) -> None:
         super().__init__(program.name, description=description, allow_abbrev=False)
         self.program = program
+        self.is_silent = False
+        """Whether notes are for another process to print."""
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
@@ -33,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 
     def note(self, message: str) -> None:
         """Print one line that the user may want to know."""
-        tell(self.prog, f"note: {message}")
+        if not self.is_silent:
+            tell(self.prog, f"note: {message}")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; unlike argparse, raise an OSError if it cannot be written."""

@@ -3,10 +3,10 @@
 Errors in flags and data are reported before JAX is imported, and before a folder is made.
 """
 
-import io
 import itertools
 from argparse import Namespace
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,13 @@ from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.files import digest
 from dinojax.messages import about, count
+from dinojax.processes import compare, exchange, num_processes, num_sharing, process_id
 from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from dinojax.data.batches import Dataset
     from dinojax.runs.description import Description, Origin, Parts, Tally
     from dinojax.runs.experiment import Experiment
@@ -75,15 +79,19 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     described = describe(
         config, corpus.data, origin, keep_window=keep_window, source=source, sha256=sha256
     )
-    experiment = start_experiment(*described, stack)
+    experiment = start_experiment(*described)
 
+    from dinojax import parallel
     from dinojax.cli.reports import describe_experiment
     from dinojax.runs import folder as runs
     from dinojax.runs import session
 
-    folder = arguments.out or next_free_folder(preset)
-    runs.take_folder(folder, arguments.overwrite)
-    stack.enter_context(runs.locked(folder))
+    folder = arguments.out or Path("runs", preset)
+    if parallel.may_write():
+        folder = arguments.out or next_free_folder(preset)
+        runs.take_folder(folder, arguments.overwrite)
+        stack.enter_context(runs.locked(folder))
+    exchange("folder", None)
     print(describe_experiment(experiment, corpus.notes), flush=True)
     note_unknown(parser, experiment.description)
     state, tally = session.start(experiment, folder, earlier.params if earlier else None)
@@ -130,7 +138,8 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     folder = arguments.resume
     # A folder without a run gets no lock file.
     runs.load_run(folder, "last")
-    stack.enter_context(runs.locked(folder))
+    if process_id() == 0:
+        stack.enter_context(runs.locked(folder))
     run, arrays = runs.load_checkpoint(folder, "last")
     note_damaged(parser, run)
     runs.check_is_network(run, "only a network is trained step by step, and resumed")
@@ -157,13 +166,18 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         stopped = f"stopped after {validations} without improvement"
         raise ValueError(f"{folder} {stopped}; give a larger --patience")
     description = extended(run.description, config, run.step)
-    experiment = start_experiment(description, parts, dataset, stack)
+    experiment = start_experiment(
+        description, parts, dataset, resumed=arrays, may_change=not arguments.devices
+    )
 
     from dinojax.cli.reports import describe_experiment, describe_rates
     from dinojax.runs import session
 
     print(describe_experiment(experiment), flush=True)
     note_unknown(parser, description)
+    if (devices := experiment.config.devices) != config.devices:
+        had = f"the run had {count(config.devices, 'device')} and goes on with {devices}"
+        parser.note(f"{had}; its numbers may differ in their last digits")
     if config.steps != run.config.steps and (note := describe_rates(experiment, run)):
         parser.note(note)
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
@@ -171,19 +185,38 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 
 
 def start_experiment(
-    description: "Description", parts: "Parts", dataset: "Dataset", stack: ExitStack
+    description: "Description",
+    parts: "Parts",
+    dataset: "Dataset",
+    *,
+    resumed: "Mapping[str, Any] | None" = None,
+    may_change: bool = False,
 ) -> "Experiment":
-    """Start JAX and build the experiment. Only one of several processes prints from now on."""
-    config = description.config
-    start_jax(config.devices or best_share(config.batch_size, num_cores()))
+    """Start JAX and build the experiment.
+
+    Several processes must have the same description, and the same arrays of a checkpoint if they
+    have `resumed` a run. Where not as many devices are there, their number `may_change`.
+    """
+    config, num = description.config, num_processes()
+    each = best_share(config.batch_size, max(1, num_cores() // num_sharing()), num)
+    if num > 1:
+        from dinojax.runs.checkpoint import checksum
+        from dinojax.runs.description import facts
+
+        checkpoint = {"checkpoint": checksum(resumed, {})[:12]} if resumed else {}
+        compare("data", facts(description) | checkpoint)
+    start_jax(config.devices // num or each)
 
     from dinojax import parallel
     from dinojax.runs.experiment import make_experiment
 
-    with about("--devices"):
-        parallel.make_mesh(config.devices or 1)
-    if not parallel.may_write():
-        stack.enter_context(redirect_stdout(io.StringIO()))
+    try:
+        with about("--devices"):
+            parallel.make_mesh(config.devices or num)
+    except ValueError:
+        if not may_change:
+            raise
+        description = description._replace(config=replace(config, devices=0))
     return make_experiment(description, parts, dataset)
 
 

@@ -13,6 +13,7 @@ from dinojax.startup import start_jax
 PRESET, ORDER = "ngram", 5
 OF_TRAINING = (
     "init_from", "resume", "config", "keep", "save_every", "max_minutes", "tensorboard",
+    "coordinator", "num_processes", "process_id",
 )  # fmt: skip
 """Arguments for networks, which are trained step by step."""
 

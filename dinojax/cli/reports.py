@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dinojax import parallel
+from dinojax import parallel, processes
 from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import describe_learned
 from dinojax.cli.terminal import CUT, describe_error
@@ -130,7 +130,11 @@ def describe_rates(experiment: Experiment, run: Run) -> str:
 def describe_result(experiment: Experiment, best: Run, step: int, written: Written) -> str:
     """The loss of the best parameters of a run of `step` steps, and what they have `written`."""
     parts, description = experiment.parts, experiment.description
-    evaluate = experiment.evaluate or make_evaluation(experiment.model, best.vocab, parts["train"])
+    evaluate = experiment.evaluate
+    # Of several processes, only the first comes here.
+    if evaluate is None or processes.num_processes() > 1:
+        part = parts.get("validation", parts["train"])
+        evaluate = make_evaluation(experiment.model, best.vocab, part)
     figures = summarize(evaluate(best.params))
     if experiment.config.is_text:
         thing, figure = "character", f"in windows of {WINDOW}"

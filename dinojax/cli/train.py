@@ -6,10 +6,12 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli import jobs, ngram, terminal
+from dinojax import processes
+from dinojax.cli import hosts, jobs, ngram, terminal
 from dinojax.cli.arguments import Parser, number, path, require, whole_number
 from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, named_flags
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 REPORTS = 7
 KEEP = 2
 DIVERGED = 1
+TIME_IS_UP = -1
+"""Why training stops, where others are numbers of signals."""
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 """Format of the progress bar: steps per second, never seconds per step."""
 
@@ -58,6 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-minutes", metavar="X", type=number, help="save and stop after this time")
     text = "also write the metrics to event files (needs dinojax[tensorboard])"
     add("--tensorboard", action="store_true", help=text)
+    hosts.add_arguments(parser)
 
 
 def check_flags(arguments: Namespace) -> None:
@@ -98,15 +103,21 @@ def main(parser: Parser, arguments: Namespace) -> int:
         return ngram.main(parser, arguments)
     with parser.reported_errors():
         check_flags(arguments)
-    with ExitStack() as stack:
-        with parser.reported_errors(), named_flags():
-            begin = jobs.resume if arguments.resume else jobs.start
-            started = begin(parser, arguments, stack)
-        return learn(parser, arguments, started)
+        is_one_of_several = hosts.is_one_of_several(arguments)
+    begin = jobs.resume if arguments.resume else jobs.start
+
+    def work() -> int:
+        with ExitStack() as stack:
+            with parser.reported_errors(), processes.together("start"), named_flags():
+                started = begin(parser, arguments, stack)
+            return learn(parser, arguments, started)
+
+    return hosts.take_part(parser, arguments, work) if is_one_of_several else work()
 
 
 def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     """Train and print the result, or why there is none; returns the exit code."""
+    from dinojax import parallel
     from dinojax.cli import reports
     from dinojax.runs.folder import load_run
 
@@ -122,6 +133,8 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
         raise
     except (FloatingPointError, OSError) as error:
         diverged = isinstance(error, FloatingPointError)
+        if not parallel.may_write():
+            return DIVERGED if diverged else terminal.BAD_INPUT
         remedy = "try a smaller --learning-rate" if diverged else f"fix that and {resume}"
         try:
             saved = f"the last good checkpoint is {load_run(folder, 'last').checkpoint}; {remedy}"
@@ -130,12 +143,15 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
             saved = f"{terminal.describe_error(unread)}; {moved}"
         terminal.tell(parser.prog, f"error: {terminal.describe_error(error)}; {saved}")
         return DIVERGED if diverged else terminal.BAD_INPUT
+    ended = terminal.INTERRUPTED if signals[:1] == [signal.SIGINT] else terminal.TERMINATED
+    if not parallel.may_write():
+        return ended if signals and report.step < config.steps else 0
     is_complete, steps = report.step == config.steps, count(report.step, "step")
     if signals and not is_complete:
         saved = f"saved {load_run(folder, 'last').checkpoint}"
         print(file=sys.stderr)
         terminal.tell(parser.prog, f"interrupted; {saved}; {resume}")
-        return terminal.INTERRUPTED if signals[0] == signal.SIGINT else terminal.TERMINATED
+        return ended
     if not report.is_patient:
         validations = count(config.patience, "validation")
         print(f"Stopped after {steps}: {validations} in a row without an improvement")
@@ -150,6 +166,18 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     print(f"{steps} in {seconds:.1f} s; saved in {visible(str(folder))}")
     print(f"More {'text' if config.is_text else 'names'}: {visible(again)}")
     return 0
+
+
+@contextmanager
+def ended_alike(coming: "Generator[Report]") -> Iterator[None]:
+    """End the reports of a run by the error that ends their use, so that the run knows of it."""
+    try:
+        yield
+    except Exception as error:
+        coming.throw(error)
+        raise
+    finally:
+        coming.close()
 
 
 def train(
@@ -171,13 +199,14 @@ def train(
     started_at = time.monotonic()
     # Shown only in a terminal.
     bar: dict[str, Any] = {"unit": " steps", "unit_scale": True, "bar_format": BAR}
-    bar |= {"disable": None, "file": sys.stderr}
+    bar |= {"disable": None if parallel.may_write() else True, "file": sys.stderr}
     keep, save_every = arguments.keep, arguments.save_every or 0
+    agree = processes.make_agreement()
     coming = work(experiment, state, tally, folder, keep=keep, save_every=save_every)
     with ExitStack() as stack:
         signals = stack.enter_context(terminal.stop_on_signal())
         progress = stack.enter_context(tqdm(total=config.steps, initial=first_step, **bar))
-        stack.enter_context(closing(coming))
+        stack.enter_context(ended_alike(coming))
         write_events = None
         if arguments.tensorboard and parallel.may_write():
             from dinojax.runs.event_files import event_file
@@ -192,13 +221,15 @@ def train(
             is_due = report.validation_loss is not None
             if not experiment.evaluate:
                 is_due = any(before < step <= report.step for step in report_at)
-            if is_due and report.step < config.steps and not signals:
+            if is_due and report.step < config.steps and not signals and parallel.may_write():
                 written = write(report.state.params, report.step)
                 progress.write(reports.describe_report(report, config, written))
                 # So that a pipe, for example to tee, shows it at once.
                 sys.stdout.flush()
             minutes = (time.monotonic() - started_at) / 60
             is_late = arguments.max_minutes is not None and minutes > arguments.max_minutes
-            if signals or is_late or not report.is_patient:
+            wish = agree(signals[0] if signals else TIME_IS_UP * is_late)
+            signals[:] = [wish] if wish > 0 else []
+            if wish or not report.is_patient:
                 break
     return report, time.monotonic() - started_at, signals

@@ -93,7 +93,11 @@ def column_evaluation(
     compiled = jax.jit(parallel.spread(evaluate, mesh, in_axes=(None, 1), out_axes=0))
     columns = parallel.place(padded, mesh, 1)
     counts = np.asarray(examples.weights).sum(axis=0, dtype=float)
-    return lambda params: Costs(np.asarray(compiled(params, columns), float)[:num], counts)
+
+    def costs(params: Params) -> Costs:
+        return Costs(parallel.gather(compiled(params, columns)).astype(float)[:num], counts)
+
+    return costs
 
 
 def name_evaluation(

@@ -1,10 +1,10 @@
 """What determines a run: its configuration, its vocabulary and its data in parts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.config import WITH_GATES, TrainConfig, with_steps
 from dinojax.data.batches import Dataset, packed, padded, windows
@@ -144,6 +144,14 @@ def describe(
             learned_before=origin.learned_before,
         )
     return description, parts, dataset
+
+
+def facts(description: Description) -> dict[str, Any]:
+    """What all processes that train one model must have in common, by name."""
+    settings = {name.replace("_", " "): x for name, x in asdict(description.config).items()}
+    parts = {f"{name} part": sha256[:12] for name, sha256 in description.parts.items()}
+    data = {"data": description.data_sha256[:12], "earlier run": description.init_sha256[:12]}
+    return settings | data | parts
 
 
 def extended(description: Description, config: TrainConfig, step: int) -> Description:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from dinojax import parallel, platforms
+from dinojax import parallel, platforms, processes
 from dinojax.config import TrainConfig
 from dinojax.data.batches import Dataset, cut_text
 from dinojax.data.vocab import Vocab
@@ -95,18 +95,21 @@ def make_experiment(
     """Make what a run needs; `dataset` holds the batches of parts["train"].
 
     Where the configuration leaves the number of devices open, as many as are worth it share the
-    rows. `window` is the number of characters of a text that a validation reads at once. The
-    training step of a `stacked` experiment is that of replicas on one device; see `training.stack`.
+    rows; those of all processes count. `window` is the number of characters of a text that a
+    validation reads at once. The training step of a `stacked` experiment is that of replicas on one
+    device; see `training.stack`.
 
     Raises:
-        ValueError: there are not as many devices, not enough memory, or the device cannot run the
-            recurrence asked for.
+        ValueError: there are not as many devices, processes cannot share the rows, there is not
+            enough memory, or the device cannot run the recurrence asked for.
     """
     config, vocab = description.config, description.vocab
+    num = processes.num_processes()
     if stacked:
         config = replace(config, devices=1)
     if not config.devices:
-        config = replace(config, devices=best_share(config.batch_size, jax.device_count()))
+        each = best_share(config.batch_size, parallel.num_available(), num)
+        config = replace(config, devices=num * each)
     mesh = parallel.make_mesh(config.devices)
     recurrence = platforms.recurrence(config.recurrence, jax.default_backend())
     model, optimizer = build_model(config, vocab, recurrence), make_optimizer(config)
@@ -144,5 +147,5 @@ def make_experiment(
         description, parts, dataset, model, train_step, schedule, mesh, start, evaluate
     )
     shapes = jax.eval_shape(experiment.initial_state, None)
-    check_training(shapes, experiment.step_size, config.devices)
+    check_training(shapes, experiment.step_size // num, config.devices // num)
     return experiment

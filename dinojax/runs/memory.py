@@ -37,13 +37,13 @@ def training_bytes(state: TrainState, num_characters: int, num_devices: int = 1)
     needed = 2 * _size((state.params, state.optimizer_state)) + _size(params)
     rows = 2 * num_characters * _size([leaf for leaf in params if leaf.ndim == 1])
     # All devices have the parameters, and those of a CPU share its memory.
-    is_shared = jax.devices()[0].platform == "cpu"
+    is_shared = jax.local_devices()[0].platform == "cpu"
     return num_devices * needed + rows if is_shared else needed + rows // num_devices
 
 
 def available_bytes() -> float:
     """The memory of each device, or that of the machine for a CPU."""
-    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit") or machine_memory()
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit") or machine_memory()
 
 
 def check_training(state: TrainState, num_characters: int, num_devices: int = 1) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dinojax import parallel, processes
 from dinojax.evaluation.losses import summarize
 from dinojax.runs.description import Tally
 from dinojax.runs.experiment import Experiment
@@ -59,13 +60,13 @@ def record(
     A line of metrics is written every `log_every` steps. A checkpoint is saved at each validation,
     every `save_every` steps (if 0, every half minute), and when the caller closes the generator or
     training fails: then it holds the last good state. The newest `keep` and the best stay. Without
-    a folder, nothing is written.
+    a folder, nothing is written. Where one of several processes fails alone, it saves nothing.
 
     Raises:
         FloatingPointError: a validation loss is not finite, or `progress` raises it.
         OSError: a file cannot be written; the last good checkpoint is still there.
     """
-    config, saved_step = experiment.config, -1
+    config, saved_step, is_alone = experiment.config, -1, False
     started = saved = since_line = clock()
     lines = [line for line in read_metrics(folder) if "event" not in line] if folder else []
     last = lines[-1] if lines else {}
@@ -76,8 +77,9 @@ def record(
 
     def save() -> None:
         nonlocal saved, saved_step
+        complete = parallel.whole(state)
         if folder:
-            save_checkpoint(folder, state, experiment.description, tally, keep=keep)
+            save_checkpoint(folder, complete, experiment.description, tally, keep=keep)
         saved, saved_step = clock(), int(state.step)
 
     try:
@@ -116,9 +118,13 @@ def record(
             is_patient = not 0 < config.patience <= tally.validations_since
             num = len(done.losses)
             yield Report(state, step, num, loss, validation_loss, is_best, is_patient, line)
+    except (OSError, RuntimeError, ValueError):
+        # Other processes know nothing of it, and would not gather the state with this one.
+        is_alone = processes.num_processes() > 1
+        raise
     finally:
         # Also where the caller leaves, for example as its output is no longer read.
-        if int(state.step) != saved_step:
+        if int(state.step) != saved_step and not is_alone:
             save()
 
 

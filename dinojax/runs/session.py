@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from dinojax import parallel
+from dinojax import parallel, processes
 from dinojax.config import TrainConfig, ngram_config, resolve
 from dinojax.data.corpus import clean_names
 from dinojax.data.text import composed
@@ -18,7 +18,7 @@ from dinojax.messages import quoted
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Part, Tally, describe, part_content
+from dinojax.runs.description import Part, Tally, describe, facts, part_content
 from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.metadata import write_config
@@ -39,6 +39,8 @@ def start(
     It starts from `initial_params`, or from random parameters.
     """
     state = experiment.initial_state(initial_params)
+    # Processors of another kind may round otherwise.
+    state = state._replace(params=parallel.of_first(state.params))
     if folder and parallel.may_write():
         runs.start_run(folder, state, experiment.description, experiment.parts)
     return state, Tally()
@@ -87,6 +89,7 @@ def work(
         FloatingPointError: a loss or a parameter is not finite.
         OSError: a file cannot be written; the last good checkpoint is still there.
     """
+    clock = processes.common_clock(clock)
     log_every, options = course(experiment.config, save_every, lines_per_validation)
     progress = loop.run(
         experiment.train_step,
@@ -138,11 +141,14 @@ def train(
     `folder`, an ordinary run is recorded there. Returns the model of the best validation, or
     without validation the last.
 
+    Several processes that have met (see `processes.join`) train one model if each calls this with
+    the same arguments. The first writes the folder, and all return the model.
+
     Raises:
         FloatingPointError: training diverged.
         OSError: a file cannot be written.
         TypeError: a name is no string.
-        ValueError: a setting, the data or the folder is not suitable.
+        ValueError: a setting, the data or the folder is not suitable, or processes differ in them.
     """
     is_text = isinstance(names, str)
     config = resolve(preset or ("text" if is_text else "dinos"), given=settings | {"seed": seed})
@@ -151,14 +157,17 @@ def train(
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
     data = clean(names, config.lowercase)
     sha256 = digest(part_content(data))
-    described = describe(config, data, keep_window="window" in settings, sha256=sha256)
-    experiment = make_experiment(*described)
     with ExitStack() as stack:
-        folder = Path(folder) if folder is not None else None
-        if folder:
-            runs.take_folder(folder)
-            stack.enter_context(runs.locked(folder))
-        state, tally = start(experiment, folder)
+        with processes.together("start"):
+            described = describe(config, data, keep_window="window" in settings, sha256=sha256)
+            processes.compare("data", facts(described[0]))
+            experiment = make_experiment(*described)
+            folder = Path(folder) if folder is not None else None
+            if folder and parallel.may_write():
+                runs.take_folder(folder)
+                stack.enter_context(runs.locked(folder))
+            processes.exchange("folder", None)
+            state, tally = start(experiment, folder)
         best = state.params
         for report in stack.enter_context(closing(work(experiment, state, tally, folder))):
             best = report.state.params if report.is_best else best

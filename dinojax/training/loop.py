@@ -50,7 +50,7 @@ def run(
 
     It yields at least at each multiple of `chunk_size` and of each of `stops`. The caller may stop
     at any time and continue from the last state. Neither that nor `stops`, the sizes or the
-    `clock`, in seconds, changes a bit of the run.
+    `clock`, in seconds, changes a bit of the run. Several processes need a common clock.
 
     With a `mesh`, whose axis `train_step` must know, each device reads its share of the rows of
     every batch and keeps their recurrent state; all else is the same on all devices.
@@ -90,7 +90,8 @@ def run(
         # Up to a multiple of the largest size, so that reports fall on round numbers.
         num_steps = min(size, steps - step, *(n - step % n for n in (chunk_size, *stops)))
         order = read(step, chunk_size)
-        state, losses, summary = train_chunk(state, examples, order, num_steps)
+        shares = parallel.place(order, mesh, indices.ndim)
+        state, losses, summary = train_chunk(state, examples, shares, num_steps)
         new_losses = np.asarray(losses)[:num_steps]
         check_finite(state.params, new_losses, step)
         step += num_steps

@@ -1,0 +1,301 @@
+"""Several processes, on one or more hosts, that train one model: how they meet, agree and part.
+
+They speak through the coordination service of JAX, which the first process runs.
+"""
+
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import count
+from typing import Any, NamedTuple
+
+from dinojax.messages import quoted
+
+WAIT = 60
+"""How long processes wait for each other at the start, in seconds."""
+HEARTBEAT = 20
+"""After how many seconds without a sign of life a process counts as dead. JAX waits for 100."""
+DAY = 24 * 3_600_000
+"""How long a process may work while others wait, in milliseconds."""
+KEPT = 100
+"""How many of the last numbers that the first process sent are kept for the others."""
+STAGES = "software", "cores", "data", "folder", "start"
+"""Where processes wait for each other before they train; who fails tells those who wait."""
+
+
+class Cluster(NamedTuple):
+    """Where the processes meet, how many there are, and which of them this is."""
+
+    coordinator: str
+    """Address "HOST:PORT" of the first process, the same for all."""
+    num_processes: int
+    process_id: int
+    """From 0 to `num_processes` - 1."""
+
+
+def make_cluster(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Cluster | None:
+    """The cluster that a user describes; None if all three are None.
+
+    Raises:
+        ValueError: some of the three are missing, or one is out of range.
+    """
+    if coordinator is num_processes is process_id is None:
+        return None
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ValueError("expected coordinator, number of processes and process id, or none")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 2**16):
+        expected = "expected HOST:PORT with a port from 1 to 65,535"
+        raise ValueError(f"coordinator: {expected}, got {quoted(coordinator)}")
+    if not 1 <= num_processes <= 4096:
+        raise ValueError(f"number of processes: expected 1 to 4,096, got {num_processes:,}")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"process id: expected 0 to {num_processes - 1:,}, for {num_processes:,} processes, "
+            f"got {process_id:,}"
+        )
+    return Cluster(coordinator, num_processes, process_id)
+
+
+def is_recognised() -> bool:
+    """Whether a launcher started this process beside others, in a way that JAX understands.
+
+    This reads environment variables alone, as JAX itself would ask servers in some of these cases.
+    A single process, such as one in a shell on a node of SLURM, is none of several.
+    """
+    known = os.environ.keys()
+    if {"SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID"} <= known:
+        return os.environ.get("SLURM_NTASKS", "1") != "1"
+    if "OMPI_MCA_orte_hnp_uri" in known:
+        return os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
+    # Of Kubernetes, jobs with numbered pods.
+    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= known:
+        return find_spec("kubernetes") is not None
+    hosts = (
+        os.environ.get(f"TPU_{name}", "") for name in ("PROCESS_ADDRESSES", "WORKER_HOSTNAMES")
+    )
+    return any("," in each for each in hosts) and find_spec("libtpu") is not None
+
+
+def join(cluster: Cluster | None = None) -> None:
+    """Meet the other processes; without a `cluster`, as the launcher of these processes says.
+
+    Call it before JAX first computes and, if at all, before `startup.start_jax`. From then on
+    `session.train`, called by every process with the same arguments, trains one model together.
+    SIGTERM keeps its meaning, as the notifier of JAX that would take it over is turned off. JAX ends this process with a signal if others do not come within a minute, or are lost later.
+
+    Raises:
+        OSError: the port of the coordinator is in use.
+        ValueError: the first process does not answer within a minute, or the versions of Python,
+            dinojax, JAX, NumPy or Optax are not the same for all.
+    """
+    import jax
+
+    where: dict[str, Any] = {}
+    if cluster:
+        host, _, port = cluster.coordinator.rpartition(":")
+        if cluster.process_id == 0:
+            _check_port(int(port))
+        else:
+            _wait_for_port(host.strip("[]"), int(port))
+        where = cluster._asdict() | {"cluster_detection_method": "deactivate"}
+        where["coordinator_address"] = where.pop("coordinator")
+    # XLA has no other way for CPUs to add up over processes.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        initialization_timeout=WAIT,
+        heartbeat_timeout_seconds=HEARTBEAT,
+        shutdown_timeout_seconds=WAIT,
+        **where,
+    )
+    packages = "dinojax", "jax", "jaxlib", "numpy", "optax"
+    versions = {name: version(name) for name in packages}
+    with together("software"):
+        compare("software", versions | {"Python": platform.python_version()})
+
+
+def num_processes() -> int:
+    """How many processes have joined; 1 without `join`."""
+    return _state().num_processes if _state().client else 1
+
+
+def process_id() -> int:
+    """Which of them this is, from 0. The first prints and saves."""
+    return _state().process_id if _state().client else 0
+
+
+def exchange(stage: str, value: Any) -> list[Any]:
+    """The `value`, as JSON has it, of each process, once all have come to this stage.
+
+    Raises:
+        ValueError: another process has given up; says why.
+    """
+    if num_processes() == 1:
+        return [value]
+    client, values = _state().client, []
+    # A stage may come again, with the next run.
+    turn = client.key_value_increment(f"turn/{stage}/{process_id()}", 1)
+    client.key_value_set(f"{stage}/{turn}/{process_id()}", json.dumps({"value": value}))
+    for number in range(num_processes()):
+        key = f"{stage}/{turn}/{number}"
+        said = json.loads(client.blocking_key_value_get(key, DAY))
+        if "failed" in said:
+            raise ValueError(f"process {number} has ended: {said['failed']}")
+        values.append(said["value"])
+    return values
+
+
+def compare(stage: str, facts: Mapping[str, Any]) -> None:
+    """Check that all processes know the same facts, as JSON has them.
+
+    Raises:
+        ValueError: one differs from the first process; says in what.
+    """
+    first, *others = exchange(stage, dict(facts))
+    for number, other in enumerate(others, 1):
+        for name in first | other:
+            if first.get(name) != other.get(name):
+                values = quoted(first.get(name)), quoted(other.get(name))
+                raise ValueError(
+                    f"{name}: process 0 has {values[0]}, process {number} has {values[1]}; start "
+                    "all processes with the same software, settings and data"
+                )
+
+
+@contextmanager
+def together(stage: str) -> Iterator[None]:
+    """Have all processes do what is inside, or all fail with the same words.
+
+    Raises:
+        ValueError: another process has failed; says why.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if num_processes() > 1:
+            _give_up(str(error))
+        raise
+    exchange(stage, None)
+
+
+def make_broadcast() -> Callable[[float], float]:
+    """A function of a number that returns, in all processes, what the first one gave it.
+
+    All must call it equally often, and train in between. It takes a third of a millisecond on one
+    host, a tenth of what a collective operation of devices takes there.
+    """
+    if num_processes() == 1:
+        return lambda number: number
+    client, is_first, turns = _state().client, process_id() == 0, count()
+    name = f"broadcast/{client.key_value_increment(f'broadcasts/{process_id()}', 1)}"
+
+    def broadcast(number: float) -> float:
+        turn = next(turns)
+        if not is_first:
+            return float(client.blocking_key_value_get(f"{name}/{turn}", DAY))
+        client.key_value_set(f"{name}/{turn}", repr(number))
+        # The steps that they train together keep the others from lagging so far behind.
+        if turn >= KEPT:
+            client.key_value_delete(f"{name}/{turn - KEPT}")
+        return number
+
+    return broadcast
+
+
+def common_clock(clock: Callable[[], float]) -> Callable[[], float]:
+    """The clock of the first process for all, so that they decide alike; see `make_broadcast`."""
+    if num_processes() == 1:
+        return clock
+    broadcast = make_broadcast()
+    return lambda: broadcast(clock())
+
+
+def make_agreement() -> Callable[[int], int]:
+    """A function of a number that returns, in all processes, one that any gave it, or else 0.
+
+    All must call it equally often, and train in between. What a process gives may be returned one
+    call later. Once it has returned a number, it should not be called again.
+    """
+    if num_processes() == 1:
+        return lambda number: number
+    client, broadcast = _state().client, make_broadcast()
+    name = f"wishes/{client.key_value_increment(f'agreements/{process_id()}', 1)}/"
+
+    def agree(number: int) -> int:
+        if number:
+            client.key_value_set(f"{name}{process_id()}", str(number), allow_overwrite=True)
+        wishes = client.key_value_dir_get(name) if process_id() == 0 else []
+        return int(broadcast(int(wishes[0][1]) if wishes else 0))
+
+    return agree
+
+
+def leave() -> None:
+    """Part from the others once all have come to this point."""
+    import jax
+
+    exchange("end", None)
+    jax.distributed.shutdown()
+
+
+def num_sharing() -> int:
+    """How many of the processes run on the same cores as this one, itself included."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    mine = [socket.gethostname(), cores]
+    return exchange("cores", mine).count(mine)
+
+
+def _state() -> Any:
+    from jax._src import distributed
+
+    return distributed.global_state
+
+
+def _give_up(reason: str) -> None:
+    """Tell the others, who are still starting, why this process ends, and wait until they know."""
+    client = _state().client
+    # They may be beyond the start.
+    with suppress(Exception):
+        for stage in STAGES:
+            turn = client.key_value_increment(f"turn/{stage}/{process_id()}", 1)
+            key, said = f"{stage}/{turn}/{process_id()}", json.dumps({"failed": reason})
+            client.key_value_set(key, said)
+        client.wait_at_barrier(f"given up/{turn}", 5_000)
+        # The service ends with the first process, and JAX would end the others in the same moment.
+        time.sleep(process_id() == 0)
+
+
+def _check_port(port: int) -> None:
+    """Raise an OSError if the port is in use, at which JAX would crash."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise OSError(f"port {port} of the coordinator cannot be used: {reason}") from None
+
+
+def _wait_for_port(host: str, port: int) -> None:
+    """Raise a ValueError if the first process does not answer in time."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=10).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"coordinator: no process answers at {host}:{port} within {WAIT} s "
+                    f"({error.strerror or error}); start process 0 there"
+                ) from None
+        time.sleep(0.2)
