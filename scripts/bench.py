@@ -50,11 +50,10 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     rounds = "how often each side does its work (default: %(default)s)"
     add("--rounds", type=whole_number, default=5, help=rounds)
     add("--json", type=path, metavar="FILE", help="also write all figures to this file")
-    device = (
-        "only the works that show what an accelerator gives, with bfloat16 beside float32, and "
-    )
-    device += "takes beside"
+    device = "only the works that show what an accelerator gives, with bfloat16 beside float32"
     add("--device", action="store_true", help=device)
+    text = "measure instead how training scales over processes and devices, and compute it beyond"
+    add("--scaling", action="store_true", help=text)
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
     arguments = parser.parse_args(sys.argv[1:])
     with parser.reported_errors():
@@ -82,17 +81,36 @@ def main() -> int:
     print(machine)
     if removed:
         print(f"Without {' and '.join(removed)}, which may force a slow kernel on NumPy")
-    if not find_spec("torch"):
+    if not find_spec("torch") and not arguments.scaling:
         print("PyTorch is not installed: its rows are missing; pip install torch")
     sys.stdout.flush()
+    def save(log: Mapping[str, Any]) -> None:
+        if arguments.json:
+            content = json_encoder(indent=1)({"machine": machine, **log})
+            write_atomically(arguments.json, f"{content}\n".encode())
+
+    if arguments.scaling:
+        from bench_sides import scaling, scaling_model
+
+        take = start_side, ask, end_side
+        measured = list(scaling.measure(*take, arguments.rounds, arguments.tiny))
+        assumed = scaling_model.Accelerator()
+        computed = list(scaling_model.compute_all(assumed))
+        print(f"{scaling.report(measured)}\n\n{scaling_model.report(computed, assumed)}")
+        save(
+            {
+                "measured": [line._asdict() for line in measured],
+                "computed": [line._asdict() for line in computed],
+                "assumed": assumed._asdict(),
+            }
+        )
+        return 0
     with TemporaryDirectory() as folder:
         lines = []
         for line in measure(arguments, Path(folder), build_vocab(names).size):
             lines.append(line)
-            if arguments.json:
-                # At once, so that what was measured outlives an interrupt.
-                log = {"machine": machine, "lines": [each._asdict() for each in lines]}
-                write_atomically(arguments.json, f"{json_encoder(indent=1)(log)}\n".encode())
+            # At once, so that what was measured outlives an interrupt.
+            save({"lines": [each._asdict() for each in lines]})
     print(table(lines))
     return 0
 
@@ -146,7 +164,7 @@ def time_sides(
     prepared, rounds = [], [[] for _ in tasks]  # type: list[float], list[list[Any]]
     with ExitStack() as stack:
         for task in tasks:
-            processes.append(stack.enter_context(start_side(task)))
+            processes.append(stack.enter_context(start_side("bench_sides.process", task._asdict())))
             stack.callback(processes[-1].kill)
             prepared.append(ask(processes[-1], task.side))
         for _ in range(num_rounds):
@@ -156,14 +174,14 @@ def time_sides(
             yield task.side, seconds, done, end_side(process)
 
 
-def start_side(task: Any) -> subprocess.Popen[str]:
-    """Start one side's process."""
+def start_side(module: str, given: Any) -> subprocess.Popen[str]:
+    """Start one side's process: a module, which is given something as JSON."""
     paths = [str(SCRIPTS), str(TESTS), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     # Otherwise the first side would take most of the memory of a GPU.
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return subprocess.Popen(
-        [sys.executable, "-m", "bench_sides.process", json.dumps(task._asdict(), default=str)],
+        [sys.executable, "-m", module, json.dumps(given, default=str)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

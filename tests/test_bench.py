@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from dinojax.data.vocab import Vocab
-from dinojax.models.cells import gru
+from dinojax.models.cells import gru, lstm
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
 
-from bench_sides import ours
+from bench_sides import ours, scaling, scaling_model
 from bench_sides.work import (
     BFLOAT16,
     LSTM,
     OURS,
     PYTORCH,
+    VOCAB_SIZE,
     WORKS,
     Network,
     Task,
@@ -126,3 +127,51 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, monkeypatch):
     result = run_bench(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"bench.py: error: {message}\n"
+
+
+def test_scaling_is_measured_here_and_computed_beyond(tmp_path):
+    log = tmp_path / "scaling.json"
+    result = run_bench("--scaling", "--tiny", "--rounds", 1, "--json", log)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(log.read_text("utf-8"))
+    assert [line["kind"] for line in found["measured"]] == ["strong"] * len(found["measured"])
+    for line in found["measured"]:
+        assert line["step_ms"] > 0
+        assert line["compute_ms"] > 0
+    assert found["measured"][0]["efficiency"] == 1
+    assert "Measured here" in result.stdout
+    assert "Computed, not measured" in result.stdout
+    assert len(found["computed"]) == len(scaling_model.WIDTHS) * len(scaling_model.COUNTS)
+
+
+def test_layouts_have_as_many_devices_as_cores_or_fewer():
+    found = scaling.layouts(4, is_tiny=False)
+    assert {layout[1:3] for layout in found} == {(1, 1), (1, 2), (2, 1), (1, 4), (4, 1)}
+    rows = {(layout.kind, scaling.num_devices(layout)): layout.batch_size for layout in found}
+    assert rows[("strong", 4)] == rows[("strong", 1)]
+    assert rows[("weak", 4)] == 4 * rows[("strong", 1)]
+
+
+def test_a_step_is_computed_from_bytes_latency_and_bandwidth():
+    letters = Vocab("\n" + "".join(chr(ord("A") + i) for i in range(VOCAB_SIZE - 1)))
+    network = char_model([from_cell(lstm(VOCAB_SIZE, 32))], letters)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert scaling_model.num_parameters(32) == size
+    machine = scaling_model.Accelerator(1e9, 1e-3, 1e8, 1e7, 1e-5, 1e-4, per_host=8)
+    compute, within = scaling_model.step_costs(8, 32, 5, machine, window=10)
+    assert compute == pytest.approx(10 * max(1e-3, 6 * size * 5 / 1e9))
+    assert within == pytest.approx(2 * 7 / 8 * 4 * size / 1e8 + 2 * 3 * 1e-5)
+    _, beyond = scaling_model.step_costs(64, 32, 5, machine, window=10)
+    assert beyond - within == pytest.approx(2 * 7 / 8 * (4 * size / 8) / 1e7 + 2 * 3 * 1e-4)
+    for line in scaling_model.compute_all(machine):
+        rows = line.rows_to_hide
+        compute, shared = scaling_model.step_costs(
+            line.accelerators, line.hidden_size, rows, machine
+        )
+        assert compute >= shared
+        if rows > 1:
+            fewer, _ = scaling_model.step_costs(
+                line.accelerators, line.hidden_size, rows - 1, machine
+            )
+            assert fewer < shared
