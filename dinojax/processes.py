@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,10 +18,9 @@ from typing import Any, NamedTuple
 
 from dinojax.messages import quoted
 
-WAIT = 60
-"""How long processes wait for each other at the start, in seconds."""
-HEARTBEAT = 20
-"""After how many seconds without a sign of life a process counts as dead. JAX waits for 100."""
+WAIT, HEARTBEAT = 60, 20
+"""Seconds that processes wait at the start, and for a sign of life of another; JAX waits for 100.
+"""
 DAY = 24 * 3_600_000
 """How long a process may work while others wait, in milliseconds."""
 KEPT = 100
@@ -58,10 +58,7 @@ def make_cluster(
     if not 1 <= num_processes <= 4096:
         raise ValueError(f"number of processes: expected 1 to 4,096, got {num_processes:,}")
     if not 0 <= process_id < num_processes:
-        raise ValueError(
-            f"process id: expected 0 to {num_processes - 1:,}, for {num_processes:,} processes, "
-            f"got {process_id:,}"
-        )
+        raise ValueError(f"process id: expected 0 to {num_processes - 1:,}, got {process_id:,}")
     return Cluster(coordinator, num_processes, process_id)
 
 
@@ -71,8 +68,8 @@ def is_recognised() -> bool:
     This reads environment variables alone, as JAX itself would ask servers in some of these cases.
     A single process, such as one in a shell on a node of SLURM, is none of several.
     """
-    known = os.environ.keys()
-    if {"SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID"} <= known:
+    known, slurm = os.environ.keys(), ("PROCID", "LOCALID", "JOB_ID", "STEP_NODELIST")
+    if all(f"SLURM_{name}" in known for name in slurm):
         return os.environ.get("SLURM_NTASKS", "1") != "1"
     if "OMPI_MCA_orte_hnp_uri" in known:
         return os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
@@ -88,9 +85,9 @@ def is_recognised() -> bool:
 def join(cluster: Cluster | None = None) -> None:
     """Meet the other processes; without a `cluster`, as the launcher of these processes says.
 
-    Call it before JAX first computes and, if at all, before `startup.start_jax`. From then on
-    `session.train`, called by every process with the same arguments, trains one model together.
-    SIGTERM keeps its meaning, as the notifier of JAX that would take it over is turned off. JAX ends this process with a signal if others do not come within a minute, or are lost later.
+    Call it before JAX first computes, and before `startup.start_jax`. Then `session.train`, called
+    by all with the same arguments, trains one model. SIGTERM keeps its meaning: the notifier of JAX
+    is off. JAX ends this process by a signal if others do not come in time, or are lost.
 
     Raises:
         OSError: the port of the coordinator is in use.
@@ -117,20 +114,19 @@ def join(cluster: Cluster | None = None) -> None:
         shutdown_timeout_seconds=WAIT,
         **where,
     )
-    packages = "dinojax", "jax", "jaxlib", "numpy", "optax"
-    versions = {name: version(name) for name in packages}
+    versions = {name: version(name) for name in ("dinojax", "jax", "jaxlib", "numpy", "optax")}
     with together("software"):
         compare("software", versions | {"Python": platform.python_version()})
 
 
 def num_processes() -> int:
     """How many processes have joined; 1 without `join`."""
-    return _state().num_processes if _state().client else 1
+    return _state().num_processes if _has_joined() else 1
 
 
 def process_id() -> int:
     """Which of them this is, from 0. The first prints and saves."""
-    return _state().process_id if _state().client else 0
+    return _state().process_id if _has_joined() else 0
 
 
 def exchange(stage: str, value: Any) -> list[Any]:
@@ -190,8 +186,8 @@ def together(stage: str) -> Iterator[None]:
 def make_broadcast() -> Callable[[float], float]:
     """A function of a number that returns, in all processes, what the first one gave it.
 
-    All must call it equally often, and train in between. It takes a third of a millisecond on one
-    host, a tenth of what a collective operation of devices takes there.
+    All must call it equally often, and train in between. On one host it takes a third of a
+    millisecond, a tenth of what a collective operation takes there.
     """
     if num_processes() == 1:
         return lambda number: number
@@ -222,8 +218,8 @@ def common_clock(clock: Callable[[], float]) -> Callable[[], float]:
 def make_agreement() -> Callable[[int], int]:
     """A function of a number that returns, in all processes, one that any gave it, or else 0.
 
-    All must call it equally often, and train in between. What a process gives may be returned one
-    call later. Once it has returned a number, it should not be called again.
+    All must call it equally often, and train in between. What one gives may come a call later. Once
+    it has returned a number, it should not be called again.
     """
     if num_processes() == 1:
         return lambda number: number
@@ -254,6 +250,11 @@ def num_sharing() -> int:
     return exchange("cores", mine).count(mine)
 
 
+def _has_joined() -> bool:
+    # An error at the start is not to wait until JAX is imported.
+    return "jax" in sys.modules and _state().client is not None
+
+
 def _state() -> Any:
     from jax._src import distributed
 
@@ -263,7 +264,6 @@ def _state() -> Any:
 def _give_up(reason: str) -> None:
     """Tell the others, who are still starting, why this process ends, and wait until they know."""
     client = _state().client
-    # They may be beyond the start.
     with suppress(Exception):
         for stage in STAGES:
             turn = client.key_value_increment(f"turn/{stage}/{process_id()}", 1)
@@ -287,15 +287,14 @@ def _check_port(port: int) -> None:
 
 def _wait_for_port(host: str, port: int) -> None:
     """Raise a ValueError if the first process does not answer in time."""
-    end = time.monotonic() + WAIT
-    while True:
+    end, reason = time.monotonic() + WAIT, ""
+    while time.monotonic() < end:
         try:
             socket.create_connection((host, port), timeout=10).close()
             return
         except OSError as error:
-            if time.monotonic() > end:
-                raise ValueError(
-                    f"coordinator: no process answers at {host}:{port} within {WAIT} s "
-                    f"({error.strerror or error}); start process 0 there"
-                ) from None
+            reason = error.strerror or str(error)
         time.sleep(0.2)
+    raise ValueError(
+        f"no process answers at {host}:{port} within {WAIT} s ({reason}); start process 0 there"
+    )
