@@ -5,13 +5,10 @@ They speak through the coordination service of JAX, which the first process runs
 
 import json
 import os
-import platform
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import count
 from typing import Any, NamedTuple
@@ -30,13 +27,12 @@ STAGES = "software", "cores", "data", "folder", "start"
 
 
 class Cluster(NamedTuple):
-    """Where the processes meet, how many there are, and which of them this is."""
+    """Where the processes meet, how many there are, and which of them this is, from 0."""
 
     coordinator: str
     """Address "HOST:PORT" of the first process, the same for all."""
     num_processes: int
     process_id: int
-    """From 0 to `num_processes` - 1."""
 
 
 def make_cluster(
@@ -94,6 +90,8 @@ def join(cluster: Cluster | None = None) -> None:
         ValueError: the first process does not answer within a minute, or the versions of Python,
             dinojax, JAX, NumPy or Optax are not the same for all.
     """
+    from importlib.metadata import version
+
     import jax
 
     where: dict[str, Any] = {}
@@ -108,15 +106,11 @@ def join(cluster: Cluster | None = None) -> None:
     # XLA has no other way for CPUs to add up over processes.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        initialization_timeout=WAIT,
-        heartbeat_timeout_seconds=HEARTBEAT,
-        shutdown_timeout_seconds=WAIT,
-        **where,
-    )
+    where |= {"initialization_timeout": WAIT, "shutdown_timeout_seconds": WAIT}
+    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **where)
     versions = {name: version(name) for name in ("dinojax", "jax", "jaxlib", "numpy", "optax")}
     with together("software"):
-        compare("software", versions | {"Python": platform.python_version()})
+        compare("software", versions | {"Python": sys.version.split()[0]})
 
 
 def num_processes() -> int:
@@ -245,8 +239,10 @@ def leave() -> None:
 
 def num_sharing() -> int:
     """How many of the processes run on the same cores as this one, itself included."""
+    from socket import gethostname
+
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    mine = [socket.gethostname(), cores]
+    mine = [gethostname(), cores]
     return exchange("cores", mine).count(mine)
 
 
@@ -276,6 +272,8 @@ def _give_up(reason: str) -> None:
 
 def _check_port(port: int) -> None:
     """Raise an OSError if the port is in use, at which JAX would crash."""
+    import socket
+
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     try:
@@ -287,10 +285,12 @@ def _check_port(port: int) -> None:
 
 def _wait_for_port(host: str, port: int) -> None:
     """Raise a ValueError if the first process does not answer in time."""
+    from socket import create_connection
+
     end, reason = time.monotonic() + WAIT, ""
     while time.monotonic() < end:
         try:
-            socket.create_connection((host, port), timeout=10).close()
+            create_connection((host, port), timeout=10).close()
             return
         except OSError as error:
             reason = error.strerror or str(error)

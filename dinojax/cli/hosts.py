@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
@@ -89,7 +88,9 @@ def take_part(parser: Parser, arguments: Namespace, work: Callable[[], int]) -> 
     except BrokenPipeError:
         code = 0
     except Exception:
-        traceback.print_exc()
+        from traceback import print_exc
+
+        print_exc()
         code = 1
     else:
         if code != BAD_INPUT:
