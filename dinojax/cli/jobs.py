@@ -175,7 +175,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 
     print(describe_experiment(experiment), flush=True)
     note_unknown(parser, description)
-    if (devices := experiment.config.devices) != config.devices:
+    if (devices := experiment.config.devices) != (config.devices or devices):
         had = f"the run had {count(config.devices, 'device')} and goes on with {devices}"
         parser.note(f"{had}; its numbers may differ in their last digits")
     if config.steps != run.config.steps and (note := describe_rates(experiment, run)):

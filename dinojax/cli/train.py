@@ -229,7 +229,8 @@ def train(
             minutes = (time.monotonic() - started_at) / 60
             is_late = arguments.max_minutes is not None and minutes > arguments.max_minutes
             wish = agree(signals[0] if signals else TIME_IS_UP * is_late)
-            signals[:] = [wish] if wish > 0 else []
+            if wish:
+                signals[:] = [wish] if wish > 0 else []
             if wish or not report.is_patient:
                 break
     return report, time.monotonic() - started_at, signals
