@@ -43,7 +43,7 @@ def make_cluster(
     Raises:
         ValueError: some of the three are missing, or one is out of range.
     """
-    if coordinator is num_processes is process_id is None:
+    if (coordinator, num_processes, process_id) == (None, None, None):
         return None
     if coordinator is None or num_processes is None or process_id is None:
         raise ValueError("expected coordinator, number of processes and process id, or none")
