@@ -52,13 +52,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 if mode is not None:
                     os.chmod(temporary, mode)
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def flush(file: BinaryIO) -> None:
+    """Wait until all that was written to a file is on disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -34,7 +34,7 @@ def set_cpu_flags() -> None:
 
 
 def cache_folder() -> Path:
-    """The folder for compiled programs, unless the user has set `JAX_COMPILATION_CACHE_DIR`.
+    """The folder of dinojax in the user's cache; see the XDG Base Directory Specification.
 
     Raises:
         RuntimeError: the user has no home folder.

@@ -84,6 +84,7 @@ def main() -> int:
     if not find_spec("torch") and not arguments.scaling:
         print("PyTorch is not installed: its rows are missing; pip install torch")
     sys.stdout.flush()
+
     def save(log: Mapping[str, Any]) -> None:
         if arguments.json:
             content = json_encoder(indent=1)({"machine": machine, **log})

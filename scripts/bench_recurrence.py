@@ -175,11 +175,12 @@ def prepare(
     )
     ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, 4 * batch_size * window)
     dataset = windows("".join(vocab.characters[i] for i in ids), vocab, batch_size, window)
-    epoch = dataset.arrange(np.arange(dataset.num_shuffled))
-    order = jnp.asarray(np.resize(epoch, (steps, *epoch.shape[1:])))
+    examples, epoch = dataset.examples, dataset.arrange(np.arange(dataset.num_shuffled))
+    assert examples is not None
+    order = jnp.asarray(np.resize(epoch[:], (steps, *dataset.step_shape)))
     params = model.init(jax.random.key(0))
     state = init_train_state(jax.random.key(1), params, model, optimizer, batch_size=batch_size)
-    train = jax.jit(lambda state: train_steps(train_step, state, dataset.examples, order)[:2])
+    train = jax.jit(lambda state: train_steps(train_step, state, examples, order)[:2])
 
     def again() -> tuple[float, float]:
         nonlocal state

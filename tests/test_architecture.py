@@ -31,11 +31,11 @@ STOREYS = [
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
     "messages", "config", "files", "startup", "platforms", "processes",
-    "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "evaluation.ngram",
-    "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.data", "cli.loaded",
-    "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.sample", "cli.score", "cli.evaluate",
-    "cli.plot", "cli.export", "cli.mix", "cli.ngram", "cli.page", "cli.reproduce", "cli.doctor",
-    "doctor.machine", "doctor.examination",
+    "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "data.reading",
+    "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal",
+    "cli.data", "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.sample",
+    "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram", "cli.page",
+    "cli.prepare", "cli.reproduce", "cli.doctor", "doctor.machine", "doctor.examination",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from dinojax.models.cells import CELLS, vanilla
 from dinojax.models.layers import from_cell, make_layer
 from dinojax.models.model import char_model
 from dinojax.parallel import ROWS, axis_of, make_mesh
-from dinojax.training import loop, optimizers
+from dinojax.training import fetch, loop, optimizers
 from dinojax.training import step as train
 from dinojax.training.loss import cross_entropy, mean_cross_entropy, summed_cross_entropy
 
@@ -365,7 +365,7 @@ def test_a_run_shuffles_a_list_once_an_epoch(monkeypatch):
         jax.debug.callback(lambda epoch: drawn.append(int(epoch)), epoch)
         return jnp.arange(num)
 
-    monkeypatch.setattr(loop, "epoch_order", epoch_order)
+    monkeypatch.setattr(fetch, "epoch_order", epoch_order)
     model, optimizer = make_model(), optimizers.clipped_sgd(0.1, 5.0)
     step = train.make_train_step(model, optimizer)
     steps = 3 * len(NAMES) - 1

@@ -5,15 +5,17 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from dinojax.cli.arguments import Parser
 from dinojax.cli.terminal import CUT, json_encoder
 from dinojax.config import TrainConfig
-from dinojax.data.corpus import STANDARD_INPUT, Corpus, read_names, read_running_text, shown
+from dinojax.data.corpus import STANDARD_INPUT, Corpus, shown
+from dinojax.data.prepared import Progress
+from dinojax.data.reading import Data, read
 from dinojax.data.text import capitalized
 from dinojax.files import atomic_file, named_errors
 from dinojax.messages import visible
@@ -21,25 +23,44 @@ from dinojax.messages import visible
 if TYPE_CHECKING:
     from dinojax.sampling.strings import Names
 
+Result = TypeVar("Result")
 KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training_data"
 """Keys of the JSON object of a name."""
 
 
-def read_data(parser: Parser, file: Path, config: TrainConfig) -> Corpus[str] | Corpus[list[str]]:
-    """A text or names from a file, as a run of this configuration reads them."""
-    note_wait(parser, file)
-    read = read_running_text if config.is_text else read_names
-    return read(file, config.lowercase)
+def read_data(parser: Parser, paths: Sequence[Path], config: TrainConfig) -> Corpus[Data]:
+    """A text or names from files or folders, as a run of this configuration reads them."""
+    for file in paths:
+        note_wait(parser, file)
+    return drawn(read(paths, is_text=config.is_text, lowercase=config.lowercase))
 
 
-def read_and_note(
-    parser: Parser, file: Path, config: TrainConfig
-) -> Corpus[str] | Corpus[list[str]]:
-    """The same, with a note on what is unusual or was changed."""
-    corpus = read_data(parser, file, config)
+def read_and_note(parser: Parser, file: Path, config: TrainConfig) -> Corpus[Data]:
+    """The same for one, with a note on what is unusual or was changed."""
+    corpus = read_data(parser, [file], config)
     if corpus.notes:
         parser.note(f"{shown(file)}: {', '.join(corpus.notes)}")
     return corpus
+
+
+def drawn(progress: Generator[Progress, None, Result]) -> Result:
+    """What a preparation of data returns; a terminal shows how far it has come."""
+    from tqdm import tqdm
+
+    doing, bar = "", tqdm(disable=True)
+    try:
+        while True:
+            try:
+                coming = next(progress)
+            except StopIteration as done:
+                return done.value
+            if coming.doing != doing:
+                bar.close()
+                doing, options = coming.doing, {"unit": "B", "unit_scale": True, "leave": False}
+                bar = tqdm(desc=doing, total=coming.total, file=sys.stderr, disable=None, **options)
+            bar.update(coming.done - bar.n)
+    finally:
+        bar.close()
 
 
 def note_wait(parser: Parser, file: Path) -> None:
@@ -72,7 +93,7 @@ def output(path: Path | None) -> Iterator[TextIO]:
 def write_names(
     blocks: "Iterable[Names]",
     file: TextIO,
-    learned: set[str] | None,
+    learned: Container[str] | None,
     *,
     as_json: bool,
     lowercase: bool,

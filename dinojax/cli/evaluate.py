@@ -53,7 +53,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("run", metavar="RUN", type=path, help="folder of a run")
     help_split = "part of the run's data (default: validation if there is one, else train)"
     add("--split", choices=["validation", "test", "train"], help=help_split)
-    add("--data", metavar="FILE", type=path, help="another file to measure by, instead of a part")
+    help_data = "another file, or a folder of files, to measure by, instead of a part"
+    add("--data", metavar="FILE", type=path, help=help_data)
     help_context = "for a run of a text: carry (its state from beginning to end) or windows of N "
     help_context += "characters, each from a fresh state (default: both, with windows of 256)"
     add("--context", metavar="N", type=context, help=help_context)
@@ -83,7 +84,9 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors():
         check_arguments(arguments)
         start_jax()
-        from dinojax.runs.folder import read_part
+        from dinojax.cli.data import drawn
+        from dinojax.runs.folder import read_part, restore_data
+        from dinojax.runs.references import is_prepared
 
         run = load(parser, arguments)
         is_text = run.config.is_text
@@ -96,9 +99,12 @@ def main(parser: Parser, arguments: Namespace) -> int:
         else:
             default = "validation" if "validation" in run.description.parts else "train"
             split = arguments.split or default
+            drawn(restore_data(run.folder, run.description))
             part = read_part(run.folder, run.description, split)
         needed_by = "--samples" if arguments.samples is not None else ""
         learned = load_learned(parser, run, needed_by)
+        if arguments.samples is not None and (is_prepared(part) or is_prepared(learned)):
+            raise ValueError("--samples is for lists of names that fit into memory")
     answer, said = measure(arguments, run, split, part, learned)
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
@@ -114,6 +120,7 @@ def measure(
     arguments: Namespace, run: "Run", split: str, part: "Part", learned: "Part | None"
 ) -> tuple[dict[str, Any], str]:
     """All figures as an object of JSON, and what to say of the part that they are about."""
+    from dinojax.data.stored import num_characters
     from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
     from dinojax.runs.lineage import num_learned
 
@@ -132,6 +139,10 @@ def measure(
         said += ";\nn-gram models learned the text of this run alone"
     contexts = [arguments.context] if arguments.context else CONTEXTS
     models = compare(run.trained, learned, part, contexts=contexts)
+    num_read, num_all = int(models[0].figures["num_characters"]), num_characters(part)
+    if num_read < num_all:
+        where = "the beginning of" if is_text else "of names spread evenly over"
+        said = f",\n{where} {num_all:,}{said}"
     kind = kind_of(run)
     answer["models"] = [row_of(found, kind) for found in models]
     if arguments.samples:
@@ -157,13 +168,15 @@ def row_of(found: "ModelFigures", kind: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in head.items() if value is not None} | dict(found.figures)
 
 
-def read_known(parser: Parser, file: Path, run: "Run") -> list[str] | str:
+def read_known(parser: Parser, file: Path, run: "Run") -> "Part":
     """Names or a text from a file; a ValueError if the run does not know a character."""
     from dinojax.cli.data import read_and_note
     from dinojax.data.corpus import shown
+    from dinojax.data.stored import NameList, Text
 
     part = read_and_note(parser, file, run.config).data
-    unknown = sorted(set("".join(part)) - set(run.vocab.characters))
+    found = part.vocab.characters if isinstance(part, Text | NameList) else "".join(part)
+    unknown = sorted(set(found) - set(run.vocab.characters))
     if unknown:
         characters = " ".join(map(repr, unknown[:MAX_SHOWN]))
         more = f" and {len(unknown) - MAX_SHOWN:,} more" if len(unknown) > MAX_SHOWN else ""

@@ -14,7 +14,6 @@ from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
-from dinojax.files import digest
 from dinojax.messages import about, count
 from dinojax.processes import compare, exchange, num_processes, num_sharing, process_id
 from dinojax.startup import best_share, num_cores, start_jax
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Start a new run. Its folder stays locked until `stack` is closed."""
     from dinojax.cli.data import read_data
-    from dinojax.data.corpus import STANDARD_INPUT, bundled_names, shown
+    from dinojax.data.corpus import STANDARD_INPUT, bundled_names, shown_all
     from dinojax.runs.description import describe
     from dinojax.runs.exchange import CONFIG_FILE
     from dinojax.runs.metadata import read_config
@@ -54,7 +53,8 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
                 "run that plans all steps from its start"
             )
     # What the user gives takes the place of what was recorded, and of its checksum.
-    data = arguments.data or sources.get("data")
+    recorded_files = list(map(Path, filter(None, sources.get("data", "").split("\n"))))
+    data = arguments.data or recorded_files
     expected = None if arguments.data else sources.get("data_sha256")
     earlier = origin = None
     if init_from := arguments.init_from or sources.get("init_from"):
@@ -66,14 +66,16 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     config = resolve(preset, recorded=recorded, earlier=known, given=given)
     if config.is_text and not data:
         raise ValueError("these settings are for a running text; give its file with --data")
-    file = Path(data) if data else bundled_names()
-    if expected is not None and file != STANDARD_INPUT:
-        check_there(file, arguments.config, "--data")
-    corpus = read_data(parser, file, config)
-    source, sha256, keep_window = str(data or ""), corpus.sha256, "window" in given
+    files = data or [bundled_names()]
+    for file in files if expected is not None else []:
+        if file != STANDARD_INPUT:
+            check_there(file, arguments.config, "--data")
+    corpus = read_data(parser, files, config)
+    source, keep_window = "\n".join(map(str, data)), "window" in given
+    sha256 = corpus.sha256
     if expected not in (None, sha256):
         raise ValueError(
-            f"{shown(file)} has changed since {arguments.config} was written: its checksum is "
+            f"{shown_all(files)} has changed since {arguments.config} was written: its checksum is "
             f"{sha256[:12]}.., not {expected[:12]}..; give --data to use it"
         )
     described = describe(
@@ -130,8 +132,9 @@ def load_origin(parser: Parser, folder: Path, expected: str | None) -> "tuple[Ru
 
 def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Resume a run. Its folder stays locked until `stack` is closed."""
-    from dinojax.cli.data import note_wait
-    from dinojax.data.corpus import read_bytes, shown
+    from dinojax.cli.data import drawn, note_wait
+    from dinojax.data.corpus import shown_all
+    from dinojax.data.reading import checksum_of
     from dinojax.runs import folder as runs
     from dinojax.runs.description import extended, make_dataset
 
@@ -145,14 +148,16 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     runs.check_is_network(run, "only a network is trained step by step, and resumed")
     config = resolve_resumed(run.config, given_settings(arguments))
     if data := arguments.data:
-        note_wait(parser, data)
-        checksum, expected = digest(read_bytes(data)), run.description.data_sha256
+        for file in data:
+            note_wait(parser, file)
+        checksum, expected = checksum_of(data), run.description.data_sha256
         if checksum != expected:
             raise ValueError(
                 f"--data: the run learns from a file with checksum {expected[:12]}.., "
-                f"{shown(data)} has {checksum[:12]}..; a resumed run keeps its data; start another "
-                "with --init-from"
+                f"{shown_all(data)} has {checksum[:12]}..; a resumed run keeps its data; start "
+                "another with --init-from"
             )
+    drawn(runs.restore_data(folder, run.description))
     parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
     dataset = make_dataset(config, run.vocab, parts["train"])
     config = with_steps(config, dataset.steps_per_epoch)

@@ -68,10 +68,13 @@ def load_learned(parser: Parser, run: "Run", needed_by: str = "") -> "Part | Non
 
     If a flag cannot do without, `needed_by` names it, and a ValueError is raised instead.
     """
+    from dinojax.cli.data import drawn
+    from dinojax.runs.folder import restore_data
     from dinojax.runs.lineage import read_learned
 
     note_unknown(parser, run.description)
     try:
+        drawn(restore_data(run.folder, run.description))
         return read_learned(run.folder, run.description)
     except FileNotFoundError as error:
         missing = f"what the run learned is not known, as {error.filename} is missing"

@@ -17,6 +17,7 @@ from dinojax.messages import quoted
 COMMANDS = {
     "train": "Train a recurrent network on a list of names or a text, character by character.",
     "sweep": "Train every combination of some settings, each with several seeds, and compare them.",
+    "prepare": "Read large texts or lists of names ahead of training, once, into the user's cache.",
     "sample": "Write new names, or continue a text, with a trained model.",
     "score": "Say how probable names, or a text, are to a trained model.",
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",

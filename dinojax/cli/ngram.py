@@ -37,8 +37,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         from dinojax.data.corpus import bundled_names
         from dinojax.runs.description import describe
 
-        corpus = read_data(parser, arguments.data or bundled_names(), config)
-        source = str(arguments.data or "")
+        corpus = read_data(parser, arguments.data or [bundled_names()], config)
+        source = "\n".join(map(str, arguments.data or []))
         description, parts, _ = describe(config, corpus.data, source=source, sha256=corpus.sha256)
         start_jax()
         from dinojax.cli.reports import describe_data

@@ -13,6 +13,7 @@ from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import describe_learned
 from dinojax.cli.terminal import CUT, describe_error
 from dinojax.config import TrainConfig
+from dinojax.data.stored import lookup
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
 from dinojax.messages import count, visible
@@ -72,7 +73,7 @@ def make_writer(experiment: Experiment) -> Writer:
     model, max_length = experiment.model, experiment.description.max_length
     vocab = experiment.description.vocab
     is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
-    learned = set(learned_of(experiment.parts))
+    learned = () if is_text else lookup(learned_of(experiment.parts))
 
     @jax.jit
     def draw(params: Any, step: Any) -> Any:

@@ -172,6 +172,7 @@ def sample_text(parser: Parser, arguments: Namespace, run: "Run") -> int:
 def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
     """Write names, one a line; returns the exit code."""
     from dinojax.cli.data import output, write_names
+    from dinojax.data.stored import lookup
 
     num, lowercase = arguments.best or arguments.num or NUM, run.config.lowercase
     with parser.reported_errors():
@@ -181,7 +182,7 @@ def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
             learned = load_learned(parser, run, needed_by)
         blocks = name_blocks(parser, arguments, run, num, learned or ())
     with output(arguments.out) as file:
-        known = None if learned is None else set(learned)
+        known = None if learned is None else lookup(learned)
         as_json = bool(arguments.json)
         written = write_names(blocks, file, known, as_json=as_json, lowercase=lowercase)
     return int(written < num)

@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
@@ -17,6 +18,7 @@ from dinojax.messages import about, count, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
+    from dinojax.data.corpus import Corpus
     from dinojax.runs.folder import Run
 
 Scored = tuple[list[dict[str, Any]], list[str], list[Any]]
@@ -82,7 +84,7 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
     from dinojax.evaluation.strings import score
 
     if arguments.file:
-        names = list(read_and_note(parser, arguments.file, run.config).data)
+        names = list(in_memory(arguments.file, read_and_note(parser, arguments.file, run.config)))
     else:
         names = [composed(name, run.config.lowercase).strip() for name in arguments.names]
     for number, name in enumerate(names, start=1):
@@ -115,10 +117,23 @@ def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
     for flag in "names", "seed":
         if getattr(arguments, flag) is not None:
             raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
-    text = str(read_and_note(parser, arguments.file, run.config).data)
+    text = in_memory(arguments.file, read_and_note(parser, arguments.file, run.config))
     with about(shown(arguments.file)):
         row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
-    return [row], [text], [row.pop("character_nats")]
+    return [row], [str(text)], [row.pop("character_nats")]
+
+
+def in_memory(file: Path, corpus: "Corpus[Any]") -> Any:
+    """The data of a file; a ValueError if they are too large to score all characters at once."""
+    from dinojax.data.reading import IN_MEMORY
+    from dinojax.runs.references import is_prepared
+
+    if is_prepared(corpus.data):
+        raise ValueError(
+            f"{file} has more than {IN_MEMORY / 1e6:.0f} MB, too much to score at once; measure it "
+            "with evaluate --data, or score a part of it"
+        )
+    return corpus.data
 
 
 def describe_text(row: dict[str, Any]) -> str:

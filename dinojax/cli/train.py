@@ -43,8 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     text += "an n-gram model in place of a network"
     choices = *PRESETS, ngram.PRESET
     add("preset", nargs="?", choices=choices, help=f"settings to start from: {text}")
-    text = "UTF-8 file of names, one a line, or a text; - for standard input (default: dinosaurs)"
-    add("--data", **file, help=text)
+    text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of "
+    text += "them; - for standard input (default: dinosaurs)"
+    add("--data", **file, nargs="+", action="extend", help=text)
     add_settings(parser)
     text = f"for ngram: characters of an n-gram, of which the last is predicted, up to {MAX_ORDER}"
     add("--order", **whole, help=f"{text} (default: {ngram.ORDER})")
@@ -70,6 +71,10 @@ def check_flags(arguments: Namespace) -> None:
     if arguments.order is not None:
         raise ValueError(f"--order is for {ngram.PRESET}, the n-gram model; a network has none")
     arguments.keep = KEEP if arguments.keep is None else arguments.keep
+    files = arguments.data or []
+    if files[1:] and not arguments.preset and str(files[-1]) in PRESETS and not files[-1].exists():
+        # The preset may follow the files.
+        arguments.preset = str(files.pop())
     check_range("--keep", arguments.keep, 1, 10**6)
     check_range("--save-every", arguments.save_every or 0, 0, 10**9)
     if arguments.max_minutes is not None:

@@ -3,39 +3,67 @@
 A data set holds examples and a rule for the indices of the examples that each step reads.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dinojax.data.corpus import longest_usual
+from dinojax.data.examples import Batch as Batch
+from dinojax.data.examples import (
+    as_columns,
+    end_to_end,
+    from_ids,
+    name_reader,
+    text_reader,
+    with_padding,
+)
+from dinojax.data.packing import Integers, pieces_of, places_in_rows
+from dinojax.data.stored import NameList, Text, joined_documents, places_of
 from dinojax.data.vocab import Vocab
-from dinojax.messages import quoted
 
 
-class Batch(NamedTuple):
-    """Inputs, targets and weights, each a NumPy or JAX array [time, batch]."""
+class Order(Sequence[np.ndarray]):
+    """The indices that each step of an epoch reads, made when they are asked for.
 
-    inputs: Any
-    """Ids of the characters to read. `Vocab.no_character` marks the start of a name or a text."""
-    targets: Any
-    """Ids of the characters that follow the inputs, to be predicted."""
-    weights: Any
-    """Weights of the targets in the loss: 1, or 0 for padding."""
+    `make(start, stop)` gives those of some steps: [steps, batch] of columns, or [steps, time,
+    batch] of characters.
+    """
+
+    def __init__(self, num_steps: int, make: Callable[[int, int], np.ndarray]) -> None:
+        self._num_steps, self._make = num_steps, make
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __getitem__(self, index: Any) -> Any:
+        steps = range(self._num_steps)[index]
+        if isinstance(steps, range):
+            return self._make(steps.start, max(steps.start, steps.stop))
+        return self._make(steps, steps + 1)[0]
 
 
 class Dataset(NamedTuple):
     """Examples, and the order in which training reads them."""
 
-    examples: Batch
-    """Names as columns [time, num], or characters end to end [num]. The last entry is padding."""
+    examples: Batch | None
+    """Names as columns [time, num], or characters end to end [num]. The last entry is padding. None
+    where they do not lie in memory; then there is `read`."""
     num_shuffled: int
     """Length of the permutation that `arrange` takes."""
     steps_per_epoch: int
     """Number of training steps that read every example once."""
-    arrange: Callable[[np.ndarray], np.ndarray]
+    arrange: Callable[[np.ndarray], Order]
     """A function from a permutation [num_shuffled] to the indices that each step of an epoch reads:
     [steps_per_epoch, batch] of columns, or [steps_per_epoch, time, batch] of characters."""
+    num_characters: int
+    """Number of targets that count in an epoch."""
+    time: int
+    """Most characters of a row of a batch."""
+    step_shape: tuple[int, ...]
+    """Of the indices of a step: batch, or time and batch."""
+    read: Callable[[np.ndarray], Batch] | None = None
+    """A function from indices [num] to these examples, arranged as `examples` would be."""
 
 
 def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
@@ -47,7 +75,7 @@ def pad_names(names: Sequence[str], vocab: Vocab) -> Batch:
     Raises:
         ValueError: there is no name, or a name holds a newline or an unknown character.
     """
-    return _as_columns(*_end_to_end(names, vocab), vocab)
+    return as_columns(*end_to_end(names, vocab), vocab)
 
 
 def padded(names: Sequence[str], vocab: Vocab, batch_size: int = 1) -> Dataset:
@@ -56,16 +84,28 @@ def padded(names: Sequence[str], vocab: Vocab, batch_size: int = 1) -> Dataset:
     Padding completes the last batch of an epoch. A name that is far longer than the others (see
     `longest_usual`) is cut into columns of their length.
     """
-    characters, lengths = _end_to_end(names, vocab)
-    pieces, _ = _pieces(lengths, longest_usual(names) + 1)
-    num, steps = len(pieces), -(-len(pieces) // batch_size)
+    source, characters, whole = _read(names, vocab)
+    lengths, _ = pieces_of(whole, longest_usual(names) + 1)
+    num, steps, time = len(lengths), -(-len(lengths) // batch_size), int(lengths.max())
 
-    def arrange(permutation: np.ndarray) -> np.ndarray:
-        indices = np.pad(permutation, (0, steps * batch_size - num), constant_values=num)
-        return indices.astype(np.int32).reshape(steps, batch_size)
+    def arrange(permutation: np.ndarray) -> Order:
+        indices = np.pad(
+            permutation.astype(np.int32), (0, steps * batch_size - num), constant_values=num
+        )
+        indices = indices.reshape(steps, batch_size)
+        return Order(steps, lambda start, stop: indices[start:stop])
 
-    columns = _as_columns(characters, pieces, vocab)
-    return Dataset(_with_padding(columns, vocab), num, steps, arrange)
+    shape = num, steps, arrange, int(whole.sum(dtype=np.int64)), time, (batch_size,)
+    if source is None:
+        return Dataset(with_padding(as_columns(characters, lengths, vocab), vocab), *shape)
+    starts, lengths = (np.append(x, 0) for x in (_starts(names, whole, lengths), lengths))
+    read = name_reader(source)
+
+    def read_columns(columns: np.ndarray) -> Batch:
+        within = np.arange(time)[:, None]
+        return read(np.where(within < lengths[columns], starts[columns] + within, -1))
+
+    return Dataset(None, *shape, read_columns)
 
 
 def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> Dataset:
@@ -79,180 +119,132 @@ def packed(names: Sequence[str], vocab: Vocab, batch_size: int, window: int) -> 
     Raises:
         ValueError: see `pad_names`; or the longest other name does not fit into `window`.
     """
-    characters, whole = _end_to_end(names, vocab)
+    source, characters, whole = _read(names, vocab)
     if (longest := longest_usual(names)) >= window:
         raise ValueError(
             f"expected names of up to {window - 1} characters, which with their newline fit into a "
             f"window of {window}, got one of {longest}; choose a larger window"
         )
-    lengths, is_cut = _pieces(whole, window)
-    flat = _with_padding(characters, vocab)
-    first = np.cumsum(lengths) - lengths
-    room = np.where(is_cut, window, lengths)
-    sorted_room = np.sort(room)
-    places = _fill(sorted_room, window)
+    lengths, is_cut = pieces_of(whole, window)
+    starts = _starts(names, whole, lengths)
+    room = np.where(is_cut, np.int64(window), lengths) if is_cut.any() else lengths
+    # Places of names, in the order of their length, and the same in the order of the rows.
+    places = places_in_rows(np.sort(room), window)
     steps = -(-(int(places.max()) + 1) // (window * batch_size))
     rows = steps * batch_size
-    # For each character of the sorted names: its position in its name, and its place in the rows.
-    starts = np.cumsum(sorted_room) - sorted_room
-    within = np.arange(room.sum()) - np.repeat(starts, sorted_room)
-    targets = np.repeat(places, sorted_room) + within
+    by_row = np.argsort(places)
+    edges = np.searchsorted(places[by_row], np.arange(rows + 1) * window)
+    within, by_row = (places % window).astype(np.int32), by_row.astype(np.int32)
+    padding, kind = (len(characters.inputs), np.int32) if source is None else (-1, np.int64)
 
-    def arrange(permutation: np.ndarray) -> np.ndarray:
+    def arrange(permutation: np.ndarray) -> Order:
         # The order of the names and that of the rows, from one permutation of both.
         is_name = permutation < len(lengths)
         order, row_order = permutation[is_name], permutation[~is_name] - len(lengths)
         order = order[np.argsort(room[order], kind="stable")]
-        sources = np.repeat(first[order], sorted_room) + within
-        sources[within >= np.repeat(lengths[order], sorted_room)] = len(characters.inputs)
-        indices = np.full(rows * window, len(characters.inputs), np.int32)
-        indices[targets] = sources
-        shuffled = indices.reshape(rows, window)[row_order]
-        return shuffled.reshape(steps, batch_size, window).swapaxes(1, 2)
 
-    return Dataset(flat, len(lengths) + rows, steps, arrange)
+        def make(start: int, stop: int) -> np.ndarray:
+            chosen = row_order[start * batch_size : stop * batch_size]
+            counts = edges[chosen + 1] - edges[chosen]
+            found = by_row[places_of(edges[chosen], counts)]
+            read = order[found]
+            begins = np.repeat(np.arange(len(chosen)) * window, counts) + within[found]
+            indices = np.full(len(chosen) * window, padding, kind)
+            indices[places_of(begins, lengths[read])] = places_of(starts[read], lengths[read])
+            return indices.reshape(-1, batch_size, window).swapaxes(1, 2)
+
+        return Order(steps, make)
+
+    step_shape = window, batch_size
+    num_characters = int(whole.sum(dtype=np.int64))
+    shape = len(lengths) + rows, steps, arrange, num_characters, window, step_shape
+    if source is None:
+        return Dataset(with_padding(characters, vocab), *shape)
+    return Dataset(None, *shape, name_reader(source))
 
 
-def windows(text: str, vocab: Vocab, batch_size: int, window: int) -> Dataset:
+def windows(text: str | Text, vocab: Vocab, batch_size: int, window: int) -> Dataset:
     """A text cut into `batch_size` rows; each step reads up to `window` characters of all rows.
 
     The model must carry its state from one step to the next (truncated backpropagation through
-    time), and reset it at the start of each row, where the input is "no character". Every character
-    is a target once in an epoch. Rows, and the steps of a row, have equally many characters, up to
-    one, in as few steps as there can be.
+    time), and reset it at the start of each row and each document, where the input is "no
+    character". Every character is a target once in an epoch. Rows, and the steps of a row, have
+    equally many characters, up to one, in as few steps as there can be.
 
     Raises:
         ValueError: the text is shorter than `batch_size` windows, or holds an unknown character.
     """
-    if len(text) < batch_size * window:
+    if (num := len(text)) < batch_size * window:
         raise ValueError(
             f"expected at least {batch_size * window:,} characters to learn from, one window of "
-            f"{window} in each of {batch_size} rows, got {len(text):,}; choose a smaller batch "
+            f"{window} in each of {batch_size} rows, got {num:,}; choose a smaller batch "
             "size or window"
         )
-    targets = vocab.encode(text)
-    length = -(-len(text) // batch_size)
-    edges = np.arange(batch_size + 1) * len(text) // batch_size
+    text = _as_text(text, vocab)
+    length = -(-num // batch_size)
+    edges = np.arange(batch_size + 1) * num // batch_size
     starts, ends = edges[:-1], edges[1:]
-    inputs = np.roll(targets, 1)
-    inputs[starts] = vocab.no_character
-    flat = _with_padding(Batch(inputs, targets, np.ones(len(text), np.float32)), vocab)
     # A few characters left for a last step of their own would weigh as much as a whole window.
     steps = -(-length // window)
-    cuts = np.arange(steps + 1) * length // steps
-    # All rows read equally many in a step: padding, which changes the state, comes at the end.
-    place = cuts[:-1, None, None] + np.arange(-(-length // steps))[:, None]
-    indices = (starts + place).astype(np.int32)
-    indices[(place >= cuts[1:, None, None]) | (indices >= ends)] = len(text)
-    return Dataset(flat, 1, steps, lambda _: indices)
+    cuts, time = np.arange(steps + 1) * length // steps, -(-length // steps)
+    padding, kind = (num, np.int32) if text.store is None else (-1, np.int64)
+
+    def make(start: int, stop: int) -> np.ndarray:
+        # All rows read equally many in a step: padding, which changes the state, comes at the end.
+        place = cuts[start:stop, None, None] + np.arange(time)[:, None]
+        indices: np.ndarray = (starts + place).astype(kind)
+        is_past = (place >= cuts[start + 1 : stop + 1, None, None]) | (indices >= ends)
+        indices[is_past] = padding
+        return indices
+
+    begins = np.union1d(starts, text.starts)
+    shape = 1, steps, lambda _: Order(steps, make), num, time, (time, batch_size)
+    if text.store is None:
+        return Dataset(with_padding(from_ids(text.ids, begins, vocab), vocab), *shape)
+    return Dataset(None, *shape, text_reader(text, begins))
 
 
-def cut_text(text: str, vocab: Vocab, window: int) -> Batch:
+def cut_text(text: str | Text, vocab: Vocab, window: int, most: int | None = None) -> Batch:
     """A text as columns of one batch [window, num], each to be read from the initial state.
 
     Every character is a target once. The first input of a column is the character before its first
-    target; in the first column it is "no character". The last column may be padded.
+    target; at the start of a document it is "no character". The last column may be padded. Of a
+    text with more than `most` characters, there are that many, in columns spread evenly over it.
 
     Raises:
         ValueError: the text is empty, or holds an unknown character.
     """
-    if not text:
+    if not len(text):
         raise ValueError("expected a text, got an empty one")
-    padding = 0, -len(text) % window
-    targets = np.pad(vocab.encode(text), padding, constant_values=vocab.newline)
-    inputs = np.roll(targets, 1)
-    inputs[0] = vocab.no_character
-    weights = np.pad(np.ones(len(text), np.float32), padding)
+    text = _as_text(text, vocab)
+    if most is not None and len(text) > most:
+        num = max(1, most // window)
+        chosen = np.linspace(0, (len(text) - 1) // window, num).astype(np.int64)
+        places = chosen * window + np.arange(window)[:, None]
+        return text_reader(text, text.starts)(np.where(places < len(text), places, -1))
+    padded = 0, -len(text) % window
+    ids = np.pad(text.take(slice(None)), padded, constant_values=vocab.newline)
+    inputs, targets, _ = from_ids(ids, text.starts, vocab)
+    weights = np.pad(np.ones(len(text), np.float32), padded)
     return Batch(*(field.reshape(-1, window).T for field in (inputs, targets, weights)))
 
 
-def _end_to_end(names: Sequence[str], vocab: Vocab) -> tuple[Batch, np.ndarray]:
-    """The characters of all names and their newlines [num_characters], and lengths [len(names)]."""
-    if not names:
-        raise ValueError("expected at least one name, got none")
-    for name in names:
-        if "\n" in name:
-            raise ValueError(f"expected names without newlines, got {quoted(name)}")
-    try:
-        targets = vocab.encode("".join(f"{name}\n" for name in names))
-    except ValueError:
-        # Encode name by name, for an error with the position in the name.
-        for name in names:
-            vocab.encode(name)
-        raise
-    lengths = np.array([len(name) + 1 for name in names])
-    inputs = np.roll(targets, 1)
-    inputs[np.cumsum(lengths) - lengths] = vocab.no_character
-    return Batch(inputs, targets, np.ones(len(targets), np.float32)), lengths
+def _read(names: Sequence[str], vocab: Vocab) -> tuple[NameList | None, Any, Integers]:
+    """Names that do not lie in memory, or the characters of others; and the lengths of all."""
+    if isinstance(names, NameList) and len(names):
+        return names, None, names.lengths
+    return None, *end_to_end(names, vocab)
 
 
-def _pieces(lengths: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """The fewest pieces of up to `longest`: their lengths, and whether each is a mere part, [num].
-
-    The parts of one length differ by up to one.
-    """
-    counts = -(-lengths // longest)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    whole, count = np.repeat(lengths, counts), np.repeat(counts, counts)
-    return (number + 1) * whole // count - number * whole // count, count > 1
+def _as_text(text: str | Text, vocab: Vocab) -> Text:
+    return joined_documents([text], vocab) if isinstance(text, str) else text
 
 
-def _as_columns(characters: Batch, lengths: np.ndarray, vocab: Vocab) -> Batch:
-    """Characters [num_characters] as columns [time, num] of these lengths [num], with padding."""
-    is_read = np.arange(lengths.max()) < lengths[:, None]
-    columns = []
-    for field, value in zip(characters, _padding(vocab), strict=True):
-        rows = np.full(is_read.shape, value, field.dtype)
-        rows[is_read] = field
-        columns.append(rows.T)
-    return Batch(*columns)
-
-
-def _padding(vocab: Vocab) -> Batch:
-    """What stands for no character in each field."""
-    return Batch(vocab.no_character, vocab.newline, 0)
-
-
-def _with_padding(batch: Batch, vocab: Vocab) -> Batch:
-    """The batch with one more entry on the last axis, which is padding."""
-    widths = [(0, 0)] * (batch.inputs.ndim - 1) + [(0, 1)]
-    fields = zip(batch, _padding(vocab), strict=True)
-    return Batch(*(np.pad(field, widths, constant_values=value) for field, value in fields))
-
-
-def _fill(sorted_lengths: np.ndarray, window: int) -> np.ndarray:
-    """Start positions for names of these lengths, in rows of `window` that stand end to end.
-
-    Each row is filled with the lengths of which most are left, provided that the rest of the row
-    can still be filled completely. With 20,000 dinosaur names in rows of 64 characters, this leaves
-    one place in 10,000 empty; worst-fit decreasing leaves one in 20.
-    """
-    lengths, counts = np.unique(sorted_lengths, return_counts=True)
-    left = dict(zip(lengths.tolist(), counts.tolist(), strict=True))
-    places: dict[int, list[int]] = {length: [] for length in left}
-    sums = _sums(left, window)
-    end = 0
-    while left:
-        room = window
-        while fitting := [length for length in left if length <= room]:
-            filling = [length for length in fitting if sums >> (room - length) & 1]
-            length = max(filling, key=left.__getitem__) if filling else fitting[-1]
-            places[length].append(end + window - room)
-            room -= length
-            left[length] -= 1
-            if not left[length]:
-                del left[length]
-                sums = _sums(left, window)
-        end += window
-    return np.concatenate(list(places.values()))
-
-
-def _sums(lengths: Iterable[int], window: int) -> int:
-    """An integer whose bit n is set if lengths, repeats allowed, can add up to n."""
-    sums, mask = 1, (1 << window + 1) - 1
-    for length in lengths:
-        multiple = length
-        while multiple <= window:
-            sums |= sums << multiple & mask
-            multiple *= 2
-    return sums
+def _starts(names: Sequence[str], whole: Integers, lengths: Integers) -> Integers:
+    """Where each piece of the names of the lengths `whole` starts among all characters, [num]."""
+    if not isinstance(names, NameList):
+        return np.cumsum(lengths, dtype=np.int64) - lengths
+    if len(whole) == len(lengths):
+        return names.starts
+    # All pieces of a name follow each other from its start.
+    return places_of(names.starts, whole)[np.cumsum(lengths, dtype=np.int64) - lengths]

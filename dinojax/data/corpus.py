@@ -3,11 +3,15 @@
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dinojax.data.sources import decoded
+from dinojax.data.stored import NameList, Text
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.files import digest
 from dinojax.messages import about, count
@@ -21,13 +25,13 @@ MAX_PIPE = 2**28
 STANDARD_INPUT = Path("-")
 """What stands for standard input in place of a file."""
 
-Data = TypeVar("Data", bound=Sequence[str])
+Data_co = TypeVar("Data_co", covariant=True)
 
 
-class Corpus(NamedTuple, Generic[Data]):
+class Corpus(NamedTuple, Generic[Data_co]):
     """What was read from a file."""
 
-    data: Data
+    data: Data_co
     """Names, or a text."""
     sha256: str
     """Checksum of the bytes that were read."""
@@ -38,6 +42,12 @@ class Corpus(NamedTuple, Generic[Data]):
 def shown(file: Path) -> str:
     """What messages call a file that is read."""
     return "standard input" if file == STANDARD_INPUT else str(file)
+
+
+def shown_all(files: Sequence[Path]) -> str:
+    """What messages call several files that are read."""
+    more = f" and {count(len(files) - 1, 'other')}" if files[1:] else ""
+    return shown(files[0]) + more
 
 
 def bundled_names() -> Path:
@@ -55,11 +65,15 @@ def read_names(file: Path, lowercase: bool = True) -> Corpus[list[str]]:
         ValueError: the file is no text, has no name, or has one longer than `MAX_NAME_LENGTH`.
     """
     text, sha256, notes = read_text(file, lowercase)
-    # str.splitlines would also split at U+2028 and other characters that may occur in a name.
-    lines = text.removesuffix("\n").split("\n")
     with about(shown(file)):
-        names, more = clean_names(lines)
+        names, more = clean_names(lines_of(text))
     return Corpus(names, sha256, [*notes, *more])
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text; an end of line at its end begins no further one."""
+    # str.splitlines would also split at U+2028 and other characters that may occur in a name.
+    return text.removesuffix("\n").split("\n")
 
 
 def read_running_text(file: Path, lowercase: bool = False) -> Corpus[str]:
@@ -79,17 +93,17 @@ def read_text(file: Path, lowercase: bool = False) -> Corpus[str]:
             gives the offset of the first bad byte.
     """
     content = read_bytes(file)
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{shown(file)} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset "
-            f"{error.start}; convert the file to UTF-8"
-        ) from None
+    text, notes = parsed(content, shown(file), lowercase)
+    return Corpus(text, digest(content), notes)
+
+
+def parsed(content: bytes, name: str, lowercase: bool) -> tuple[str, list[str]]:
+    """The text that bytes of a file called `name` hold, and notes; see `read_text`."""
+    text = decoded(content, 0, name).removeprefix("\ufeff")
     num_invisible = sum(map(text.count, INVISIBLE))
     notes = [f"{count(num_invisible, 'invisible character')} dropped"] if num_invisible else []
-    with about(shown(file)):
-        return Corpus(composed(text, lowercase), digest(content), notes)
+    with about(name):
+        return composed(text, lowercase), notes
 
 
 def read_bytes(file: Path) -> bytes:
@@ -121,41 +135,66 @@ def clean_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
         ValueError: there is no name, or one is longer than `MAX_NAME_LENGTH`.
     """
     stripped = [line.strip() for line in lines]
-    for number, name in enumerate(stripped, start=1):
+    check_length(stripped)
+    names = [name for name in stripped if name]
+    if not names:
+        raise ValueError("no names; expected one name a line")
+    longest = longest_usual(names)
+    longer = [(i, len(name)) for i, name in enumerate(stripped, start=1) if len(name) > longest]
+    num_blank, num_repeated = len(stripped) - len(names), len(names) - len(set(names))
+    return names, notes_on(num_blank, num_repeated, longer[0] if longer else None, len(longer))
+
+
+def check_length(lines: Iterable[str], first_line: int = 1) -> None:
+    """Raise a ValueError if a line is longer than `MAX_NAME_LENGTH`."""
+    for number, name in enumerate(lines, start=first_line):
         if len(name) > MAX_NAME_LENGTH:
             raise ValueError(
                 f"line {number:,}: a name of {len(name):,} characters; names may have up to "
                 f"{MAX_NAME_LENGTH:,}; is there one name a line?"
             )
-    names = [name for name in stripped if name]
-    if not names:
-        raise ValueError("no names; expected one name a line")
+
+
+def notes_on(
+    num_blank: int, num_repeated: int, first_longer: tuple[int, int] | None, num_longer: int
+) -> list[str]:
+    """What is unusual about a list of names.
+
+    `first_longer` is the first line that is far longer than the others, and its length.
+    """
     notes = []
-    if len(names) < len(stripped):
-        notes.append(f"{count(len(stripped) - len(names), 'blank line')} skipped")
-    if num_repeated := len(names) - len(set(names)):
+    if num_blank:
+        notes.append(f"{count(num_blank, 'blank line')} skipped")
+    if num_repeated:
         notes.append(f"{count(num_repeated, 'duplicate')} kept")
-    longest = longest_usual(names)
-    if long := [i for i, name in enumerate(stripped, start=1) if len(name) > longest]:
-        num = len(stripped[long[0] - 1])
-        notes.append(f"line {long[0]:,} is far longer than the others, {num:,} characters")
-        if long[1:]:
-            notes[-1] += f", and so are {len(long) - 1:,} more"
-    return names, notes
+    if first_longer:
+        line, num = first_longer
+        notes.append(f"line {line:,} is far longer than the others, {num:,} characters")
+        if num_longer > 1:
+            notes[-1] += f", and so are {num_longer - 1:,} more"
+    return notes
 
 
 def longest_usual(names: Sequence[str]) -> int:
-    """Length of the longest name that is not far longer than the others.
-
-    A name is far longer if it has more than 32 characters and more than four times the 95th
-    percentile of all lengths. Batches hold it in pieces, so that it changes little for the others.
+    """Length of the longest name that is not far longer than the others; see `usual_length`.
 
     Raises:
         ValueError: there is no name.
     """
     if not names:
         raise ValueError("expected at least one name, got none")
-    lengths = np.sort(np.fromiter(map(len, names), int))
+    if isinstance(names, NameList):
+        return usual_length(names.lengths - 1)
+    return usual_length(np.fromiter(map(len, names), int))
+
+
+def usual_length(lengths: NDArray[np.integer]) -> int:
+    """The largest of these lengths of names [num] that is not far larger than the others.
+
+    A name is far longer if it has more than 32 characters and more than four times the 95th
+    percentile of all lengths. Batches hold it in pieces, so that it changes little for the others.
+    """
+    lengths = np.sort(lengths)
     limit = max(32, 4 * int(lengths[int(0.95 * (len(lengths) - 1))]))
     return int(lengths[lengths <= limit].max())
 
@@ -174,7 +213,7 @@ def split_names(
     test_fraction: float,
     seed: int,
     learned: Iterable[str] = (),
-) -> tuple[list[str], list[str], list[str]]:
+) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """Split names at random into training, validation and test parts, each in the given order.
 
     All copies of a name go to the same part. Fractions are of the distinct names; a fraction above
@@ -185,6 +224,8 @@ def split_names(
     Raises:
         ValueError: no name would be left for training.
     """
+    if isinstance(names, NameList):
+        return _split_list(names, validation_fraction, test_fraction, seed, learned)
     distinct = sorted(set(names))
     sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
     known, order = set(learned), np.random.default_rng(seed).permutation(len(distinct))
@@ -196,10 +237,29 @@ def split_names(
     return train, validation, test
 
 
-def split_text(text: str, validation_fraction: float, test_fraction: float) -> tuple[str, str, str]:
+def _split_list(
+    names: NameList, validation: float, test: float, seed: int, learned: Iterable[str]
+) -> tuple[NameList, NameList, NameList]:
+    """`split_names` by the numbers of distinct names instead of the names, all of a store."""
+    ranks = names.store.ranks
+    sizes = _sizes(int(ranks.max()) + 1, "distinct names", validation, test)
+    known = np.zeros(sum(sizes), bool)
+    known[[rank for name in learned if (rank := names.rank(name)) is not None]] = True
+    order = np.random.default_rng(seed).permutation(len(known))
+    part_of = np.empty(len(known), np.int8)
+    part_of[order[np.argsort(known[order], kind="stable")]] = np.repeat([2, 1, 0], sizes[::-1])
+    train, held_out, tested = (np.flatnonzero(part_of[ranks] == i) for i in range(3))
+    parts = (replace(names, rows=rows.astype(np.uint32)) for rows in (train, held_out, tested))
+    return next(parts), next(parts), next(parts)
+
+
+def split_text(
+    text: str | Text, validation_fraction: float, test_fraction: float
+) -> tuple[str | Text, str | Text, str | Text]:
     """Split a text into training, validation and test parts, which follow each other.
 
-    Fractions are of the characters; a fraction above zero gives at least one.
+    Fractions are of the characters, of all documents together; a fraction above zero gives at least
+    one. A document may end in the next part.
 
     Raises:
         ValueError: no character would be left for training.

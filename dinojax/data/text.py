@@ -10,17 +10,18 @@ MAX_MARKS = 100
 """Most combining marks in a row. Composing them takes time that grows with their square."""
 
 
-def composed(text: str, lowercase: bool) -> str:
+def composed(text: str, lowercase: bool, *, first_line: int = 1) -> str:
     r"""`text` in Unicode's composed form (NFC), optionally in lower case.
 
-    The line ends "\r\n" and "\r" become "\n", and the characters in `INVISIBLE` are dropped.
+    The line ends "\r\n" and "\r" become "\n", and the characters in `INVISIBLE` are dropped. Errors
+    count lines from `first_line`.
 
     Raises:
         ValueError: the text holds NUL, or more than `MAX_MARKS` combining marks in a row.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+        line = text.count("\n", 0, text.index("\0")) + first_line
         raise ValueError(f"line {line:,} holds NUL; if the text is in UTF-16, convert it to UTF-8")
     if not text.isascii():
         for character in INVISIBLE:
@@ -28,7 +29,8 @@ def composed(text: str, lowercase: bool) -> str:
         marks = "".join(filter(unicodedata.combining, set(text)))
         too_many = re.search(f"[{re.escape(marks)}]{{{MAX_MARKS + 1},}}", text) if marks else None
         if too_many:
-            line, num = text.count("\n", 0, too_many.start()) + 1, len(too_many[0])
+            line = text.count("\n", 0, too_many.start()) + first_line
+            num = len(too_many[0])
             raise ValueError(
                 f"line {line:,} holds {num:,} combining marks in a row; expected up to {MAX_MARKS}"
             )

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,16 +61,25 @@ class Vocab:
         Raises:
             ValueError: a character is not in the vocabulary; the message gives its position.
         """
-        points, known = _code_points(text), _code_points(self.characters)
-        ids = np.minimum(np.searchsorted(known, points), self.size - 1)
-        unknown = np.flatnonzero(known[ids] != points)
-        if unknown.size:
-            position = int(unknown[0])
+        points = code_points(text)
+        last = min(len(self._id_of) - 1, np.iinfo(points.dtype).max)
+        ids = self._id_of[np.minimum(points, points.dtype.type(last))]
+        is_unknown = ids == self.no_character
+        if is_unknown.any():
+            position = int(is_unknown.argmax())
             raise ValueError(
                 f"{text[position]!r} at position {position} is not in the vocabulary of "
                 f"{self.size:,} characters {quoted(self.characters)}"
             )
-        return ids.astype(self.dtype)
+        return ids
+
+    @cached_property
+    def _id_of(self) -> NDArray[np.unsignedinteger]:
+        """The id of each code point; `no_character` for unknown ones, such as the last entry."""
+        known = code_points(self.characters)
+        table = np.full(int(known.max()) + 2, self.no_character, self.dtype)
+        table[known] = np.arange(self.size)
+        return table
 
     def spell(self, names: Sequence[str]) -> list[str]:
         """The names with each unknown character as the known ones that it is composed of, if any.
@@ -104,5 +114,8 @@ def build_vocab(texts: Iterable[str]) -> Vocab:
     return Vocab("".join(sorted({"\n"}.union(*texts))))
 
 
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+def code_points(text: str) -> NDArray[np.unsignedinteger]:
+    """The code points of a text [len(text)], in one byte each if all are below 128."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

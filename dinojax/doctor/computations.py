@@ -68,7 +68,7 @@ def training_twice(vocab: Vocab, names: Sequence[str]) -> Callable[[], Any]:
     train_step = make_train_step(model, optimizer, mean_cross_entropy, resets=True)
     train = jax.jit(partial(train_steps, train_step))
     order = dataset.arrange(np.arange(dataset.num_shuffled))
-    order = order[np.arange(REPEATED_STEPS) % len(order)]
+    order = order[:][np.arange(REPEATED_STEPS) % len(order)]
     params = model.init(jax.random.key(0))
 
     def from_the_start() -> Any:

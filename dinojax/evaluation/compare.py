@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dinojax.config import check_range
 from dinojax.data.batches import cut_text
+from dinojax.data.stored import Text, excerpt, has_borders, in_vocab
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.losses import (
     column_evaluation,
@@ -25,6 +26,9 @@ from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
 from dinojax.sampling.strings import composed_names
 
+Part = Sequence[str] | str
+MOST_READ, MOST_COUNTED = 2**22, 2**23
+"""About the most characters of prepared data that networks read and that n-gram models count."""
 CONTEXTS: tuple[int | str, ...] = ("carry", 256)
 
 
@@ -53,8 +57,8 @@ class SampleComparison(NamedTuple):
 
 def compare(
     trained: Trained,
-    train: Sequence[str] | str | None,
-    part: Sequence[str] | str,
+    train: Part | None,
+    part: Part,
     *,
     contexts: Sequence[int | str] = CONTEXTS,
     max_order: int = 5,
@@ -64,18 +68,20 @@ def compare(
     The n-gram models are fitted to `train`, the names or the text that the network learned from;
     there are none if it is None. The network reads a text in each of `contexts`: "carry" carries
     its state from beginning to end; a number cuts the text into windows of that length, each read
-    from a fresh state. See `summarize` for the figures.
+    from a fresh state. See `summarize` for the figures. Of prepared data, about `MOST_READ`
+    characters of `part` and `MOST_COUNTED` of `train` are read; see `excerpt`.
 
     Raises:
         ValueError: `train` or `part` is empty or holds an unknown character, only one of them is a
             text, or a context or `max_order` is below 1.
     """
-    if train is not None and isinstance(train, str) != isinstance(part, str):
+    if train is not None and isinstance(train, str | Text) != isinstance(part, str | Text):
         raise ValueError("expected names twice or a text twice, got names and a text")
     model, params, vocab, _ = trained
+    part = excerpt(part, MOST_READ)
     ids, starts = joined(vocab, part)
     first, found = np.flatnonzero(starts), []
-    if not isinstance(part, str):
+    if not isinstance(part, str | Text):
         costs = name_evaluation(model, vocab, part)(params)
         found.append(ModelFigures("network", summarize(costs)))
     else:
@@ -85,14 +91,15 @@ def compare(
             else:
                 check_range("context", int(context), 1, 10**9)
                 columns = cut_text(part, vocab, min(int(context), len(part)))
-                costs = column_evaluation(model, columns)(params)
+                evaluation = column_evaluation(model, columns, resets=has_borders(part))
+                costs = evaluation(params)
             found.append(ModelFigures("network", summarize(costs), context=context))
     if train is None:
         return found
     ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max_order)
     for order in range(1, max_order + 1):
         each = nats(ngrams, ids, starts, order)
-        costs = in_blocks(each) if isinstance(part, str) else in_pieces(each, first)
+        costs = in_blocks(each) if isinstance(part, str | Text) else in_pieces(each, first)
         found.append(ModelFigures("ngram", summarize(costs), order=order))
     return found
 
@@ -149,8 +156,16 @@ def compare_samples(
     return SampleComparison(num, seed, max_length, num_held_out, len(floor[0]), models)
 
 
-def joined(vocab: Vocab, part: Sequence[str] | str) -> tuple[NDArray[Any], NDArray[np.bool]]:
-    """The ids of a part end to end, [num], and whether a name or the text begins at each."""
+def joined(vocab: Vocab, part: Part) -> tuple[NDArray[Any], NDArray[np.bool]]:
+    """The ids of a part end to end, [num], and whether a name or a document begins at each.
+
+    Of prepared data, there are about `MOST_COUNTED`.
+    """
+    part = excerpt(part, MOST_COUNTED)
+    if isinstance(part, Text):
+        starts = np.zeros(len(part), bool)
+        starts[part.starts] = True
+        return in_vocab(part, vocab).ids, starts
     if isinstance(part, str):
         return vocab.encode(part), np.arange(len(part)) == 0
     ids = vocab.encode("".join(f"{name}\n" for name in part))

@@ -32,24 +32,32 @@ class Costs(NamedTuple):
     """Number of characters in each piece, including the newline of a name."""
 
 
-def log_probability(params: Params, model: CharModel, examples: Batch) -> jax.Array:
+def log_probability(
+    params: Params, model: CharModel, examples: Batch, resets: bool = False
+) -> jax.Array:
     """weight_t * log p(target_t | inputs up to t) in nats, for each target of `examples`.
 
-    The model starts from a fresh state. The result is [time, ...] like the targets. Its sum over
-    time is the log-probability of each string; with `pad_names`, that of a name and its newline.
+    The model starts from a fresh state and, with `resets`, again at "no character". The result is
+    [time, ...] like the targets. Its sum over time is the log-probability of each string; with
+    `pad_names`, that of a name and its newline.
     """
     inputs, targets, weights = map(jnp.asarray, examples)
-    _, logits = model.unroll(params, model.initial_state(inputs.shape[1:]), inputs)
+    state = model.initial_state(inputs.shape[1:])
+    _, logits = model.unroll(params, state, inputs, resets=resets)
     return -cross_entropy(logits, targets, weights)
 
 
 def nats_per_column(
-    params: Params, model: CharModel, examples: Batch, at_once: int = CHARACTERS_AT_ONCE
+    params: Params,
+    model: CharModel,
+    examples: Batch,
+    at_once: int = CHARACTERS_AT_ONCE,
+    resets: bool = False,
 ) -> jax.Array:
     """The cost of each column of `examples` [time, num] in nats, read from a fresh state, [num]."""
 
     def nats(example: Batch) -> jax.Array:
-        return -jnp.sum(log_probability(params, model, example))
+        return -jnp.sum(log_probability(params, model, example, resets))
 
     time, num = examples.weights.shape
     columns = jax.tree.map(lambda x: jnp.asarray(x).T, examples)
@@ -57,16 +65,26 @@ def nats_per_column(
 
 
 def nats_carried(
-    params: Params, model: CharModel, ids: jax.Array, block_size: int = BLOCK
+    params: Params,
+    model: CharModel,
+    ids: jax.Array,
+    block_size: int = BLOCK,
+    starts: jax.Array | None = None,
 ) -> jax.Array:
-    """The cost of each character of a text `ids` [num] in nats, read in one pass, [num]."""
+    """The cost of each character of a text `ids` [num] in nats, read in one pass, [num].
+
+    Where documents begin at `starts` [num_documents], each is read from a fresh state.
+    """
     num = ids.shape[0]
     # Padding completes the last block; it comes after every character that counts.
     targets = jnp.pad(ids.astype(int), (0, -num % block_size))
     inputs = jnp.concatenate([jnp.full(1, model.vocab_size), targets[:-1]])
+    if starts is not None:
+        inputs = inputs.at[starts].set(model.vocab_size)
+    resets = starts is not None
 
     def read(state: State, block: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
-        state, logits = model.unroll(params, state, block[0])
+        state, logits = model.unroll(params, state, block[0], resets=resets)
         return state, cross_entropy(logits, block[1], jnp.ones(block_size))
 
     blocks = inputs.reshape(-1, block_size), targets.reshape(-1, block_size)
@@ -75,11 +93,16 @@ def nats_carried(
 
 
 def column_evaluation(
-    model: CharModel, examples: Batch, mesh: Mesh | None = None, at_once: int = CHARACTERS_AT_ONCE
+    model: CharModel,
+    examples: Batch,
+    mesh: Mesh | None = None,
+    at_once: int = CHARACTERS_AT_ONCE,
+    resets: bool = False,
 ) -> Callable[[Params], Costs]:
     """A function from parameters to the costs of the columns of `examples` [time, num].
 
-    It is compiled once. The devices of `mesh` share the columns, and each reads about `at_once`
+    With `resets`, each document within a column is read from a fresh state, as is the column. It is
+    compiled once. The devices of `mesh` share the columns, and each reads about `at_once`
     characters side by side.
     """
     num = examples.weights.shape[1]
@@ -88,7 +111,7 @@ def column_evaluation(
     padded = Batch(*(np.pad(field, [(0, 0), (0, missing)], mode="edge") for field in examples))
 
     def evaluate(params: Params, examples: Batch) -> jax.Array:
-        return nats_per_column(params, model, examples, at_once)
+        return nats_per_column(params, model, examples, at_once, resets)
 
     compiled = jax.jit(parallel.spread(evaluate, mesh, in_axes=(None, 1), out_axes=0))
     columns = parallel.place(padded, mesh, 1)

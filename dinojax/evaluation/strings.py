@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dinojax.data.batches import Batch, pad_names
 from dinojax.data.corpus import MAX_NAME_LENGTH
 from dinojax.data.distances import nearest
+from dinojax.data.stored import Text, in_vocab, lookup
 from dinojax.evaluation import losses
 from dinojax.messages import about, quoted
 from dinojax.models.trained import Trained
@@ -76,7 +77,7 @@ def score(
     log_probabilities = np.array([totals[name] for name in names])
     lengths = np.array([len(nats) for nats in character_nats])
     places, distances = nearest(names, learned) if learned else np.zeros((2, 0), np.int32)
-    known = set(learned)
+    known = lookup(learned)
     return NameScores(
         names=names,
         character_nats=character_nats,
@@ -89,7 +90,7 @@ def score(
     )
 
 
-def score_text(trained: Trained, text: str) -> TextScore:
+def score_text(trained: Trained, text: str | Text) -> TextScore:
     """Score a text, which is read in one pass; see `text_nats` for what is raised."""
     nats = text_nats(trained, text)
     figures = losses.summarize(losses.in_blocks(nats))
@@ -130,16 +131,22 @@ def names_nats(
     return [found[i] for i in range(len(names))]
 
 
-def text_nats(trained: Trained, text: str) -> Floats:
+def text_nats(trained: Trained, text: str | Text) -> Floats:
     """The cost of each character of a text in nats, [len(text)], read in one pass.
+
+    Each document is read from a fresh state.
 
     Raises:
         ValueError: the text is empty or holds an unknown character.
     """
-    if not text:
+    if not len(text):
         raise ValueError("expected a text, got an empty one")
     read = jax.jit(partial(losses.nats_carried, model=trained.model))
-    return np.asarray(read(trained.params, ids=trained.vocab.encode(text)), float)
+    if isinstance(text, str):
+        return np.asarray(read(trained.params, ids=trained.vocab.encode(text)), float)
+    text = in_vocab(text, trained.vocab)
+    starts = text.starts if len(text.starts) > 1 else None
+    return np.asarray(read(trained.params, ids=text.take(slice(None)), starts=starts), float)
 
 
 def share_below(values: ArrayLike, samples: ArrayLike) -> Floats:

@@ -8,6 +8,7 @@ import jax
 import dinojax
 from dinojax.config import TrainConfig
 from dinojax.data.corpus import bundled_names
+from dinojax.data.stored import Text, num_characters
 from dinojax.evaluation.compare import ModelFigures, compare
 from dinojax.files import digest
 from dinojax.interchange.numpy_file import describe_layers
@@ -15,7 +16,7 @@ from dinojax.interchange.safetensors import MODEL_FILE, VOCAB_FILE, torch_code
 from dinojax.interchange.torch import has_cell
 from dinojax.messages import count, visible
 from dinojax.models.trained import Trained
-from dinojax.runs.description import Part, part_content
+from dinojax.runs.description import Part
 from dinojax.runs.folder import Run, read_part
 from dinojax.runs.lineage import learned_of, num_learned
 from dinojax.sampling.accept import continue_text, sample
@@ -170,8 +171,8 @@ def _data_lines(run: Run, parts: Mapping[str, Part]) -> list[str]:
         source = "the dinosaur names of dinojax"
     lines = [f"source      {source or 'unnamed'}", f"SHA-256     {sha256}"]
     for name, part in parts.items():
-        names = "" if isinstance(part, str) else f"{len(part):,} names, "
-        lines.append(f"{name:12}{names}{len(part_content(part).decode()):,} characters")
+        names = "" if isinstance(part, str | Text) else f"{len(part):,} names, "
+        lines.append(f"{name:12}{names}{num_characters(part):,} characters")
     if earlier := Path(run.description.init_from).name:
         lines.append(f"start       the parameters of {earlier}")
     # A line break in the name of a file would end the block.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import TrainConfig, resolve
+from dinojax.data.stored import Text
 from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Params
 from dinojax.runs import folder as runs
@@ -59,7 +60,7 @@ def run_config(imported: Imported, preset: str | None, **given: Any) -> TrainCon
 
 def with_rows_for(config: TrainConfig, data: Part) -> TrainConfig:
     """The configuration with fewer, then shorter rows if a text is too short for its windows."""
-    if not isinstance(data, str) or len(data) >= config.batch_size * config.window:
+    if not isinstance(data, str | Text) or len(data) >= config.batch_size * config.window:
         return config
     window = min(config.window, len(data))
     return replace(config, batch_size=len(data) // window, window=window)

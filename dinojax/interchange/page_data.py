@@ -9,6 +9,7 @@ import numpy as np
 
 import dinojax
 from dinojax.config import check_range
+from dinojax.data.stored import Text
 from dinojax.evaluation.compare import ModelFigures, compare, joined
 from dinojax.evaluation.ngram import fit_ngrams
 from dinojax.evaluation.traits import LEAST, followers
@@ -67,8 +68,9 @@ def make_page(
             `MAX_NAMES`, the order is out of range, or a parameter does not fit into half precision.
     """
     check_is_network(run, "a page holds a network, beside an n-gram model if that is asked for")
-    if with_names and (learned is None or isinstance(learned, str) or len(learned) > MAX_NAMES):
-        got = "no names" if learned is None or isinstance(learned, str) else _size(learned)
+    has_names = learned is not None and not isinstance(learned, str | Text)
+    if with_names and not (has_names and len(learned or ()) <= MAX_NAMES):
+        got = _size(learned or ()) if has_names else "no names"
         raise ValueError(f"expected up to {MAX_NAMES:,} names for the page, got {got}")
     if ngram_order and learned is None:
         raise ValueError("expected what the run learned for an n-gram model, got nothing")
@@ -120,8 +122,8 @@ def make_page(
 def _some(part: Part) -> Part:
     """Beginnings of names from all over a part, or of a text, as many as `MAX_READ`."""
     num_names, most, num_characters = MAX_READ
-    if isinstance(part, str):
-        return part[:num_characters]
+    if isinstance(part, str | Text):
+        return str(part[:num_characters])
     return [name[:most] for name in part[:: -(-len(part) // num_names)]]
 
 
@@ -147,7 +149,7 @@ def _error(trained: Trained, part: Part, params: Params | None) -> float:
 
 
 def _size(part: Part) -> str:
-    return count(len(part), "character" if isinstance(part, str) else "name")
+    return count(len(part), "character" if isinstance(part, str | Text) else "name")
 
 
 def _measured(run: Run, learned: Part | None, part: Part, split: str) -> str:

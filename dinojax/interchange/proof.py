@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dinojax.data.stored import Text
 from dinojax.models.trained import Trained
 
 NUM_STRINGS, LENGTH = 32, 64
@@ -17,12 +18,14 @@ Logits = Callable[[str], ArrayLike]
 """From a string to the logits [len + 1, vocab] of each character and of what follows."""
 
 
-def choose_strings(part: Sequence[str] | str) -> list[str]:
+def choose_strings(part: Sequence[str] | str | Text) -> list[str]:
     """Beginnings of names, or pieces of a text, spread evenly over a part of the data."""
-    if isinstance(part, str):
-        part = [part[i : i + LENGTH] for i in range(0, len(part), LENGTH)]
-    places = np.linspace(0, len(part) - 1, min(NUM_STRINGS, len(part)))
-    return [part[round(place)][:LENGTH] for place in places]
+    is_text = isinstance(part, str | Text)
+    num = -(-len(part) // LENGTH) if is_text else len(part)
+    places = map(round, np.linspace(0, num - 1, min(NUM_STRINGS, num)))
+    if is_text:
+        return [str(part[place * LENGTH : (place + 1) * LENGTH]) for place in places]
+    return [part[place][:LENGTH] for place in places]
 
 
 def model_logits(trained: Trained, strings: Sequence[str]) -> list[NDArray[Any]]:

@@ -115,9 +115,7 @@ def from_linear_cell(
     return Layer(cell.hidden_size, cell.init, cell.initial_state, step, unroll)
 
 
-def make_layer(
-    name: CellName, *sizes: int, run: Run = recurrence.loop, **options: Any
-) -> Layer:
+def make_layer(name: CellName, *sizes: int, run: Run = recurrence.loop, **options: Any) -> Layer:
     """The layer of the cell of this name, with its arguments; see `CELLS` and `LINEAR_CELLS`.
 
     A cell of `CELLS` trains by `run`; see `from_cell`.

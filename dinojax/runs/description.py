@@ -16,10 +16,12 @@ from dinojax.data.corpus import (
     split_names,
     split_text,
 )
+from dinojax.data.stored import NameList, Text, in_vocab, joined_documents, lookup
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest
 from dinojax.messages import about
 from dinojax.runs.kinds import Kind, Mixture, Ngram
+from dinojax.runs.references import is_prepared, reference_to
 
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
@@ -117,25 +119,32 @@ def describe(
     """
     learned = origin.names if origin else ()
     fractions = config.validation_fraction, config.test_fraction
-    split: Sequence[Part]
-    if isinstance(data, str):
-        split, texts = split_text(data, *fractions), [data]
-    else:
-        split, texts = split_names(data, *fractions, config.split_seed, learned), list(data)
-    split = *split, sorted(set(learned).difference(split[0]))
-    parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
     known = origin.vocab if origin else None
-    vocab = known or build_vocab(texts)
     with about(f"the earlier run cannot read {shown(Path(source)) if source else 'these data'}"):
-        for text in texts if known else []:
-            vocab.encode(text)
+        if isinstance(data, Text | NameList):
+            vocab = known or data.vocab
+            data = in_vocab(data, vocab)
+        else:
+            texts = [data] if isinstance(data, str) else data
+            vocab = known or build_vocab(texts)
+            for text in texts if known else []:
+                vocab.encode(text)
+    split: Sequence[Part]
+    if isinstance(data, str | Text):
+        split, earlier = split_text(data, *fractions), list[str]()
+    else:
+        split = split_names(data, *fractions, config.split_seed, learned)
+        now = lookup(split[0])
+        earlier = sorted({name for name in learned if name not in now})
+    split = *split, earlier
+    parts = {name: part for name, part in zip(PARTS, split, strict=True) if part}
     if config.batches == "packed" and not keep_window:
         config = replace(config, window=max(config.window, longest_usual(parts["train"]) + 1))
     dataset = make_dataset(config, vocab, parts["train"])
     config = with_steps(config, dataset.steps_per_epoch)
     checksums = {name: digest(part_content(part)) for name, part in parts.items()}
     description = Description(config, vocab, source, sha256, "", checksums)
-    if not isinstance(data, str):
+    if not isinstance(data, str | Text):
         description = description._replace(max_length=length_limit(parts["train"]))
     if origin:
         description = description._replace(
@@ -175,17 +184,33 @@ def extended(description: Description, config: TrainConfig, step: int) -> Descri
 
 def make_dataset(config: TrainConfig, vocab: Vocab, part: Part) -> Dataset:
     """The batches of what a run learns from; see `batches` for the errors raised."""
-    if config.batches == "windows":
-        return windows(str(part), vocab, config.batch_size, config.window)
+    if isinstance(part, str | Text):
+        return windows(part, vocab, config.batch_size, config.window)
     if config.batches == "packed":
         return packed(part, vocab, config.batch_size, config.window)
     return padded(part, vocab, config.batch_size)
 
 
 def part_content(part: Part) -> bytes:
-    """The content of a part's file: names, one per line, or the text."""
+    """The content of a part's file: names, one a line, or the text, with NUL between documents.
+
+    Of prepared data it is a reference; see `references`.
+    """
+    if is_prepared(part):
+        return reference_to(part)
+    if isinstance(part, Text):
+        return "\0".join(part.documents()).encode()
     text = part if isinstance(part, str) else "".join(f"{name}\n" for name in part)
     return text.encode()
+
+
+def part_from(content: bytes, is_text: bool, vocab: Vocab) -> Part:
+    """A part from the content of its file; see `part_content`."""
+    text = content.decode()
+    if not is_text:
+        return text.removesuffix("\n").split("\n")
+    documents = text.split("\0")
+    return text if len(documents) == 1 else joined_documents(documents, vocab)
 
 
 def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharModel":

@@ -25,7 +25,7 @@ CONFIG_FILE, METRICS_FILE, LOCK_FILE = "config.json", "metrics.jsonl", ".lock"
 CHECKPOINT = re.compile(r"checkpoint-\d{9,}\.npz")
 """Name of a checkpoint."""
 RUN_FILE = re.compile(
-    rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.txt|{CONFIG_FILE}|{METRICS_FILE}"
+    rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.(?:txt|json)|{CONFIG_FILE}|{METRICS_FILE}"
 )
 """Name of any file of a run but the lock."""
 DERIVED = re.compile(

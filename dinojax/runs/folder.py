@@ -4,6 +4,7 @@ runs/dinos/checkpoint-000035000.npz     state after so many steps; the newest an
 runs/dinos/config.json                  settings and data of the run
 runs/dinos/train.txt                    names or text that the model learned from
 runs/dinos/validation.txt, test.txt     names or text that were held out, if any
+runs/dinos/train.json, ..               in place of these, where large data lie; see `references`
 runs/dinos/earlier.txt                  further names that the runs before it learned, if any
 runs/dinos/metrics.jsonl                losses and speed over time; see `metrics`
 runs/dinos/.lock                        locked by the process that trains; always empty
@@ -26,7 +27,7 @@ import dinojax
 from dinojax import files
 from dinojax.config import TrainConfig
 from dinojax.data.vocab import Vocab
-from dinojax.files import digest, read_regular, remove_leftovers, write_atomically
+from dinojax.files import remove_leftovers, write_atomically
 from dinojax.messages import about
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
@@ -42,6 +43,9 @@ from dinojax.runs.description import (
 from dinojax.runs.exchange import CONFIG_FILE, LOCK_FILE, METRICS_FILE
 from dinojax.runs.kinds import kind_name
 from dinojax.runs.metadata import from_metadata, to_metadata, write_config
+from dinojax.runs.parts import read_part as read_part
+from dinojax.runs.parts import restore_data as restore_data
+from dinojax.runs.references import is_prepared
 from dinojax.runs.stored import stored_params
 from dinojax.training.step import TrainState
 
@@ -132,35 +136,17 @@ def start_run(folder: Path, state: TrainState, description: Description, parts: 
     see `exchange`. If the new one cannot be written, the earlier run is still there.
     """
     first = _checkpoint_path(folder, int(state.step)).name
-    names = [*(f"{name}.txt" for name in parts), CONFIG_FILE, METRICS_FILE, first]
+    files_of = {f"{name}.{'json' if is_prepared(x) else 'txt'}": x for name, x in parts.items()}
+    names = [*files_of, CONFIG_FILE, METRICS_FILE, first]
     try:
         new = exchange.begin(folder, names)
-        for name, part in parts.items():
-            write_atomically(new / f"{name}.txt", part_content(part))
+        for file, part in files_of.items():
+            write_atomically(new / file, part_content(part))
         write_config(new / CONFIG_FILE, description)
         write_atomically(new / METRICS_FILE, b"")
         save_checkpoint(new, state, description, Tally())
     finally:
         exchange.finish(folder)
-
-
-def read_part(folder: Path, description: Description, name: str) -> list[str] | str:
-    """A part of a run's data: its names, or its text.
-
-    Raises:
-        ValueError: the run has no such part, or the file was changed.
-    """
-    if name not in description.parts:
-        raise ValueError(
-            f"{folder} has no {name} part; it has {', '.join(description.parts)} (others are set "
-            "aside by a validation fraction or a test fraction)"
-        )
-    path = exchange.current(folder, f"{name}.txt")
-    content = read_regular(path)
-    if digest(content) != description.parts[name]:
-        raise ValueError(f"{path} was changed after training: its checksum does not match")
-    text = content.decode()
-    return text if description.config.is_text else text.removesuffix("\n").split("\n")
 
 
 def save_checkpoint(

@@ -1,7 +1,9 @@
 """What a run learned from, together with the runs that it began with."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from dinojax.data.stored import NameList, Text, lookup
 from dinojax.runs import checkpoint
 from dinojax.runs.description import Description, Origin, Part, Parts
 from dinojax.runs.folder import Run, check_is_network, read_part
@@ -19,11 +21,18 @@ def read_origin(folder: Path, run: Run) -> Origin:
     description = run.description
     own, names = description.parts["train"], list[str]()
     if not run.config.is_text:
+        learned: Part = ()
         try:
-            names = sorted(set(read_learned(folder, description)))
+            learned = read_learned(folder, description)
         except (OSError, ValueError):
             # A missing or changed list need not keep the parameters from being used.
             own = ""
+        if isinstance(learned, NameList):
+            raise ValueError(
+                f"{folder} learned a list of {len(learned):,} names, among which the new run would "
+                "have to look for its own; begin with a run of a list that fits into memory"
+            )
+        names = sorted(set(learned))
     before = *description.learned_before, own
     taken = {"characters": run.vocab.characters, "learned_before": before, "names": names}
     sha256 = checkpoint.checksum(run.params, taken)
@@ -43,8 +52,11 @@ def read_learned(folder: Path, description: Description) -> Part:
 
 def learned_of(parts: Parts) -> Part:
     """All names, or the text, in the parts that were learned."""
-    if isinstance(parts["train"], str):
-        return parts["train"]
+    train = parts["train"]
+    if isinstance(train, str | Text):
+        return train
+    if isinstance(train, NameList):
+        return replace(train, more=tuple(parts.get("earlier", ())))
     return [*parts["train"], *parts.get("earlier", ())]
 
 
@@ -53,9 +65,11 @@ def num_learned(description: Description, part: Part, learned: Part | None) -> i
 
     Of a text that the run held out: 0, or None if a run before it learned another text.
     """
-    if isinstance(part, str):
+    if isinstance(part, str | Text):
         return None if set(description.learned_before) - {description.parts["train"]} else 0
     if learned is None or "" in description.learned_before:
         return None
-    known = set(learned)
+    if isinstance(part, NameList) and isinstance(learned, NameList):
+        return part.num_in(learned)
+    known = lookup(learned)
     return sum(name in known for name in part)

@@ -12,6 +12,7 @@ import jax
 from dinojax import parallel, processes
 from dinojax.config import TrainConfig, ngram_config, resolve
 from dinojax.data.corpus import clean_names
+from dinojax.data.stored import NameList, Text
 from dinojax.data.text import composed
 from dinojax.files import digest
 from dinojax.messages import quoted
@@ -127,14 +128,14 @@ def course(
 
 
 def train(
-    names: Sequence[str] | str,
+    names: Part,
     preset: str | None = None,
     *,
     seed: int = 0,
     folder: Path | str | None = None,
     **settings: Any,
 ) -> Trained:
-    """Train a model on a list of names, or on a text given as a string.
+    """Train a model on a list of names, or on a text: a string, or what `data.reading` read.
 
     The settings are those of `preset` (by default "dinos" for names and "text" for a text), except
     for `settings`, fields of `TrainConfig`. Names are stripped, and blank ones skipped. With a
@@ -150,7 +151,7 @@ def train(
         TypeError: a name is no string.
         ValueError: a setting, the data or the folder is not suitable, or processes differ in them.
     """
-    is_text = isinstance(names, str)
+    is_text = isinstance(names, str | Text)
     config = resolve(preset or ("text" if is_text else "dinos"), given=settings | {"seed": seed})
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
@@ -211,6 +212,8 @@ def clean(names: Part, lowercase: bool) -> Part:
         TypeError: a name is no string.
         ValueError: there is no name or an empty text, or a name is too long.
     """
+    if isinstance(names, Text | NameList):
+        return names
     if isinstance(names, str):
         if not (text := composed(names, lowercase)):
             raise ValueError("expected a text to learn from, got an empty one")

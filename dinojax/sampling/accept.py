@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dinojax.config import check_range
+from dinojax.data.stored import lookup
 from dinojax.data.text import composed_start
 from dinojax.models.context import in_context
 from dinojax.models.trained import Trained
@@ -60,7 +61,7 @@ def accept(
         raise ValueError("novel and distance need the names that the model learned from")
     match, ignore_case = constraints.match, constraints.ignore_case
     pattern = compile_pattern(match, ignore_case) if match else None
-    known, seen = set(learned), set[str]()
+    known, seen = lookup(learned), set[str]()
     num_drawn = num_accepted = 0
     for names, log_probabilities, drawn, ended, drawn_as in blocks:
         matched = found_in(pattern, names) if pattern else [True] * len(names)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from dinojax import parallel
 from dinojax.data.batches import Dataset
 from dinojax.models.cells import Params
-from dinojax.training.step import Chunk, Summary, TrainState, TrainStep, epoch_order, train_steps
+from dinojax.training.fetch import make_fetch
+from dinojax.training.step import Chunk, Summary, TrainState, TrainStep, train_steps
 
 CHUNK_SIZE = 1_000
 """The most steps in one compiled call. Between calls a run reports, saves and stops."""
@@ -60,16 +61,16 @@ def run(
         FloatingPointError: a loss or a parameter is not finite; names the step. The states yielded
             before are good.
     """
-    read, count_targets = make_reader(state.key, dataset), make_counter(dataset)
-    indices = read(0, 1)[0]
     num_devices = parallel.num_devices(mesh)
-    if indices.shape[-1] % num_devices:
+    batch_size = dataset.step_shape[-1]
+    if batch_size % num_devices:
         raise ValueError(
             f"expected a batch size that is a multiple of {num_devices}, the number of devices, "
-            f"got {indices.shape[-1]}"
+            f"got {batch_size}"
         )
-    num_characters = dataset.examples.inputs[..., indices].size
+    num_characters = dataset.time * batch_size
     chunk_size = max(1, min(chunk_size, chunk_characters // num_characters))
+    fetch = make_fetch(state.key, dataset, mesh, chunk_size)
     everywhere = None
     state_axes = TrainState._make([everywhere] * len(TrainState._fields))
     state_axes = state_axes._replace(recurrent_state=0)
@@ -78,59 +79,30 @@ def run(
         parallel.spread(
             partial(train_steps, train_step, summarize=summarize),
             mesh,
-            in_axes=(state_axes, everywhere, indices.ndim, everywhere),
+            in_axes=(state_axes, everywhere, len(dataset.step_shape), everywhere),
             out_axes=Chunk._make([state_axes, everywhere, everywhere]),
         )
     )
     state = parallel.place(state, mesh, state_axes)
-    examples = parallel.place(dataset.examples, mesh, everywhere)
     step, size = int(state.step), 1
     while step < steps:
         started = clock()
         # Up to a multiple of the largest size, so that reports fall on round numbers.
         num_steps = min(size, steps - step, *(n - step % n for n in (chunk_size, *stops)))
-        order = read(step, chunk_size)
-        shares = parallel.place(order, mesh, indices.ndim)
+        following = step + num_steps if step + num_steps < steps else None
+        examples, order, counts = fetch(step, following)
+        shares = parallel.place(order, mesh, len(dataset.step_shape))
         state, losses, summary = train_chunk(state, examples, shares, num_steps)
         new_losses = np.asarray(losses)[:num_steps]
         check_finite(state.params, new_losses, step)
         step += num_steps
-        yield Progress(state, new_losses, count_targets(order[:num_steps]), summary)
+        yield Progress(state, new_losses, counts[:num_steps], summary)
         seconds = clock() - started
         # A call of twice the size stays below half a second.
         if seconds < 0.25:
             size = min(size * 2, chunk_size)
         elif seconds > 0.6:
             size = max(1, size // 2)
-
-
-def make_reader(key: jax.Array, dataset: Dataset) -> Callable[[int, int], np.ndarray]:
-    """A function that says what steps of the run with this key read: one epoch follows the other.
-
-    It takes the steps done before and a number of steps, and returns entries of an order as
-    `train_steps` expects them, [num, ..].
-    """
-    draw_order = jax.jit(epoch_order, static_argnames="num")
-
-    # Shuffling a long list takes a second, and reading it once many calls.
-    @lru_cache(maxsize=2)
-    def read_epoch(epoch: int) -> np.ndarray:
-        return dataset.arrange(np.asarray(draw_order(key, epoch, num=dataset.num_shuffled)))
-
-    def read(first: int, num: int) -> np.ndarray:
-        epoch, offset = divmod(first, dataset.steps_per_epoch)
-        num_epochs = -(-(offset + num) // dataset.steps_per_epoch)
-        epochs = [read_epoch(epoch + i) for i in range(num_epochs)]
-        return np.concatenate(epochs)[offset : offset + num]
-
-    return read
-
-
-def make_counter(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from an order [num, ..] to the targets that count in each of its steps, [num]."""
-    weights = dataset.examples.weights
-    counts = weights.sum(axis=0) if weights.ndim == 2 else weights
-    return lambda order: counts[order].reshape(len(order), -1).sum(axis=1)
 
 
 def check_finite(params: Params, losses: np.ndarray, step: int) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 
 from dinojax.data.batches import Dataset
 from dinojax.models.recurrence import choose_rows
-from dinojax.training.loop import CHUNK_SIZE, Progress, check_finite, make_counter, make_reader
+from dinojax.training.fetch import make_counter, make_reader
+from dinojax.training.loop import CHUNK_SIZE, Progress, check_finite
 from dinojax.training.step import Summary, TrainState, TrainStep, train_steps
 
 REPLICAS = "replicas"
@@ -59,8 +60,10 @@ def run(
     """
     num = len(states)
     done = [int(state.step) for state in states]
+    if dataset.examples is None:
+        raise ValueError("expected data that fit into memory; train replicas on others one by one")
     readers = [make_reader(state.key, dataset) for state in states]
-    keys, count_targets = [state.key for state in states], make_counter(dataset)
+    keys, count_targets = [state.key for state in states], make_counter(dataset.examples)
     train_chunk = jax.jit(
         jax.vmap(
             partial(train_steps, train_step, summarize=summarize),

@@ -1,0 +1,83 @@
+"""Names or a text from one file or several: in memory if they are small, else prepared."""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from dinojax.data import sources
+from dinojax.data.corpus import (
+    Corpus,
+    clean_names,
+    lines_of,
+    parsed,
+    read_bytes,
+    read_names,
+    read_running_text,
+)
+from dinojax.data.prepared import Progress, prepare, whole
+from dinojax.data.stored import NameList, Text, joined_documents
+from dinojax.data.vocab import build_vocab
+from dinojax.files import digest
+from dinojax.messages import about
+
+IN_MEMORY = 2**25
+"""Most bytes of data, archives unpacked, that are read into memory.
+
+What is made of a text in memory takes some 20 times its size for a moment, and training keeps about
+ten times: with this limit, well under one gigabyte.
+"""
+
+Data = str | list[str] | Text | NameList
+
+
+def checksum_of(paths: Sequence[Path]) -> str:
+    """The checksum that `read` gives for these files, of which pipes are read to their end."""
+    files = sources.data_files(paths)
+    if len(files) == 1 and not files[0].is_file():
+        return digest(read_bytes(files[0]))
+    return sources.joint_checksum(list(map(sources.checksum, files)))
+
+
+def read(
+    paths: Sequence[Path], *, is_text: bool, lowercase: bool, in_memory: int = IN_MEMORY
+) -> Generator[Progress, None, Corpus[Data]]:
+    """Read a text or names from files, or from those of folders; see `sources.data_files`.
+
+    Each file of a text is a document; one that is empty counts for nothing. Lists of names follow
+    each other. Data of more than `in_memory` bytes are prepared, see `prepared`; from a pipe they
+    are read into memory. The generator yields how far that has come, and returns the data: names,
+    or a text, where there are several documents a `Text`; prepared, a `NameList` or a `Text`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: see `prepare`, and for data in memory `read_names` and `read_text`.
+    """
+    files = sources.data_files(paths)
+    if len(files) == 1 and not files[0].is_file():
+        return (read_running_text if is_text else read_names)(files[0], lowercase)
+    contents, room = list[bytes](), in_memory
+    for file in files:
+        content = sources.read_whole(file, room)
+        if content is None:
+            store = yield from prepare(files, is_text=is_text, lowercase=lowercase)
+            return Corpus(whole(store), store.sha256, store.notes)
+        contents.append(content)
+        room -= len(content)
+    sha256 = sources.joint_checksum(
+        [
+            sources.checksum(file) if sources.is_compressed(file) else digest(content)
+            for file, content in zip(files, contents, strict=True)
+        ]
+    )
+    found = [parsed(x, str(file), lowercase) for x, file in zip(contents, files, strict=True)]
+    notes = [note for _, more in found for note in more]
+    name = files[0] if len(files) == 1 else f"{files[0]} and others"
+    if not is_text:
+        with about(name):
+            names, more = clean_names(line for text, _ in found for line in lines_of(text))
+        return Corpus(names, sha256, [*notes, *more])
+    documents = [text for text, _ in found if text]
+    if not documents:
+        raise ValueError(f"{name} is empty; expected a text")
+    if len(documents) == 1:
+        return Corpus(documents[0], sha256, notes)
+    return Corpus(joined_documents(documents, build_vocab(documents)), sha256, notes)
