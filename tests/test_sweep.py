@@ -387,7 +387,7 @@ def test_what_ended_unrecorded_is_not_trained_again(done, tmp_path):
         (["--split-seed", "1", "2"], "--split-seed: expected one value, as losses over different"),
         (["--validation-fraction", "0"], "--validation-fraction: expected more than 0, as a sweep"),
         (["--seeds", "0"], "seeds: expected a number from 1 to 10,000, got 0"),
-        (["--seed", "1"], "unknown argument --seed; did you mean --seeds?"),
+        (["--seed", "1"], "--seed needs --search"),
         (["--jobs", "0"], "--jobs: expected a number from 1 to 4,096, got 0"),
         (["--baseline", "dropout=0.1"], "baseline: 'dropout' is not swept; expected some of none"),
         (["--baseline", "x=1"], "argument --baseline: expected a setting and its value, such as"),
