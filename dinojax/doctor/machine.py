@@ -25,7 +25,9 @@ EXTRAS = {
     "export": ("flatbuffers", "safetensors"),
     "keras": ("h5py",),
     "plot": ("matplotlib",),
+    "search": ("optuna",),
     "tensorboard": ("tensorboardX",),
+    "zst": ("zstandard",),
 }
 """The modules of each extra of dinojax."""
 PLUGINS = "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu"
