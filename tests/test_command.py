@@ -128,6 +128,12 @@ def test_lines_to_paste_name_the_program_that_the_user_ran(tmp_path, monkeypatch
     assert shlex.split(script.shell_line("sample", "run"))[1:] == ["scripts/sample.py", "run"]
 
 
+def test_each_command_has_a_script():
+    # The completion script of a shell is for the command.
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert {*COMMANDS} - scripts == {"completion"}
+
+
 def test_negative_numbers_belong_to_the_flag_before_them():
     assert join_negative_numbers(["--rate", "-1e-3", "-2", "-x"]) == ["--rate=-1e-3", "-2", "-x"]
     assert join_negative_numbers(["--names", "-5", "-.6"]) == ["--names", "-5", "-.6"]
