@@ -228,7 +228,7 @@ def test_the_command_ranks_the_trials_and_can_be_resumed(sweep, tmp_path, monkey
         (["--hidden-size=8:10000", "--num-layers=90"], "training takes at least"),
         (["--learning-rate=1e-3:1", "--data=-"], "a search reads its data several times"),
         (["--learning-rate=1e-3:1", "--devices=1"], "--devices"),
-        (["--gate", "sigmoid", "hard_sigmoid"], "--gate: a vanilla cell has none"),
+        (["--gate", "sigmoid", "hard_sigmoid"], "--gate: a vanilla cell has no choice of gates"),
     ],
 )
 def test_bad_input_of_a_search_is_one_line(flags, message, sweep, tmp_path):
