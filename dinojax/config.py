@@ -25,7 +25,7 @@ WITH_GATES = "gru", "gru_reset_before", "lstm"
 """The cells whose gates may have another function than the sigmoid."""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
-OF_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "split_seed"
+OF_THE_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "split_seed"
 """The settings that decide what the data are and how they are split."""
 _NATS = "nats per unit"
 
@@ -263,16 +263,16 @@ def ngram_config(given: Mapping[str, Any]) -> TrainConfig:
     Settings that are not `given` are those of the preset "names" or, for windows of a text, "text".
 
     Raises:
-        ValueError: a setting is none of `OF_DATA`, or has a bad value.
+        ValueError: a setting is none of `OF_THE_DATA`, or has a bad value.
     """
     for name in given:
-        if name not in OF_DATA:
-            expected = ", ".join(each.replace("_", " ") for each in OF_DATA)
+        if name not in OF_THE_DATA:
+            expected = ", ".join(each.replace("_", " ") for each in OF_THE_DATA)
             raise ValueError(
                 f"{name.replace('_', ' ')}: an n-gram model has none; its settings are {expected}"
             )
     is_text = given.get("batches") == "windows"
     preset = asdict(PRESETS["text" if is_text else "names"])
-    settings = {name: preset[name] for name in OF_DATA} | {"batches": "padded"} | dict(given)
+    settings = {name: preset[name] for name in OF_THE_DATA} | {"batches": "padded"} | dict(given)
     # Any text is long enough for one window of one character.
     return config_from(settings | {"steps": 1, "window": 1 if is_text else preset["window"]})

@@ -189,9 +189,9 @@ def _dot(left: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
     )  # fmt: skip
 
 
-def clear(tree: Any, iscleared: jax.Array) -> Any:
+def clear(tree: Any, is_cleared: jax.Array) -> Any:
     """Zeros in the rows where `is_cleared` [...], the values of the tree elsewhere."""
-    return choose_rows(iscleared, jax.tree.map(jnp.zeros_like, tree), tree)
+    return choose_rows(is_cleared, jax.tree.map(jnp.zeros_like, tree), tree)
 
 
 def _at(refs: Any, t: jax.Array | int) -> Any:

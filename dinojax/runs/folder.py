@@ -43,10 +43,10 @@ from dinojax.runs.description import (
 from dinojax.runs.exchange import CONFIG_FILE, LOCK_FILE, METRICS_FILE
 from dinojax.runs.kinds import kind_name
 from dinojax.runs.metadata import from_metadata, to_metadata, write_config
+from dinojax.runs.parameters import stored_params
 from dinojax.runs.parts import read_part as read_part
 from dinojax.runs.parts import restore_data as restore_data
 from dinojax.runs.references import is_prepared
-from dinojax.runs.stored import stored_params
 from dinojax.training.step import TrainState
 
 NUM_KEPT = 2

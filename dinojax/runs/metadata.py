@@ -7,7 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from dinojax.config import OF_DATA, TrainConfig, check_range, config_from
+from dinojax.config import OF_THE_DATA, TrainConfig, check_range, config_from
 from dinojax.data.corpus import MIN_LIMIT
 from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular, write_atomically
@@ -105,7 +105,7 @@ def write_config(file: Path, description: Description) -> None:
     sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
     settings = asdict(description.config)
     if description.model:
-        settings = {name: settings[name] for name in OF_DATA}
+        settings = {name: settings[name] for name in OF_THE_DATA}
     whole = sources | _model(description) | settings
     content = json.dumps(whole, indent=2, ensure_ascii=False)
     # A path that is not UTF-8 has surrogates, which JSON can escape.

@@ -8,7 +8,7 @@ from dinojax.data.prepared import Progress, finished
 from dinojax.files import digest, read_regular
 from dinojax.runs import exchange
 from dinojax.runs.description import Description, Part, part_from
-from dinojax.runs.references import referenced, stored
+from dinojax.runs.references import find_store, referenced
 
 
 def read_part(folder: Path, description: Description, name: str) -> Part:
@@ -33,7 +33,7 @@ def restore_data(folder: Path, description: Description) -> Generator[Progress, 
         return None
     content, _ = _part_content(folder, description, "train")
     is_text, lowercase = description.config.is_text, description.config.lowercase
-    return (yield from stored(content, is_text=is_text, lowercase=lowercase))
+    return (yield from find_store(content, is_text=is_text, lowercase=lowercase))
 
 
 def _part_content(folder: Path, description: Description, name: str) -> tuple[bytes, bool]:

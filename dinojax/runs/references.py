@@ -39,7 +39,9 @@ def reference_to(part: Any) -> bytes:
     return json.dumps(content, indent=1).encode()
 
 
-def stored(content: bytes, *, is_text: bool, lowercase: bool) -> Generator[Progress, None, Store]:
+def find_store(
+    content: bytes, *, is_text: bool, lowercase: bool
+) -> Generator[Progress, None, Store]:
     """The data that a reference refers to, which are prepared again if they are not there.
 
     Raises:

@@ -45,7 +45,7 @@ class Step(NamedTuple):
     """Nats per character, if it was just validated."""
 
 
-def read_part(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Part, str]:
+def read_data(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Part, str]:
     """The names or the text in a file, and its checksum.
 
     Raises:
@@ -147,7 +147,7 @@ def _train_stack(
 
 def _describe(task: Task) -> tuple[Description, Parts, Dataset]:
     config = config_from(task.settings)
-    part, _ = read_part(task.data, config, task.data_sha256)
+    part, _ = read_data(task.data, config, task.data_sha256)
     options: dict[str, Any] = {"source": task.source, "sha256": task.data_sha256}
     return describe(config, part, keep_window=task.keep_window, **options)
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from dinojax.config import TrainConfig, check_range, resolve
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted
-from dinojax.runs.sweep import FRACTION, OF_THE_DATA, Values, shown
+from dinojax.runs.sweep import FRACTION, OF_THE_SWEEP, SHARED, Values, shown
 
 SEARCH_FILE = "search.json"
 FORMAT = 1
@@ -94,7 +94,7 @@ def make_search(
     kinds: dict[str, Any] = {each.name: each.type for each in fields(TrainConfig)}
     for name, given in settings.items():
         words = name.replace("_", " ")
-        if name in ("seed", "devices"):
+        if name in OF_THE_SWEEP:
             raise ValueError(f"{words}: a search gives each run its seed and one device")
         if isinstance(given, Range):
             if kinds.get(name) not in (int, float):
@@ -116,7 +116,7 @@ def make_search(
             fixed[name] = values[0]
         else:
             space[name] = values
-    for name in OF_THE_DATA:
+    for name in SHARED:
         if name in space:
             raise ValueError(
                 f"{name.replace('_', ' ')}: expected one value, as losses over different data "

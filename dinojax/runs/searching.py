@@ -14,7 +14,7 @@ from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.metadata import read_config
 from dinojax.runs.metrics import read_metrics
-from dinojax.runs.replica import Step, read_part
+from dinojax.runs.replica import Step, read_data
 from dinojax.runs.search import (
     PrunerName,
     Range,
@@ -146,7 +146,7 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[T
     search = read_search(folder)
     first = {name: space[0] for name, space in search.space.items()}
     file = search.data if data is None else data
-    read_part(file, config_of(search, first), search.data_sha256)
+    read_data(file, config_of(search, first), search.data_sha256)
     with open_study(folder, search) as study:
         trials = read_trials(study)
         ended = {each.number for each in trials if each.status != RUNNING}
@@ -223,7 +223,7 @@ def new_search(preset: str, data: str, *, settings: Mapping[str, Any], **asked: 
         for name, space in wanted.space.items()
     }
     config = config_of(wanted, largest)
-    part, sha256 = read_part(data, config)
+    part, sha256 = read_data(data, config)
     make_experiment(*describe(config, part, keep_window=_keeps_window(wanted)))
     return wanted._replace(data_sha256=sha256)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dinojax import files
 from dinojax.messages import visible
+from dinojax.runs.results import UNIT
 from dinojax.runs.search import Range, Search
 from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, RESULTS_FILE, TABLE_FILE, Values, shown
 
@@ -207,7 +208,7 @@ def write_results(folder: Path, search: Search, trials: Sequence[Trial]) -> dict
     order = ranked(trials)
     best = order[0].number if order and order[0].status == FINISHED else None
     results = {
-        "unit": "nats per character",
+        "unit": UNIT,
         "best": best,
         "trials": [
             {"folder": trial_folder(folder, each.number).name, **each._asdict()} for each in order

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dinojax.config import PRESETS, TrainConfig, check_range, config_from, resolve
+from dinojax.config import OF_THE_DATA, PRESETS, TrainConfig, check_range, config_from, resolve
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted, shortened
 
@@ -29,7 +29,7 @@ FRACTION = 0.1
 """Share of the data held out to validate where the preset holds out none."""
 OF_THE_SWEEP = "seed", "devices"
 """Settings that a sweep gives each replica itself: its seed, and one device."""
-OF_THE_DATA = "lowercase", "validation_fraction", "test_fraction", "split_seed"
+SHARED = tuple(name for name in OF_THE_DATA if name != "batches")
 """Settings that all replicas share, as losses over different data cannot be compared."""
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 
@@ -115,7 +115,7 @@ def make_sweep(
         for i, value in enumerate(values):
             if value in values[:i]:
                 raise ValueError(f"{_words(name)}: {shown(value)} is given twice")
-        if name in OF_THE_DATA and len(values) > 1:
+        if name in SHARED and len(values) > 1:
             raise ValueError(
                 f"{_words(name)}: expected one value, as losses over different data cannot be "
                 f"compared, got {', '.join(map(shown, values))}"

@@ -16,7 +16,7 @@ from dinojax.runs.description import Part, describe
 from dinojax.runs.exchange import LOCK_FILE
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.memory import available_bytes, training_bytes
-from dinojax.runs.replica import Step, Task, read_part, train_stacked
+from dinojax.runs.replica import Step, Task, read_data, train_stacked
 from dinojax.runs.results import write_results
 from dinojax.runs.sweep import (
     DIVERGED,
@@ -103,7 +103,7 @@ def check(sweep: Sweep, left: Sequence[Replica], *, data: str | None = None, job
     if left or data is not None:
         # All settings read the data alike.
         file, config = sweep.data if data is None else data, plan(sweep)[0].config
-        part, _ = read_part(file, config, sweep.data_sha256)
+        part, _ = read_data(file, config, sweep.data_sha256)
     for _, group in groupby(left, lambda replica: replica.setting):
         replicas = list(group)
         described = describe(replicas[0].config, part, keep_window=_keeps_window(sweep))
@@ -222,7 +222,7 @@ def new_sweep(
     """What is asked of a sweep, with the checksum of its data; see `make_sweep`."""
     asked: dict[str, Any] = {"seeds": seeds, "settings": settings, "baseline": baseline}
     config = plan(make_sweep(preset, data, "", **asked))[0].config
-    return make_sweep(preset, data, read_part(data, config)[1], **asked)
+    return make_sweep(preset, data, read_data(data, config)[1], **asked)
 
 
 def check_same(recorded: Sweep, wanted: Sweep) -> None:
