@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
     from dinojax.runs.mixtures import mix as mix
+    from dinojax.runs.searching import search as search
     from dinojax.runs.session import fit_ngram as fit_ngram
     from dinojax.runs.session import load as load
     from dinojax.runs.session import train as train
@@ -31,6 +32,7 @@ _HOMES = {
     "mix": "runs.mixtures",
     "sample": "sampling.accept",
     "score": "evaluation.strings",
+    "search": "runs.searching",
     "sweep": "runs.sweeping",
     "train": "runs.session",
 }

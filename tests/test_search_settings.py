@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+import dinojax
 from dinojax.cli.terminal import Program
 from dinojax.runs import folder as runs
 from dinojax.runs import replica, searching, study
@@ -251,6 +252,21 @@ def test_optuna_may_be_missing(sweep, monkeypatch):
     result = sweep(*SEARCH, "--learning-rate=1e-4:1e-1")
     assert (result.code, result.out) == (2, "")
     assert "optuna is missing; install it: pip install 'dinojax[search]'" in result.err
+
+
+def test_one_call_searches_and_goes_on_with_its_folder(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(replica, "train", planted)
+    asked = {"trials": 3, "jobs": 1, "learning_rate": Range(1e-4, 1e-1), "steps": 40}
+    results = dinojax.search(tmp_path / "search", "dinos", data, **asked)
+    losses = [each["loss"] for each in results["trials"]]
+    assert len(losses) == 3
+    assert losses == sorted(losses)
+    assert results["trials"][0]["number"] == results["best"]
+    assert json.loads((tmp_path / "search" / "results.json").read_text()) == results
+    monkeypatch.setattr(replica, "train", None)
+    assert dinojax.search(tmp_path / "search", "dinos", data, **asked) == results
+    with pytest.raises(ValueError, match="it differs in trials"):
+        dinojax.search(tmp_path / "search", "dinos", data, **asked | {"trials": 4})
 
 
 def test_a_search_is_read_as_it_was_written(search):
