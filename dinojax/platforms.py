@@ -7,15 +7,16 @@ from typing import Any
 def stack_size(platform: str, num: int, most: int) -> int:
     """How many of `num` replicas of one run are stacked at once, if memory holds `most` of them.
 
-    1 stands for none: each is trained by itself, in processes beside each other. Stacks are of
-    equal size up to one, so that few programs are compiled.
+    1 means that none is: each is trained by itself, in processes side by side. The sizes of stacks
+    differ by up to one, so that few programs are compiled.
 
-    On a CPU replicas are not stacked: their weights together leave the first caches, and products
-    in a batch do not reach the fast routines. Replica-steps a second of a stack, as a share of
-    those of one run alone, on a core of a shared AMD EPYC (medians of rounds that took turns, JAX
-    0.10.2): 64 of the exercise 1.0, 1,024 of it 0.55, 8 of the preset `names` with a layer of 64
-    units 0.06, 4 of it as it is, but without dropout, 0.34. On an accelerator, where a small
-    network leaves most of the device idle, they are stacked, which has not been measured here.
+    On a CPU replicas are not stacked: their weights together do not fit into the first caches, and
+    XLA does not compute products of batches by its fast routines. Replica-steps a second of a
+    stack, as a share of those of one run alone, on a core of a shared AMD EPYC (medians of rounds
+    that took turns, JAX 0.10.2): 64 of the exercise 1.0, 1,024 of it 0.55, 8 of the preset `names`
+    with a layer of 64 units 0.06, 4 of it as it is, but without dropout, 0.34. On an accelerator,
+    where a small network leaves most of the device idle, they are stacked, which has not been
+    measured here.
     """
     if platform == "cpu":
         return 1
@@ -48,9 +49,9 @@ def replica_processes(platform: str, num: int, num_cores: int, operations: float
 def recurrence(setting: str, platform: str) -> str:
     """How a cell runs along time in training: `loop` or `fused`, by the setting of that name.
 
-    "auto" is the loop everywhere. The fused kernel is right where JAX interprets it on a CPU, and
-    compiles for an H100 without spilled registers up to 256 units; but no device was there to
-    measure it, and it is to be chosen only for shapes at which it was seen to be right and faster.
+    "auto" is the loop everywhere. The fused kernel computes what the loop does where JAX interprets
+    it on a CPU, and for up to 256 units it compiles for an H100 without spilled registers. It has
+    not been run on a GPU; "auto" may choose it only for shapes for which it was found to be faster.
 
     Raises:
         ValueError: the kernel cannot run on this platform.

@@ -1,6 +1,6 @@
 """Several processes, on one or more hosts, that train one model: how they meet, agree and part.
 
-They speak through the coordination service of JAX, which the first process runs.
+They communicate through the coordination service of JAX, which the first process runs.
 """
 
 import json
@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 from dinojax.messages import quoted
 
 WAIT, HEARTBEAT = 60, 20
-"""Seconds that processes wait at the start, and for a sign of life of another; JAX waits for 100.
-"""
+"""Seconds to wait for the others at the start, and later for a sign of life; JAX waits for 100."""
 DAY = 24 * 3_600_000
 """How long a process may work while others wait, in milliseconds."""
 KEPT = 100
 """How many of the last numbers that the first process sent are kept for the others."""
 STAGES = "software", "cores", "data", "folder", "start"
-"""Where processes wait for each other before they train; who fails tells those who wait."""
+"""Where processes wait for each other before they train; one that fails tells the others."""
 
 
 class Cluster(NamedTuple):
@@ -62,7 +61,7 @@ def is_recognised() -> bool:
     """Whether a launcher started this process beside others, in a way that JAX understands.
 
     This reads environment variables alone, as JAX itself would ask servers in some of these cases.
-    A single process, such as one in a shell on a node of SLURM, is none of several.
+    A single process, such as one in a shell on a node of SLURM, does not count.
     """
     known, slurm = os.environ.keys(), ("PROCID", "LOCALID", "JOB_ID", "STEP_NODELIST")
     if all(f"SLURM_{name}" in known for name in slurm):
@@ -82,8 +81,8 @@ def join(cluster: Cluster | None = None) -> None:
     """Meet the other processes; without a `cluster`, as the launcher of these processes says.
 
     Call it before JAX first computes, and before `startup.start_jax`. Then `session.train`, called
-    by all with the same arguments, trains one model. SIGTERM keeps its meaning: the notifier of JAX
-    is off. JAX ends this process by a signal if others do not come in time, or are lost.
+    by all with the same arguments, trains one model. SIGTERM keeps its meaning, as JAX is kept from
+    handling it. JAX ends this process by a signal if others do not come in time, or are lost.
 
     Raises:
         OSError: the port of the coordinator is in use.
@@ -212,8 +211,8 @@ def common_clock(clock: Callable[[], float]) -> Callable[[], float]:
 def make_agreement() -> Callable[[int], int]:
     """A function of a number that returns, in all processes, one that any gave it, or else 0.
 
-    All must call it equally often, and train in between. What one gives may come a call later. Once
-    it has returned a number, it should not be called again.
+    All must call it equally often, and train in between. What one process gives may be returned one
+    call later. Once it has returned a number other than 0, it should not be called again.
     """
     if num_processes() == 1:
         return lambda number: number

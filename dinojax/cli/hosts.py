@@ -1,4 +1,4 @@
-"""How a command takes part in a training of several processes: flags, one voice, one end."""
+"""How a command trains with other processes: its flags, who prints, and how all end."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "address of the first of several processes that train together; the same for all"
     add("--coordinator", metavar="HOST:PORT", help=text)
     add("--num-processes", metavar="N", type=whole_number, help="how many processes there are")
-    text = "which of them this is, from 0; SLURM, Open MPI and others say all this themselves"
+    text = "which of them this is, from 0; under SLURM, Open MPI and others none of these is needed"
     add("--process-id", metavar="I", type=whole_number, help=text)
 
 

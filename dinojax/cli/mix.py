@@ -13,7 +13,7 @@ from dinojax.startup import num_cores, start_jax
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax mix`."""
     add = parser.add_argument
-    text = "folder of a run, at its best checkpoint; all must have the same data in the same parts"
+    text = "folder of a run, read at its best checkpoint; all must have the same data, split alike"
     add("runs", metavar="RUN", nargs="+", type=path, help=text)
     text = (
         f"also mix in an n-gram model of order N, up to {MAX_ORDER}, of what the runs learned from"

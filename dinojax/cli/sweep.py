@@ -208,8 +208,8 @@ def describe_layout(num_processes: int) -> str:
     if num_processes > 1:
         return f"On {num_processes} cores, each with whole runs: on a CPU faster than stacked ones"
     if jax.default_backend() == "cpu":
-        return "One run after the other: so few, or so short, that processes of their own cost more"
-    return "Runs that differ in their seeds stacked, as many as fit: faster on this device"
+        return "One run after the other: too few or too short for processes side by side to pay"
+    return "Runs that differ only in their seeds are stacked, as many as suit this device"
 
 
 def describe_outcome(progress: "Progress") -> str:

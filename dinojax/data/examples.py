@@ -1,4 +1,4 @@
-"""Inputs, targets and weights: as a batch, of names, and read from where the data lie."""
+"""Batches of inputs, targets and weights, of names in memory or of data in a file."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -8,9 +8,9 @@
 ~/.cache/dinojax/data/KEY.part/          the same while it is made
 
 KEY is a checksum of the bytes of the files and of how they are read, so that data that have changed
-are prepared anew. `meta.json` comes last and the folder gets its name then. `state.json`, in the
-draft, says how far the two passes over the files have come, after every `SAVE_EVERY` bytes: a
-process that continues for one that was killed reads no more than these again, and orders names
+are prepared anew. `meta.json` is written last; then the folder gets its name. `state.json`, in the
+.part folder, says after every `SAVE_EVERY` bytes how far the two passes over the files have come: a
+process that goes on for one that was killed reads no more than these again, and orders the names
 again. The result has the same bytes.
 """
 
@@ -39,7 +39,6 @@ FORMAT = 1
 SAVE_EVERY = 2**26
 """After how many bytes of a file a process that is killed need not read them again."""
 TYPES = {"lengths.bin": np.uint16, "order.bin": np.uint32, "ranks.bin": np.uint32}
-
 
 Result = TypeVar("Result")
 
@@ -76,9 +75,9 @@ def prepare(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is not as `sources.opened` and `composed` want it, changes while it is
-            read, holds a name that is too long, there is no character or name in them, another
-            process prepares them, or the cache cannot be written; says what to do.
+        ValueError: a file is not suitable (see `sources.opened` and `composed`), changes while it
+            is read or holds a name that is too long; the files hold no character or no name;
+            another process prepares them; or the cache cannot be written.
     """
     total = sum(file.stat().st_size for file in files)
     checksums, done = [], 0

@@ -42,10 +42,10 @@ def read(
 ) -> Generator[Progress, None, Corpus[Data]]:
     """Read a text or names from files, or from those of folders; see `sources.data_files`.
 
-    Each file of a text is a document; one that is empty counts for nothing. Lists of names follow
-    each other. Data of more than `in_memory` bytes are prepared, see `prepared`; from a pipe they
-    are read into memory. The generator yields how far that has come, and returns the data: names,
-    or a text, where there are several documents a `Text`; prepared, a `NameList` or a `Text`.
+    Each file of a text is a document; empty ones are skipped. Lists of names are joined. Data of
+    more than `in_memory` bytes are prepared, see `prepared`; from a pipe they are read into memory.
+    The generator yields how far the preparation has come, and returns the data: names or a text,
+    which is a `Text` if it has several documents; of prepared data, a `NameList` or a `Text`.
 
     Raises:
         OSError: a file cannot be read.

@@ -241,7 +241,7 @@ def has_borders(data: Any) -> bool:
 
 
 def lookup(names: Sequence[str]) -> Container[str]:
-    """What says quickly whether a name is one of `names`."""
+    """The names as a container that finds a name fast."""
     return names if isinstance(names, NameList) else set(names)
 
 

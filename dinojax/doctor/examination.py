@@ -21,10 +21,9 @@ Check = Callable[[], Iterable[Finding]]
 def examine(start: Callable[[], None] = start_jax) -> Iterator[Finding]:
     """What there is on this machine, whether it computes what it should, and how fast.
 
-    `start` has JAX start, and raises a ValueError if it cannot; then the rest is left out. Where
-    JAX has started, it should do nothing. A check that fails is a fault that says why. It takes
-    about ten seconds, half of them where compiled programs are found again; nothing else is left on
-    disk.
+    `start` starts JAX, unless it has started, and raises a ValueError if it cannot; then the rest
+    is left out. A check that raises an error is a fault that says why. All take about ten seconds,
+    or five where compiled programs are found in the cache; nothing else is left on disk.
     """
     yield from _tried("versions", lambda: [machine.find_versions(), *machine.check_packages()])
     try:

@@ -18,8 +18,8 @@ from dinojax.training.loss import mean_cross_entropy
 
 LOSS_BOUND, GRADIENT_BOUND = 1e-5, 1e-3
 """The largest error, relative to float64, of a loss and of a gradient in float32. On a CPU both are
-below 1e-6 for most cells. Noise in a value in float64 is divided by the small step of the
-differences by which gradients are judged."""
+below 1e-6 for most cells. The bound of gradients is wider, as they are judged by differences over a
+small step, which magnify the rounding of float64."""
 NATIVE_BOUND = 1e-2
 """The same for products in the precision that training uses on this device, such as TF32."""
 HIDDEN_SIZE = 32

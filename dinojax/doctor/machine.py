@@ -1,4 +1,4 @@
-"""What this machine has for dinojax: programs, processors, settings, a cache of compiled programs.
+"""What this machine has: packages, processors, settings of JAX, a cache of compiled programs.
 
 JAX is imported only by the functions that need it, as it may be what is missing.
 """
@@ -33,7 +33,7 @@ EXTRAS = {
 PLUGINS = "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "libtpu"
 """Packages by which JAX computes elsewhere than on the CPU."""
 SETTINGS = "JAX_", "XLA_", "CUDA_"
-"""How the environment variables begin that decide how JAX computes, and where."""
+"""Prefixes of the environment variables that decide how JAX computes, and where."""
 DRIVER = Path("/proc/driver/nvidia/version")
 """Exists where Linux has loaded the driver of an NVIDIA GPU."""
 
@@ -133,7 +133,7 @@ def find_devices() -> Finding:
 def check_accelerator(
     used: str, asked: str | None = None, driver: Path = DRIVER, command: str = "nvidia-smi"
 ) -> Finding:
-    """Whether a GPU of NVIDIA, where there is one, is the platform that JAX `used`.
+    """Whether JAX `used` the NVIDIA GPU of this machine, if there is one.
 
     `asked` is the platform that the user chose, as in JAX_PLATFORMS. There is a GPU where the file
     of its `driver` exists or its `command` is found.
@@ -143,16 +143,16 @@ def check_accelerator(
     if used != "cpu":
         return Finding("accelerator", "ok", f"JAX computes on {used}", figures)
     if not is_there:
-        return Finding("accelerator", "ok", "no GPU of NVIDIA here; JAX computes on cpu", figures)
+        return Finding("accelerator", "ok", "no NVIDIA GPU here; JAX computes on cpu", figures)
     if asked and not {"cuda", "gpu"}.intersection(asked.split(",")):
-        said = f"there is a GPU of NVIDIA; JAX_PLATFORMS={asked} has JAX compute on cpu"
+        said = f"there is an NVIDIA GPU; JAX_PLATFORMS={asked} has JAX compute on cpu"
         return Finding("accelerator", "note", said, figures)
     plugin = next((name for name in PLUGINS if "cuda" in name and _version(name)), None)
     if plugin is None:
-        remedy = "this JAX is for cpu alone: pip install 'jax[cuda12]', or cuda13 for newer drivers"
+        remedy = "this JAX has no GPU support: pip install 'jax[cuda12]', or cuda13 for new drivers"
     else:
         remedy = f"{plugin} {_version(plugin)} is installed but does not start: {_why_no_cuda()}"
-    said = f"there is a GPU of NVIDIA, but JAX computes on cpu; {remedy}"
+    said = f"there is an NVIDIA GPU, but JAX computes on cpu; {remedy}"
     return Finding("accelerator", "fault", said, figures)
 
 

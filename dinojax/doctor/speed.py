@@ -1,4 +1,4 @@
-"""How fast this machine is at three works, measured for a moment each."""
+"""How fast this machine trains and samples, measured for a moment."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,19 +19,19 @@ from dinojax.sampling.stream import on_each_device, stream_names
 from dinojax.training.loop import Progress, run
 
 SECONDS = 0.4
-"""How long each work is measured."""
+"""How long each speed is measured."""
 ELSEWHERE = "two cores of an AMD EPYC, Zen 5"
-"""Where dinojax reached the speeds that stand beside those measured."""
+"""Where the speeds were measured that are shown for comparison."""
 EXERCISE, LSTM, STREAM = 81_000, 182_000, 17_200_000
-"""These speeds, in steps, characters and characters a second."""
+"""The speeds there, in steps, characters and characters a second."""
 NUM_NAMES, MAX_LENGTH = 200_000, 50
 
 
 def measure_speeds(seconds: float = SECONDS) -> Iterator[Finding]:
     """The speed of training by the exercise's recipe, of training an LSTM, and of sampling.
 
-    Each work is as in `train` and `sample`: on as many devices as they use. Compiling is not
-    counted. Other programs that compute at the same time slow all of them.
+    Each runs on as many devices as in the commands `train` and `sample`. The time to compile does
+    not count. Other programs that compute at the same time lower the speeds.
     """
     names = read_names(bundled_names()).data
     steps = _training(PRESETS["dinos"], names, lambda done: len(done.losses), seconds)

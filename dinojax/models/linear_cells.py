@@ -3,8 +3,8 @@
     h_t = a_t * h_{t-1} + b_t        for each hidden unit on its own
 
 The decays a_t and the terms b_t depend on the inputs alone, so they are computed for all time steps
-at once, and the states by `linear_recurrence`. What a unit has read reaches other units only in the
-layer above: stacks of two or more layers are what these cells are for.
+at once, and the states by `linear_recurrence`. The units of a layer do not read each other, only
+the next layer reads them all: these cells are meant for stacks of two or more layers.
 
 All functions accept any leading batch dimensions, written `...` in shapes. For `dtype` and
 `product_dtype` see `cells`; `product_dtype` never rounds decays, terms and states.
@@ -122,11 +122,11 @@ def rglru(
         h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * n_t)
         y_t = h_t * gelu(x_t W_g + b_g)
 
-    Its memory is so long that without the branch it learned less than a bigram model. In the paper
-    a convolution stands before the recurrence, whose gates read n_t by block-diagonal kernels; here
-    they read x_t by full ones, and the convolution, the last product of the block and its residual
-    connection are left out. After a reset the first input has the root as its factor too, where the
-    paper's code has one. GELU is approximated by tanh.
+    Without the branch, its memory is so long that it learned the bundled names less well than a
+    bigram model. In the paper a convolution stands before the recurrence, whose gates read n_t by
+    block-diagonal kernels; here they read x_t by full ones, and the convolution, the last product
+    of the block and its residual connection are left out. After a reset the first input has the
+    root as its factor too, where the paper's code has one. GELU is approximated by tanh.
 
     The output is y. Parameters, with the gates side by side in the order r, i, n, g: `input_kernel`
     [input, 4 hidden], uniform as in Glorot & Bengio (2010), `bias` [4 hidden], zero, and `decay` L
@@ -167,10 +167,10 @@ def lru(
         h_t = a * h_{t-1} + exp(gamma) * (x_t B + b)          complex
         y_t = gelu(Re(h_t C) + x_t D + d)
 
-    Nothing in the unit itself is nonlinear, and the paper puts a network of its own with a residual
-    connection behind it; here GELU, in its approximation by tanh, is all of that. B has a bias. The
-    output is y. There are half as many complex numbers h as units, rounded up, so that a state is
-    as large as that of another cell: the pair of Re h and Im h, each [..., hidden / 2].
+    The unit itself is linear. In the paper a nonlinear network and a residual connection follow it;
+    here GELU, approximated by tanh, takes their place. B has a bias. The output is y. There are
+    half as many complex numbers h as units, rounded up, so that a state is as large as that of
+    another cell: the pair of Re h and Im h, each [..., hidden / 2].
 
     All parameters are real. `input_kernel` [input, 2 hidden] has Re B, Im B and D side by side,
     `bias` [2 hidden] Re b, Im b and d, `output_kernel` [hidden, hidden] Re C above -Im C. Kernels

@@ -119,9 +119,9 @@ class LearnedWeights(NamedTuple):
 def learn_weights(
     nats: ArrayLike, *, tolerance: float = 1e-9, max_iterations: int = 10_000
 ) -> LearnedWeights:
-    """The weights by which a mixture pays least for characters that cost its models `nats`.
+    """The weights with which a mixture has the lowest cost, by what characters cost its models.
 
-    `nats` [num, characters] is minus the log-probability of each character under each model. Each
+    `nats` [num, characters] is minus the log-probability of each character for each model. Each
     iteration of the EM algorithm (Dempster, Laird and Rubin, 1977) sets a weight to the mean
     probability that its model drew a character:
 

@@ -1,4 +1,4 @@
-"""What a run's model is, where it is no network of its configuration: n-gram model or mixture."""
+"""What the model of a run is: a network, an n-gram model or a mixture."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from dinojax.config import TrainConfig, check_range, config_from
 from dinojax.messages import count, quoted
 
 MAX_ORDER = 50
-"""Highest order of an n-gram model. The longest contexts of a text rarely come twice."""
+"""Highest order of an n-gram model. Contexts of a text that are so long rarely occur twice."""
 MAX_MEMBERS, MAX_DEPTH = 1_000, 8
 """Most members of a mixture, and how often mixtures may be members of mixtures."""
 

@@ -41,12 +41,12 @@ def mix(
     weights: Sequence[float] | None = None,
     overwrite: bool = False,
 ) -> Mixed:
-    """Make a run in the folder `out` of a mixture of the runs in `folders`, each at its best.
+    """Mix the runs in `folders`, each at its best checkpoint, into a run in the folder `out`.
 
     With an order `ngram`, an n-gram model of their training part is the last member. `weights` are
-    in proportion; by default, they are those by which the mixture pays least for the validation
-    part, as `learn_weights` finds them. The new run holds the data, and the parameters of all
-    members. A text is read in one pass.
+    divided by their sum; by default, they are those with which the mixture has the lowest loss on
+    the validation part, as `learn_weights` finds them. The new run holds the data, and the
+    parameters of all members. A text is read in one pass.
 
     Raises:
         OSError: a file cannot be read or written.

@@ -31,8 +31,8 @@ def summarize(sweep: Sweep, outcomes: Mapping[Path, Outcome]) -> dict[str, Any]:
 
     All losses are exact ones over the validation part, in nats per character, of each replica's
     best checkpoint. A setting is compared with the baseline on the seeds that finished for both.
-    The best setting has the lowest mean of those with the most finished seeds: one whose replicas
-    diverge is not the best for the few that did not. What is not known is None.
+    The best setting has the lowest mean of those with the most finished seeds, so that no setting
+    wins by the few replicas of it that did not diverge. What is not known is NaN or None.
     """
     settings, by_setting = [], dict[str, list[Replica]]()
     for replica in plan(sweep):

@@ -49,10 +49,10 @@ class Progress(NamedTuple):
 
 
 def num_processes(num_replicas: int, jobs: int = 0, operations: float = math.inf) -> int:
-    """How many processes train as many replicas; 1 for this process alone.
+    """How many processes train `num_replicas` replicas; 1 means this process alone.
 
-    At most `jobs`; 0 stands for as many as suit the platform, and replicas that take as many
-    floating-point `operations` in all.
+    At most `jobs`; with 0 for `jobs`, as many as suit the platform, and the floating-point
+    `operations` that all replicas take together.
     """
     operations = math.inf if jobs else operations
     chosen = jax.default_backend(), num_replicas, num_cores(), operations
@@ -189,8 +189,8 @@ def sweep(
     Each of `settings`, fields of `TrainConfig`, is a value or a list of values; see `make_sweep`.
     `data` is the path of a file of names or of a text; empty for the bundled names. If `folder`
     holds this sweep already, what is left of it is trained. The results are those of
-    `results.json`; see `results.summarize`. How a replica compares with a run trained alone is said
-    in `replica`.
+    `results.json`; see `results.summarize`. For how close a replica comes to the same run trained
+    alone, see `replica`.
 
     Raises:
         OSError: a file cannot be read or written.

@@ -35,7 +35,8 @@ def train_beside(
 ) -> Generator[tuple[int, Step | Outcome] | None]:
     """Train the replicas of `tasks` in `num_workers` processes.
 
-    `module` is the one whose `train` takes a task, which its `Task` makes of what JSON can hold.
+    Their `module` has a function `train` that takes a task, and a type `Task` that is made of its
+    fields, all of them JSON; each of `tasks` has these fields.
 
     It yields the number of a task, and how far it has come or what came of it; or None if nothing
     has happened for half a second. No process waits for another. The task of a process that dies

@@ -50,8 +50,8 @@ def run(
     """Train each of `states` until `steps` steps are done: an iterator for each, as of `loop.run`.
 
     `train_step` must be made for the axis `REPLICAS`. Replicas that have done more steps wait for
-    the others. Whichever iterator is read takes steps of all that have done fewest, and the others
-    keep what they yield until they are read; so read first the one whose state has the lowest step.
+    the others. Whichever iterator is read takes steps of all that have done fewest; what the others
+    yield is kept until they are read. So read the one with the lowest step first.
     One that raises, or that the caller closes or drops, ends alone: its place in the stack stays,
     so that the others are computed as before. The states that they yield are NumPy arrays.
 

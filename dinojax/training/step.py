@@ -106,10 +106,10 @@ def make_train_step(
 
     With an `axis`, the rows of a batch are spread over the devices of a mesh (see
     `parallel.spread`). Values and gradients are those of the whole batch. `replicas` names the axis
-    of a `jax.vmap` over replicas. All read as far as the one with the longest row, past their own
-    rows without effect on the loss, so that their loops over time end together. If they carry the
-    state, their rows must be equally long; else the state after a batch, which nothing reads, is
-    not kept.
+    of a `jax.vmap` over replicas. All read as many time steps as the longest row of any of them
+    has, so that their loops over time end together; what follows their own rows has no effect on
+    the loss. If they carry the state, their rows must be equally long; otherwise the state after a
+    batch, which nothing reads, is not kept.
     """
 
     def row_keys(state: TrainState, purpose: int, num: int) -> jax.Array:
