@@ -82,17 +82,17 @@ def test_a_search_finds_the_better_half_and_is_the_same_again(search, monkeypatc
     assert {each.status for each in trials} == {"finished", "pruned", "diverged"}
     for each, distance in zip(trials, far, strict=True):
         if each.status == "finished":
-            assert each.loss == pytest.approx(distance**2 + 0.2)
+            assert each.validation_loss == pytest.approx(distance**2 + 0.2)
         elif each.status == "pruned":
             # Only where others were better at the same validation.
             same = [x**2 for x in far[: each.number]]
             assert distance**2 > sorted(same)[len(same) // 4]
-            assert each.loss == pytest.approx(distance**2 + 1 / each.validations)
+            assert each.validation_loss == pytest.approx(distance**2 + 1 / each.validations)
         else:
             assert each.values["learning_rate"] > 0.5
     results = json.loads((folder / "results.json").read_text())
     assert results["trials"][0]["number"] == results["best"]
-    losses = [each["loss"] for each in results["trials"] if each["status"] == "finished"]
+    losses = [each["validation_loss"] for each in results["trials"] if each["status"] == "finished"]
     assert losses == sorted(losses)
     assert (folder / "results.txt").read_text().count("pruned at validation") > 0
     again = search("two", trials=12, seed=3)
@@ -157,7 +157,7 @@ def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint(search):
     checkpoints = [runs.find_checkpoints(each / "trial-0000")[-1] for each in (whole, folder)]
     assert checkpoints[0].read_bytes() == checkpoints[1].read_bytes()
     run = runs.load_run(folder / "trial-0000")
-    assert run.tally.best_loss == trial.loss
+    assert run.tally.best_loss == trial.validation_loss
     assert run.config.learning_rate == trial.values["learning_rate"]
 
 
@@ -258,7 +258,7 @@ def test_one_call_searches_and_goes_on_with_its_folder(data, tmp_path, monkeypat
     monkeypatch.setattr(replica, "train", planted)
     asked = {"trials": 3, "jobs": 1, "learning_rate": Range(1e-4, 1e-1), "steps": 40}
     results = dinojax.search(tmp_path / "search", "dinos", data, **asked)
-    losses = [each["loss"] for each in results["trials"]]
+    losses = [each["validation_loss"] for each in results["trials"]]
     assert len(losses) == 3
     assert losses == sorted(losses)
     assert results["trials"][0]["number"] == results["best"]

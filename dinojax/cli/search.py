@@ -177,10 +177,10 @@ def describe_trial(trial: "Trial") -> str:
     from dinojax.runs.sweep import setting_name
 
     said = f"trial {trial.number}, {setting_name('', trial.values)}: "
-    if trial.message or trial.loss is None:
+    if trial.message or trial.validation_loss is None:
         return f"{said}{trial.status}: {visible(trial.message)}"
     how = "in validation" if trial.status == "finished" else f"{trial.status} there"
-    return f"{said}{trial.loss:.4f} nats a character {how}"
+    return f"{said}{trial.validation_loss:.4f} nats a character {how}"
 
 
 def line_to_train(parser: Parser, search: "Search", trial: "Trial") -> str:

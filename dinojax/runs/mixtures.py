@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dinojax.evaluation.losses import summarize
 from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.files import digest
+from dinojax.messages import quoted
 from dinojax.models.mixture import combined, learn_weights, normalized
 from dinojax.models.trained import Trained
 from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_model, part_content
@@ -171,7 +172,8 @@ def _check_alike(first: Run, other: Run) -> None:
         raise ValueError(f"{pair} do not both read {data} in the same case")
     if first.vocab != other.vocab:
         apart = sorted(set(first.vocab.characters) ^ set(other.vocab.characters))
-        raise ValueError(f"{pair} do not know the same characters: {apart[:10]}; {remedy}")
+        said = f": only one knows {quoted(''.join(apart))}" if apart else " in the same order"
+        raise ValueError(f"{pair} do not know the same characters{said}; {remedy}")
     for name in ("train", *HELD_OUT):
         if first.description.parts.get(name) != other.description.parts.get(name):
             raise ValueError(f"{pair} differ in their {name} part; {remedy}")

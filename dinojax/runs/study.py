@@ -31,7 +31,7 @@ class Trial(NamedTuple):
     """The values drawn."""
     status: str
     """One of `RANKING`."""
-    loss: float | None
+    validation_loss: float | None
     """Exact loss over the validation part in nats per character: of the best checkpoint or, where
     it was pruned or still runs, of the last validation."""
     validations: int
@@ -170,7 +170,7 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     """The best first: those that finished by their loss, then those that were pruned."""
 
     def rank(trial: Trial) -> tuple[int, float, int]:
-        loss = math.inf if trial.loss is None else trial.loss
+        loss = math.inf if trial.validation_loss is None else trial.validation_loss
         return RANKING.index(trial.status), loss, trial.number
 
     return sorted(trials, key=rank)
@@ -181,7 +181,7 @@ def table(search: Search, trials: Sequence[Trial]) -> str:
     rows = [["trial", *(name.replace("_", " ") for name in search.space), "loss", "status"]]
     for trial in ranked(trials):
         values = [shown(_rounded(trial.values.get(name, "-"))) for name in search.space]
-        loss = "-" if trial.loss is None else f"{trial.loss:.4f}"
+        loss = "-" if trial.validation_loss is None else f"{trial.validation_loss:.4f}"
         status = trial.status
         if status == PRUNED:
             status = f"{status} at validation {trial.validations}"
