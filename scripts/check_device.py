@@ -35,8 +35,6 @@ NUM_CHARACTERS = 1_000_000
 """About the length of the text for text-best where none is given."""
 TAIL = 3_000
 """How much of what a part printed is kept, in characters."""
-
-
 SECONDS = 350
 """Time limit of all parts together; a part that begins late gets what is left."""
 

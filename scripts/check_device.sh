@@ -21,7 +21,7 @@
 #
 # Tests use products of full float32, since their tolerances are for these
 # (JAX_DEFAULT_MATMUL_PRECISION=highest). Training and the bench use the default of JAX, which on
-# recent GPUs of NVIDIA is TF32, as does PyTorch's cuDNN.
+# recent NVIDIA GPUs is TF32, as does PyTorch's cuDNN.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}

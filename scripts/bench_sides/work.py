@@ -193,11 +193,11 @@ def amount_of(work: str, side: str, is_tiny: bool, on_device: bool = False) -> i
 
 
 def sides_of(work: str, on_device: bool) -> list[str]:
-    """The sides that do a work; on a device dinojax trains in bfloat16 too, and NumPy does not."""
+    """The sides that do a work; on a device also one in bfloat16, and none that needs CPU cores."""
     sides = list(WORKS[work].amounts)
     if on_device:
         in_bfloat16 = [BFLOAT16] if WORKS[work].is_text else []
-        sides = [side for side in sides if side not in (NUMPY, NUMPY_TUNED)] + in_bfloat16
+        sides = [side for side in sides if side not in (NUMPY, NUMPY_TUNED, BESIDE)] + in_bfloat16
     return sides
 
 
