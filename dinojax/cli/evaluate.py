@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.loaded import add_which, describe_learned, heading, load, load_learned
+from dinojax.cli.loaded import HELP_RUN, add_which, describe_learned, heading, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
@@ -50,7 +50,7 @@ def context(text: str) -> int | str:
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax evaluate`."""
     add = parser.add_argument
-    add("run", metavar="RUN", type=path, help="folder of a run")
+    add("run", metavar="RUN", type=path, help=HELP_RUN)
     help_split = "part of the run's data (default: validation if there is one, else train)"
     add("--split", choices=["validation", "test", "train"], help=help_split)
     help_data = "another file, or a folder of files, to measure by, instead of a part"

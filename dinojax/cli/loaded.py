@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from dinojax.runs.description import Description, Part
     from dinojax.runs.folder import Run
 
+HELP_RUN = "folder of a run, or of a sweep: then the mean of the replicas of its best setting"
+
 
 def add_which(parser: ArgumentParser) -> None:
     """Add the argument that chooses a checkpoint of a run."""

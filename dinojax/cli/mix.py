@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from dinojax.cli.arguments import Parser, number, path, whole_number
+from dinojax.cli.loaded import HELP_RUN
 from dinojax.cli.settings import named_flags
 from dinojax.config import check_range
 from dinojax.messages import visible
@@ -13,7 +14,7 @@ from dinojax.startup import num_cores, start_jax
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax mix`."""
     add = parser.add_argument
-    text = "folder of a run, read at its best checkpoint; all must have the same data, split alike"
+    text = f"{HELP_RUN}; each at its best checkpoint, and all of the same data, split alike"
     add("runs", metavar="RUN", nargs="+", type=path, help=text)
     text = (
         f"also mix in an n-gram model of order N, up to {MAX_ORDER}, of what the runs learned from"

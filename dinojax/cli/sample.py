@@ -14,7 +14,7 @@ from dinojax.cli.arguments import (
     path,
     whole_number,
 )
-from dinojax.cli.loaded import add_which, load, load_learned
+from dinojax.cli.loaded import HELP_RUN, add_which, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import tell
 from dinojax.config import check_range
@@ -45,7 +45,7 @@ KINDS = {"TEXT": str, "REGEX": str, "FILE": path, "P": number, "T": number}
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax sample`."""
-    parser.add_argument("run", metavar="RUN", type=path, help="folder of a run, such as runs/dinos")
+    parser.add_argument("run", metavar="RUN", type=path, help=HELP_RUN)
     add_which(parser)
     add = partial(add_value, parser)
     add("--seed", "N", "seed of the random draws; equal seeds give equal names (default: 0)")

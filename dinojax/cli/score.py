@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.loaded import add_which, heading, load, load_learned
+from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, load_learned
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import about, count, visible
@@ -31,7 +31,7 @@ COLOURS = 17, 19, 60, 102, 144, 186, 228
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax score`."""
     add = parser.add_argument
-    add("run", metavar="RUN", type=path, help="folder of a run")
+    add("run", metavar="RUN", type=path, help=HELP_RUN)
     help_file = "names, one a line, or a text, which is read in one pass with its state carried"
     add("--file", metavar="FILE", type=path, help=help_file)
     add_which(parser)
