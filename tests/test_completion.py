@@ -60,7 +60,7 @@ def test_the_shell_can_read_its_script(shell, script):
     ("words", "expected"),
     [
         ([""], set(COMMANDS)),
-        (["s"], {"sample", "score"}),
+        (["s"], {"sample", "score", "sweep"}),
         (["sample", "runs/dinos", "--max"], {"--max-length", "--max-draws"}),
         (["train", "--cell", "l"], {"lstm", "lru"}),
         (["train", "text"], {"text", "text-best"}),
@@ -92,7 +92,7 @@ def test_fish_completes_commands_and_flags(script, tmp_path):
         )
         return {found.split("\t")[0] for found in result.stdout.splitlines()}
 
-    assert offered("dinojax s") == {"sample", "score"}
+    assert offered("dinojax s") == {"sample", "score", "sweep"}
     assert offered("dinojax plot run --u") == {"--units"}
 
 

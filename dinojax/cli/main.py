@@ -16,14 +16,15 @@ from dinojax.messages import quoted
 
 COMMANDS = {
     "train": "Train a recurrent network on a list of names or a text, character by character.",
-    "sweep": "Train every combination of some settings, each with several seeds, and compare them.",
+    "sweep": "Train every combination of some settings, each with several seeds, and compare them. "
+    "A flag for a setting takes one value, for all runs, or several.",
     "prepare": "Read large texts or lists of names ahead of training, once, into the user's cache.",
     "sample": "Write new names, or continue a text, with a trained model.",
     "score": "Say how probable names, or a text, are to a trained model.",
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
     "mix": "Mix the models of several runs, and an n-gram model, into one that predicts better.",
-    "plot": "Draw the losses of runs or of a sweep and, of one run, how surprising strings are and "
-    "what units do. Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
+    "plot": "Draw the losses of runs or of a sweep, and surprisal and activations of one run. "
+    "Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
     "import": "Make a run of a model that Keras or PyTorch saved.",
     "export": "Write a trained model in the format of another program, and prove what was written.",
     "page": "Write a page of HTML in which a trained model runs. It invents, predicts and shows "
