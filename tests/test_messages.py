@@ -23,6 +23,8 @@ from dinojax.cli import (
     reproduce,
     sample,
     score,
+    search,
+    sweep,
 )
 from dinojax.cli.main import COMMANDS, answer, call
 from dinojax.cli.score import painted
@@ -151,7 +153,8 @@ def assert_one_safe_line(said):
 @pytest.fixture
 def no_jax(monkeypatch):
     for module in (
-        evaluate, export, import_, jobs, mix, ngram, page, plot, reproduce, sample, score,
+        evaluate, export, import_, jobs, mix, ngram, page, plot, reproduce, sample, score, search,
+        sweep,
     ):  # fmt: skip
         monkeypatch.setattr(module, "start_jax", lambda *_: None)
 
@@ -167,6 +170,13 @@ CASES = [
     ("train", ["--cell={}"]),
     ("train", ["--learning-rate={}"]),
     ("train", ["ngram", "--data={}"]),
+    ("sweep", ["--data={}"]),
+    ("sweep", ["--resume={}"]),
+    ("sweep", ["--baseline={}"]),
+    ("sweep", ["--search=2", "--learning-rate={}:1"]),
+    ("sweep", ["--search=2", "--learning-rate=1e-3:1", "--data={}"]),
+    ("prepare", ["--data={}"]),
+    ("doctor", ["{}"]),
     ("sample", ["{}"]),
     ("sample", ["none", "{}"]),
     ("sample", ["none", "--match=({}"]),
