@@ -8,8 +8,8 @@ shorter one lacks the first of these; see `evaluation.ngram`, which counts and s
 
 The n-grams of all lengths are the nodes of one tree: a node is a context, and its children are the
 n-grams that add a character to it. Nodes are numbered so that the children of one stand side by
-side, in the order of their characters. One bit for each character says whether it has a child, so
-a child is found by counting the bits before its own, without a search.
+side, in the order of their characters. One bit for each character says whether
+there is a child for it, so a child is found by counting the bits before its own, without a search.
 """
 
 from collections.abc import Sequence
