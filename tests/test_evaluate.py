@@ -174,8 +174,8 @@ def watched(model):
         sizes.append(axis_size)
         return inputs, *in_batched
 
-    def unroll(params, state, inputs):
-        return model.unroll(params, state, watch(inputs))
+    def unroll(params, state, inputs, **options):
+        return model.unroll(params, state, watch(inputs), **options)
 
     return model._replace(unroll=unroll), sizes
 
@@ -238,9 +238,9 @@ def test_names_far_longer_than_the_others_are_read_apart_from_them():
     model, params = make_model(), make_params(make_model())
     shapes = set()
 
-    def unroll(params, state, inputs):
+    def unroll(params, state, inputs, **options):
         shapes.add(inputs.shape)
-        return model.unroll(params, state, inputs)
+        return model.unroll(params, state, inputs, **options)
 
     apart = name_evaluation(model._replace(unroll=unroll), VOCAB, names)(params)
     # Whole in its figures, though no other column is as long.
@@ -287,9 +287,9 @@ def test_one_compilation_for_all_parameters(devices):
     model = make_model()
     traces = []
 
-    def unroll(*arguments):
+    def unroll(*arguments, **options):
         traces.append(None)
-        return model.unroll(*arguments)
+        return model.unroll(*arguments, **options)
 
     counted = model._replace(unroll=unroll)
     mesh = two_devices() if devices == 2 else None

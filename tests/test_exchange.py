@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dinojax.config import PRESETS, resolve
-from dinojax.files import write_atomically
+from dinojax.files import digest, write_atomically
 from dinojax.runs import exchange, recorder, session
 from dinojax.runs import folder as runs
-from dinojax.runs.description import describe
+from dinojax.runs.description import describe, part_content
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.metrics import read_metrics
 from dinojax.training.loop import Progress
@@ -251,7 +251,7 @@ def test_an_overwriting_that_is_killed_at_any_moment_leaves_one_run(trial, tmp_p
     whole = result(folder)
     # The earlier run has another part, and neither the same checkpoints nor all of the same parts.
     parts = {"train": experiment.parts["train"][:1], "test": experiment.parts["train"][1:2]}
-    checksums = {name: runs.digest(runs.part_content(part)) for name, part in parts.items()}
+    checksums = {name: digest(part_content(part)) for name, part in parts.items()}
     description = experiment.description._replace(parts=checksums)
     put(folder, {})
     runs.take_folder(folder)
