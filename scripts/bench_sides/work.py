@@ -140,6 +140,7 @@ ON_DEVICES = (
     "train LSTM 1 x 256",
     "train GRU 1 x 256",
     "train vanilla 1 x 256",
+    "train minGRU 2 x 256, window 1,024",
     "train replicas of the exercise",
     "sample many names",
 )
