@@ -98,7 +98,7 @@ def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(pr
     for number, (flags, what) in enumerate(pieces):
         # Each signal comes at a different line of metrics.
         count = int(generator.integers(4, 25))
-        environment = trap(place / f"trap {preset} {number}", "open", "metrics", [count], what)
+        environment = trap(place / f"trap {preset} {number}", "open", "metrics.jsonl", [count], what)
         result = run("train.py", *flags, cwd=place, **environment)
         if what == signal.SIGKILL:
             assert result.code == -signal.SIGKILL
@@ -251,7 +251,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, place, tmp_path):
     whole = train_whole(place, "dinos")
     flags = *arguments("dinos"), "--save-every=10", "--out=run"
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
-    environment = trap(tmp_path / "trap", "open", "metrics", [20], signal.SIGTERM)
+    environment = trap(tmp_path / "trap", "open", "metrics.jsonl", [20], signal.SIGTERM)
     assert run("train.py", *flags, cwd=tmp_path, **environment).code == 128 + signal.SIGTERM
     newest = checkpoints(tmp_path / "run")[-1]
     content = bytearray(newest.read_bytes())
