@@ -1,6 +1,10 @@
 """Sweeps: plans, replicas against separate runs, statistics, kills and resumes, bad input."""
 
+import errno
 import json
+import os
+import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -15,8 +19,11 @@ from dinojax import platforms
 from dinojax.cli.terminal import Program
 from dinojax.config import PRESETS, resolve
 from dinojax.data.corpus import bundled_names
+from dinojax.files import named_errors
+from dinojax.plots.losses import plot_runs
 from dinojax.runs import workers
 from dinojax.runs.checkpoint import load
+from dinojax.runs.folder import load_run
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.replica import Step
 from dinojax.runs.results import summarize, table
@@ -28,6 +35,7 @@ from dinojax.runs.sweep import (
     plan,
     read_outcomes,
     read_sweep,
+    why,
 )
 from dinojax.runs.sweeping import new_sweep, task_of
 
@@ -372,6 +380,40 @@ def test_what_ended_unrecorded_is_not_trained_again(done, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")} == before
 
 
+def test_a_replica_that_was_removed_is_trained_again(done, tmp_path):
+    folder, _ = done
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    removed = copied / "learning_rate=0.1" / "seed-1"
+    shutil.rmtree(removed)
+    said = sweep_here("--resume", copied, "--jobs", 1, cwd=tmp_path)
+    assert said.code == 0
+    assert "3 of 4 runs have ended" in said.out
+    assert_same_arrays(removed, folder / "learning_rate=0.1" / "seed-1")
+    assert (copied / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+
+
+def test_why_a_replica_failed_is_one_plain_line(tmp_path):
+    """As where a disk is full, which `named_errors` ascribes to the file that was to be written."""
+    with (
+        pytest.raises(OSError, match="No space") as caught,
+        named_errors(tmp_path / "file", tmp_path / "temporary"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "temporary"))
+    assert why(caught.value) == f"{tmp_path / 'file'}: No space left on device"
+    assert why(ValueError("one\n line")) == "one line"
+    assert why(MemoryError()) == "MemoryError"
+
+
+def test_of_what_is_no_run_the_runs_in_it_are_named(done):
+    folder, _ = done
+    setting = folder / "learning_rate=0.01"
+    inside = f"; a run in it is {setting / 'seed-0'}"
+    with pytest.raises(ValueError, match=re.escape(inside)):
+        load_run(setting, "best")
+    with pytest.raises(ValueError, match=re.escape(f"has no metrics.jsonl{inside}")):
+        plot_runs([folder])
+
+
 # Bad input.
 
 
@@ -386,10 +428,11 @@ def test_what_ended_unrecorded_is_not_trained_again(done, tmp_path):
         (["--epochs", "1", "--steps", "5", "6"], "the settings steps=35000 and steps=5 are the sa"),
         (["--split-seed", "1", "2"], "--split-seed: expected one value, as losses over different"),
         (["--validation-fraction", "0"], "--validation-fraction: expected more than 0, as a sweep"),
-        (["--seeds", "0"], "seeds: expected a number from 1 to 10,000, got 0"),
+        (["--baseline", "lowercase=yes"], "--baseline: 'lowercase' is not swept; expected some o"),
+        (["--seeds", "0"], "--seeds: expected a number from 1 to 10,000, got 0"),
         (["--seed", "1"], "--seed needs --search"),
         (["--jobs", "0"], "--jobs: expected a number from 1 to 4,096, got 0"),
-        (["--baseline", "dropout=0.1"], "baseline: 'dropout' is not swept; expected some of none"),
+        (["--baseline", "dropout=0.1"], "--baseline: 'dropout' is not swept; expected some of non"),
         (["--baseline", "x=1"], "argument --baseline: expected a setting and its value, such as"),
         (["--dropout", "0", "0.1", "--baseline", "dropout=2"], "--dropout: expected a number fro"),
         (["--data", "none.txt"], "none.txt: No such file or directory"),
@@ -420,10 +463,10 @@ def test_bad_input_is_one_line_and_makes_nothing(arguments, message, tmp_path):
     ("arguments", "message"),
     [
         (["--resume", "S", "--learning-rate", "3"], "--learning-rate: the sweep has 0.01, 0.1, g"),
-        (["--resume", "S", "--seeds", "3"], "seeds: the sweep has 2, got 3; a resumed sweep stays"),
+        (["--resume", "S", "--seeds", "3"], "--seeds: the sweep has 2, got 3; a resumed sweep sta"),
         (["--resume", "S", "--dropout", "0.1"], "--dropout: the sweep has none, got 0.1; a resum"),
         (["--resume", "S", "--data", "new.txt"], "new.txt has changed since the sweep began: its"),
-        (["--resume", "S", "--baseline", "learning_rate=0.1"], "baseline: the sweep has learning_"),
+        (["--resume", "S", "--baseline", "learning_rate=0.1"], "--baseline: the sweep has learnin"),
         (["--out", "S"], "holds a sweep; resume it"),
     ],
 )  # fmt: skip

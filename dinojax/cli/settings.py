@@ -82,7 +82,8 @@ def named_flags(earlier: str = FLAG_FOR["the earlier run"]) -> Iterator[None]:
 
     `earlier` is what the command calls the model that it begins with.
     """
-    names = "|".join(field.name.replace("_", " ") for field in fields(TrainConfig))
+    settings = [field.name.replace("_", " ") for field in fields(TrainConfig)]
+    names = "|".join([*settings, "seeds", "baseline"])
     try:
         yield
     except ValueError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import search, terminal
 from dinojax.cli.arguments import Parser, number, path, whole_number
@@ -64,7 +64,8 @@ def assignment(text: str) -> tuple[str, Any]:
     if not equals or name not in kinds:
         expected = "a setting and its value, such as learning_rate=0.002"
         raise ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
-    if get_args(kinds[name]):
+    # Of the rest, `make_sweep` says that they are not swept.
+    if kinds[name] not in (int, float):
         return name, value
     return name, (whole_number if kinds[name] is int else number)(value)
 
@@ -147,10 +148,11 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
     from dinojax.runs import sweeping
     from dinojax.runs.sweep import FAILED, TABLE_FILE, plan, read_outcomes
 
-    replicas = plan(sweep)
-    print(describe_sweep(sweep, replicas, len(read_outcomes(folder))))
+    replicas, left = plan(sweep), sweeping.replicas_left(folder)
+    print(describe_sweep(sweep, replicas, len(replicas) - len(left)))
     data = str(arguments.data) if arguments.data else None
-    print(describe_layout(jobs), flush=True)
+    if left:
+        print(describe_layout(jobs), flush=True)
     # Now, as the current folder may be gone when training ends.
     again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
     shares: dict[Path, float] = {}
@@ -158,8 +160,8 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
     try:
         with ExitStack() as stack:
             signals = stack.enter_context(terminal.stop_on_signal())
-            done = [each.status != FAILED for each in read_outcomes(folder).values()]
-            progress = stack.enter_context(tqdm(total=len(replicas), initial=sum(done), **bar))
+            bar |= {"total": len(replicas), "initial": len(replicas) - len(left)}
+            progress = stack.enter_context(tqdm(**bar))
             coming = sweeping.work(folder, data=data, jobs=jobs)
             for event in stack.enter_context(closing(coming)):
                 if event:
@@ -175,16 +177,16 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
         if isinstance(error, BrokenPipeError):
             raise
         parser.error(f"{terminal.describe_error(error)}; fix that and {again}")
-    outcomes = read_outcomes(folder)
-    missing = len(replicas) - len(outcomes)
-    if signals and missing:
+    left = sweeping.replicas_left(folder)
+    if signals and left:
         print(file=sys.stderr)
-        ended = f"{len(outcomes):,} of {count(len(replicas), 'run')} ended, all others are saved"
+        num = len(replicas)
+        ended = f"{num - len(left):,} of {count(num, 'run')} ended, all others are saved"
         terminal.tell(parser.prog, f"interrupted; {ended}; {again}")
         return terminal.INTERRUPTED if signals[0] == signal.SIGINT else terminal.TERMINATED
     print(f"\n{(folder / TABLE_FILE).read_text('utf-8')}")
     print(f"Saved in {visible(str(folder))}")
-    statuses = [outcome.status for outcome in outcomes.values()]
+    statuses = [outcome.status for outcome in read_outcomes(folder).values()]
     if FAILED in statuses:
         failed = count(statuses.count(FAILED), "run")
         terminal.tell(parser.prog, f"error: {failed} failed, as the table says; {again}")

@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from dinojax.plots.style import is_drawable, new_figure
-from dinojax.runs.exchange import METRICS_FILE, current
+from dinojax.runs.exchange import METRICS_FILE, current, not_a_run
 from dinojax.runs.metrics import read_metrics
 
 LOSSES = {"training_loss": "training", "validation_loss": "validation"}
@@ -41,7 +41,7 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder; expected the folder of a run")
         if not current(folder, METRICS_FILE).exists():
-            raise ValueError(f"{folder} is not a run: it has no {METRICS_FILE}")
+            raise ValueError(not_a_run(folder, METRICS_FILE))
     return plot_losses(dict(zip(names, map(read_metrics, folders), strict=True)))
 
 
@@ -69,7 +69,10 @@ def plot_losses(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """
     for name, metrics in runs.items():
         if not any(len(points(metrics, "characters", loss)[0]) for loss in LOSSES):
-            raise ValueError(f"the metrics of {name} hold no loss; was it stopped at once?")
+            raise ValueError(
+                f"the metrics of {name} hold no loss; was it stopped at once, or is it an n-gram "
+                "model or a mixture, which no steps train?"
+            )
     curves = (points(lines, "seconds", loss) for lines in runs.values() for loss in LOSSES)
     longest = max(x.max(initial=0) for x, _ in curves)
     unit, num_seconds = ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)

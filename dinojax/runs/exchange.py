@@ -36,6 +36,15 @@ NEW, LIST = ".new", "files.txt"
 FIRST_LINE = b"Files of a new run of dinojax. They take the place of those of the run before.\n"
 
 
+def not_a_run(folder: Path, missing: str) -> str:
+    """What is wrong with a folder that lacks a file of a run, and which run there is in it."""
+    found = (
+        path for depth in ("*", "*/*") for path in sorted(folder.glob(f"{depth}/{CONFIG_FILE}"))
+    )
+    inside = next((f"; a run in it is {path.parent}" for path in found), "")
+    return f"{folder} is not a run: it has no {missing}{inside}"
+
+
 def begin(folder: Path, names: Sequence[str]) -> Path:
     """Make `.new` for the files `names` of a new run, and return it.
 

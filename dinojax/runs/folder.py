@@ -188,8 +188,11 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
     """
     checkpoints = find_checkpoints(folder) if folder.is_dir() else []
     if not checkpoints:
-        found = "a run: it has no checkpoint" if folder.is_dir() else "a folder"
-        raise ValueError(f"{folder} is not {found}; expected the folder of a training run")
+        is_there = folder.is_dir()
+        found = (
+            exchange.not_a_run(folder, "checkpoint") if is_there else f"{folder} is not a folder"
+        )
+        raise ValueError(f"{found}; expected the folder of a training run")
     if which not in ("best", "last"):
         path = _checkpoint_path(checkpoints[0].parent, int(which))
         if path not in checkpoints:

@@ -13,7 +13,7 @@ from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
 from dinojax.runs.description import Description, Part, Parts, Tally, describe
 from dinojax.runs.experiment import Experiment, make_experiment
-from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, Outcome
+from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, Outcome, why
 from dinojax.training.step import TrainState
 
 LOCK_SECONDS = 60.0
@@ -177,7 +177,7 @@ def _outcome(run: runs.Run) -> Outcome:
 
 def _outcome_of(error: Exception) -> Outcome:
     status = DIVERGED if isinstance(error, FloatingPointError) else FAILED
-    return Outcome(status, message=" ".join(str(error).split()) or type(error).__name__)
+    return Outcome(status, message=why(error))
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:

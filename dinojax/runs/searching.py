@@ -36,7 +36,7 @@ from dinojax.runs.study import (
     trial_folder,
     write_results,
 )
-from dinojax.runs.sweep import FAILED, FINISHED, Outcome, Values
+from dinojax.runs.sweep import FAILED, FINISHED, Outcome, Values, why
 from dinojax.runs.sweeping import num_processes, take_folder
 from dinojax.runs.workers import train_beside
 
@@ -74,7 +74,7 @@ def train(task: Task) -> Generator[Step | Outcome]:
         yield Outcome(FINISHED, steps=ended)
     # Of any type: others may go on with the search.
     except Exception as error:
-        yield Outcome(FAILED, message=" ".join(str(error).split()) or type(error).__name__)
+        yield Outcome(FAILED, message=why(error))
 
 
 def _train(
@@ -89,7 +89,7 @@ def _train(
             end(study, trial, PRUNED, None, "")
             return
     except (OSError, ValueError) as error:
-        end(study, trial, FAILED, None, str(error))
+        end(study, trial, FAILED, None, why(error))
         return
     run = replica.Task(
         folder=str(folder),

@@ -85,6 +85,13 @@ class Outcome(NamedTuple):
     """Why it did not finish."""
 
 
+def why(error: Exception) -> str:
+    """Why a replica failed, in one line that says no more than a command would."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def make_sweep(
     preset: str,
     data: str,

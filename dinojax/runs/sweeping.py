@@ -125,10 +125,12 @@ def check(sweep: Sweep, left: Sequence[Replica], *, data: str | None = None, job
 
 
 def replicas_left(folder: Path) -> list[Replica]:
-    """The replicas of the sweep in a folder that have neither finished nor diverged."""
+    """The replicas of the sweep in a folder that neither finished nor diverged, or are gone."""
     outcomes, ended = read_outcomes(folder), (FINISHED, DIVERGED)
-    replicas = plan(read_sweep(folder))
-    return [x for x in replicas if getattr(outcomes.get(x.folder), "status", None) not in ended]
+    there = {
+        x for x, outcome in outcomes.items() if outcome.status in ended and (folder / x).is_dir()
+    }
+    return [replica for replica in plan(read_sweep(folder)) if replica.folder not in there]
 
 
 def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[Progress | None]:
