@@ -93,6 +93,14 @@ def test_a_plan_has_every_combination_with_every_seed():
     assert configs[4] == resolve("names", given=given)
 
 
+def test_values_are_a_list_or_a_tuple():
+    one, other = (
+        make_sweep("dinos", "", "", seeds=1, settings={"dropout": kind([0.0, 0.1])})
+        for kind in (list, tuple)
+    )
+    assert one == other
+
+
 def test_the_preset_is_the_baseline_and_is_trained_too():
     sweep = make_sweep("names", "", "", seeds=1, settings={"dropout": [0.1, 0.2]})
     assert sweep.baseline == {"dropout": PRESETS["names"].dropout}

@@ -112,7 +112,7 @@ def make_sweep(
             be compared.
     """
     check_range("seeds", seeds, 1, 10_000)
-    given = {name: x if isinstance(x, list) else [x] for name, x in settings.items()}
+    given = {n: [*x] if isinstance(x, list | tuple) else [x] for n, x in settings.items()}
     for name in OF_THE_SWEEP:
         if name in given:
             raise ValueError(f"{_words(name)}: a sweep gives each replica its own")
