@@ -320,6 +320,18 @@ def test_a_preparation_that_is_killed_goes_on_with_the_same_bytes(
     assert not list(cache.glob("*.part"))
 
 
+def test_one_of_two_processes_prepares_and_the_other_waits(names_file, cache):
+    first, second = (prepare([names_file], is_text=False, lowercase=True) for _ in range(2))
+    while next(first).doing == "checksum":
+        pass
+    while next(second).doing == "checksum":
+        pass
+    assert next(second).doing == "wait for another process"
+    made = finished(first)
+    assert finished(second).key == made.key
+    assert [path.name for path in cache.iterdir()] == [made.key]
+
+
 @pytest.mark.parametrize("name", ["ids.bin", "meta.json", "lengths.bin", "ranks.bin"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_damaged_prepared_data_are_made_again(names_file, cache, name, how):

@@ -17,6 +17,7 @@ again. The result has the same bytes.
 import json
 import os
 import shutil
+import time
 import unicodedata
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
@@ -47,7 +48,7 @@ class Progress(NamedTuple):
     """How far a preparation has come."""
 
     doing: str
-    """"checksum", "vocabulary", "ids" or "order"."""
+    """"checksum", "wait for another process", "vocabulary", "ids" or "order"."""
     done: int
     """Bytes of files that were read for it."""
     total: int
@@ -73,11 +74,13 @@ def prepare(
 ) -> Generator[Progress, None, Store]:
     """Prepare texts or lists of names, or find them prepared; returns them.
 
+    While another process prepares the same, this waits.
+
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is not suitable (see `sources.opened` and `composed`), changes while it
             is read or holds a name that is too long; the files hold no character or no name;
-            another process prepares them; or the cache cannot be written.
+            or the cache cannot be written.
     """
     total = sum(file.stat().st_size for file in files)
     checksums, done = [], 0
@@ -91,11 +94,18 @@ def prepare(
     place = data_folder()
     draft = place / f"{key}.part"
     try:
-        draft.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            busy = "another process prepares these data; wait until it has ended"
-            stack.enter_context(locked(draft / ".lock", busy))
+            while True:
+                # The other process renames the folder in the end.
+                draft.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(locked(draft / ".lock", "locked"))
+                    break
+                except ValueError:
+                    yield Progress("wait for another process", 0, total)
+                    time.sleep(0.2)
             if store := find(key):
+                shutil.rmtree(draft, ignore_errors=True)
                 return store
             remove_leftovers(draft)
             reader = TextReader() if is_text else NameReader()
