@@ -48,8 +48,8 @@ def make_cluster(
         raise ValueError("expected coordinator, number of processes and process id, or none")
     host, _, port = coordinator.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 2**16):
-        expected = "expected HOST:PORT with a port from 1 to 65,535"
-        raise ValueError(f"coordinator: {expected}, got {quoted(coordinator)}")
+        expected = "coordinator: expected HOST:PORT with a port from 1 to 65,535"
+        raise ValueError(f"{expected}, got {quoted(coordinator)}")
     if not 1 <= num_processes <= 4096:
         raise ValueError(f"number of processes: expected 1 to 4,096, got {num_processes:,}")
     if not 0 <= process_id < num_processes:
@@ -68,8 +68,7 @@ def is_recognised() -> bool:
         return os.environ.get("SLURM_NTASKS", "1") != "1"
     if "OMPI_MCA_orte_hnp_uri" in known:
         return os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
-    # Of Kubernetes, jobs with numbered pods.
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= known:
+    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= known:  # Jobs with numbered pods.
         return find_spec("kubernetes") is not None
     hosts = (
         os.environ.get(f"TPU_{name}", "") for name in ("PROCESS_ADDRESSES", "WORKER_HOSTNAMES")
@@ -86,8 +85,8 @@ def join(cluster: Cluster | None = None) -> None:
 
     Raises:
         OSError: the port of the coordinator is in use.
-        ValueError: the first process does not answer within a minute, or the versions of Python,
-            dinojax, JAX, NumPy or Optax are not the same for all.
+        ValueError: the first process does not answer within a minute, a launcher does not say what
+            JAX needs, or versions of Python, dinojax, JAX, NumPy or Optax differ.
     """
     from importlib.metadata import version
 
@@ -106,7 +105,11 @@ def join(cluster: Cluster | None = None) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)
     where |= {"initialization_timeout": WAIT, "shutdown_timeout_seconds": WAIT}
-    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **where)
+    try:
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **where)
+    except (LookupError, ValueError) as error:
+        reason = f"JAX cannot read from their launcher where processes meet ({error!r}); "
+        raise ValueError(f"{reason}give coordinator, number of processes, process id") from None
     versions = {name: version(name) for name in ("dinojax", "jax", "jaxlib", "numpy", "optax")}
     with together("software"):
         compare("software", versions | {"Python": sys.version.split()[0]})
@@ -153,10 +156,9 @@ def compare(stage: str, facts: Mapping[str, Any]) -> None:
     for number, other in enumerate(others, 1):
         for name in first | other:
             if first.get(name) != other.get(name):
-                values = quoted(first.get(name)), quoted(other.get(name))
                 raise ValueError(
-                    f"{name}: process 0 has {values[0]}, process {number} has {values[1]}; start "
-                    "all processes with the same software, settings and data"
+                    f"{name}: process 0 has {quoted(first.get(name))}, process {number} has "
+                    f"{quoted(other.get(name))}; start all with the same software, settings, data"
                 )
 
 
@@ -240,8 +242,7 @@ def num_sharing() -> int:
     """How many of the processes run on the same cores as this one, itself included."""
     from socket import gethostname
 
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    mine = [gethostname(), cores]
+    mine = [gethostname(), sorted(getattr(os, "sched_getaffinity", lambda _: ())(0))]
     return exchange("cores", mine).count(mine)
 
 

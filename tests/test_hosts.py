@@ -102,8 +102,10 @@ def test_two_processes_train_what_one_trains(preset, devices, pair):
         assert theirs.keys() == own.keys()
         for name in own:
             error = np.linalg.norm(theirs[name] - own[name])
-            # Two devices add up alike, wherever they are.
-            assert error <= (1e-6 if devices == 1 else 0) * np.linalg.norm(own[name])
+            # Two devices add up alike, wherever they are. The state of rows magnifies what differs
+            # in parameters: 3e-7 of them are 1.3e-6 of it with JAX 0.12, 1e-6 with JAX 0.10.
+            bound = 1e-5 if name.startswith("recurrent") else 1e-6
+            assert error <= (bound if devices == 1 else 0) * np.linalg.norm(own[name])
 
 
 def test_two_processes_stop_together_when_patience_ends(pair):
@@ -298,6 +300,19 @@ def test_launchers_are_recognised_by_what_they_set(variables, expected, monkeypa
     for each in variables.split():
         monkeypatch.setenv(*each.split("="))
     assert processes.is_recognised() == expected
+
+
+@pytest.mark.parametrize(("uri", "reason"), [("a", "ValueError"), ("1.0;tcp://a:1", "KeyError")])
+def test_a_launcher_that_says_too_little_is_an_error_of_one_line(
+    uri, reason, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", uri)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with started(1, lambda *_: ["train"], tmp_path) as one:
+        ((code, out, err),) = ends(one)
+    assert (code, out) == (2, "")
+    line = rf"dinojax train: error: JAX cannot read .* \({reason}\(.*\)\); give coordinator, .*\n"
+    assert re.fullmatch(line, err)
 
 
 def test_the_number_of_devices_is_that_of_all_processes_together():
