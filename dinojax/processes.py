@@ -131,17 +131,19 @@ def exchange(stage: str, value: Any) -> list[Any]:
     Raises:
         ValueError: another process has given up; says why.
     """
-    if num_processes() == 1:
+    if (num := num_processes()) == 1:
         return [value]
     client, values = _state().client, []
     # A stage may come again, with the next run.
     turn = client.key_value_increment(f"turn/{stage}/{process_id()}", 1)
-    client.key_value_set(f"{stage}/{turn}/{process_id()}", json.dumps({"value": value}))
-    for number in range(num_processes()):
-        key = f"{stage}/{turn}/{number}"
-        said = json.loads(client.blocking_key_value_get(key, DAY))
+    client.key_value_set(f"{stage}/{turn}/{process_id()}", json.dumps({"value": value, "of": num}))
+    for number in range(num):
+        said = json.loads(client.blocking_key_value_get(f"{stage}/{turn}/{number}", DAY))
         if "failed" in said:
             raise ValueError(f"process {number} has ended: {said['failed']}")
+        if said["of"] != num:
+            theirs = f"process {number} expects {said['of']}"
+            raise ValueError(f"expected {num} processes in all, {theirs}")
         values.append(said["value"])
     return values
 
@@ -204,8 +206,6 @@ def make_broadcast() -> Callable[[float], float]:
 
 def common_clock(clock: Callable[[], float]) -> Callable[[], float]:
     """The clock of the first process for all, so that they decide alike; see `make_broadcast`."""
-    if num_processes() == 1:
-        return clock
     broadcast = make_broadcast()
     return lambda: broadcast(clock())
 

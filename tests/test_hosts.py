@@ -302,6 +302,17 @@ def test_launchers_are_recognised_by_what_they_set(variables, expected, monkeypa
     assert processes.is_recognised() == expected
 
 
+def test_processes_that_are_told_other_numbers_of_them_end_with_one_line(tmp_path):
+    def arguments(port, number):
+        return together(2 + number, *SMALL, "--out", "run")(port, number)
+
+    with started(2, arguments, tmp_path) as both:
+        for number, (code, out, err) in enumerate(ends(both)):
+            theirs, mine = 3 - number, 2 + number
+            line = f"expected {mine} processes in all, process {1 - number} expects {theirs}"
+            assert (code, out, err) == (2, "", f"dinojax train: error: {line}\n")
+
+
 @pytest.mark.parametrize(("uri", "reason"), [("a", "ValueError"), ("1.0;tcp://a:1", "KeyError")])
 def test_a_launcher_that_says_too_little_is_an_error_of_one_line(
     uri, reason, tmp_path, monkeypatch
