@@ -280,6 +280,17 @@ def test_a_first_process_to_which_no_other_comes_says_how_long_it_waited(tmp_pat
     assert err == f"dinojax train: error: {expected}\n"
 
 
+def test_who_has_done_all_ends_well_although_others_are_gone(tmp_path):
+    code = "from dinojax import processes\ndef leave(): raise RuntimeError('gone')\n"
+    code += f"processes.leave = leave; {START}"
+    with started(
+        1, together(1, *SMALL, "--steps", 2, "--out", "run"), tmp_path, ("-c", code)
+    ) as one:
+        ((code, out, err),) = ends(one)
+    assert (code, err) == (0, "")
+    assert "saved in run" in out
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [

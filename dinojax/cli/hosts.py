@@ -93,9 +93,11 @@ def take_part(parser: Parser, arguments: Namespace, work: Callable[[], int]) -> 
         print_exc()
         code = 1
     else:
-        if code != BAD_INPUT:
-            processes.leave()
-            return int(str(code))
+        # What was to do is done, also if others have gone without a farewell.
+        with suppress(RuntimeError):
+            if code != BAD_INPUT:
+                processes.leave()
+                return int(str(code))
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
