@@ -245,6 +245,8 @@ def lower_for_cuda(function, *arguments):
         return pytest.skip(f"{error}")
 
 
+# By JAX 0.12, which still has it.
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "hidden", "product_dtype"),
     [
@@ -264,7 +266,12 @@ def test_the_kernels_can_be_lowered_for_a_gpu(name, hidden, product_dtype):
             lambda *arguments: fused(cell, *arguments, length, resets), arguments, cotangents
         )
 
-    program = lower_for_cuda(of, 4)
+    try:
+        program = lower_for_cuda(of, 4)
+    except RuntimeError as error:
+        if "No supported GPU devices found" in str(error):
+            pytest.skip("from 0.12 on, JAX lowers kernels for a GPU only where one is")
+        raise
     assert len(KERNEL_CALL.findall(program)) == 2
     # Nothing is left of the loops over time.
     assert "stablehlo.while" not in program
