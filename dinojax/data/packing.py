@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.integer]
-MOST_PLACED = 2**20
-"""Of longer lists, the places of a share of about this size are repeated; see `places_in_rows`."""
+MOST_PLACED = 2**21
+"""Of lists of as many names or more, the places of a share are repeated; see `places_in_rows`."""
+SHARES = 16
+"""Number of shares of a list of so many names."""
 
 
 def pieces_of(lengths: Integers, longest: int) -> tuple[Integers, NDArray[np.bool]]:
@@ -28,11 +30,13 @@ def places_in_rows(
 ) -> Integers:
     """Start positions for names of these lengths, in rows of `window` that stand end to end.
 
-    Of a list of more than `most_placed` names, which would take a minute for ten million, the rows
-    for an n-th of the names of each length come n times, then those for the names that are left.
+    Of a list of `most_placed` names or more, which would take half a minute for ten million, the
+    rows for an n-th of the names of each length come n times, then those for the names that are
+    left. A longer list has more shares, of equal size.
     """
     lengths, counts = np.unique(sorted_lengths, return_counts=True)
-    num = max(1, len(sorted_lengths) // most_placed)
+    is_long = len(sorted_lengths) >= most_placed
+    num = SHARES * len(sorted_lengths) // most_placed if is_long else 1
     places, end = _fill(lengths, counts // num, window)
     rest, _ = _fill(lengths, counts % num, window)
     shifts = np.arange(num)[:, None] * end
