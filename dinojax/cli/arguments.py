@@ -107,6 +107,15 @@ def number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number such as 0.01, got {quoted(text)}")
 
 
+def take_preset(arguments: argparse.Namespace, presets: Iterable[str]) -> None:
+    """Let the preset follow the files of --data, of which it then seems to be the last."""
+    files = arguments.data or []
+    last = str(files[-1]) if files[1:] else ""
+    if arguments.preset is None and last in presets and not files[-1].exists():
+        arguments.preset = last
+        files.pop()
+
+
 def require(package: str, extra: str) -> None:
     """Raise a ValueError, with the remedy, if a package of dinojax[`extra`] is missing."""
     try:

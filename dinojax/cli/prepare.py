@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
-from dinojax.cli.arguments import Parser, path
+from dinojax.cli.arguments import Parser, path, take_preset
 from dinojax.config import PRESETS
 from dinojax.messages import count, visible
 
@@ -11,9 +11,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax prepare`."""
     add = parser.add_argument
     text = "preset that will train on the data (default: text)"
-    add("preset", nargs="?", choices=tuple(PRESETS), default="text", help=text)
+    add("preset", nargs="?", choices=tuple(PRESETS), help=text)
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
-    add("--data", metavar="FILE", type=path, nargs="+", required=True, help=text)
+    add("--data", metavar="FILE", type=path, nargs="+", action="extend", required=True, help=text)
     text = "convert the data to lower case (default: as the preset says)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
 
@@ -25,7 +25,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
     from dinojax.data.reading import IN_MEMORY
     from dinojax.data.sources import data_files
 
-    config, lowercase = PRESETS[arguments.preset], arguments.lowercase
+    take_preset(arguments, PRESETS)
+    config, lowercase = PRESETS[arguments.preset or "text"], arguments.lowercase
     lowercase = config.lowercase if lowercase is None else lowercase
     with parser.reported_errors():
         files = data_files(arguments.data)

@@ -42,7 +42,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors(), named_flags():
         check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
         require("optuna", "search")
-        if arguments.data == STANDARD_INPUT:
+        if STANDARD_INPUT in (arguments.data or []):
             raise ValueError("--data: a search reads its data several times; give a file")
         start_jax()
         folder, search = (join if arguments.resume else start)(parser, arguments)
@@ -52,6 +52,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
 def start(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
     """Make the folder of a new search."""
     from dinojax.runs import searching
+    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.search import Range
 
     for name in ("seeds", "baseline"):
@@ -59,7 +60,7 @@ def start(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
             raise ValueError(f"--search and {flag_of(name)} exclude each other")
     check_range("--search", arguments.search, 1, 100_000)
     given, preset = given_settings(arguments), arguments.preset or "dinos"
-    seed, data = given.pop("seed", 0), str(arguments.data or "")
+    seed, data = given.pop("seed", 0), paths_in_lines(arguments.data or "")
     if PRESETS[preset].is_text and not data:
         raise ValueError("these settings are for a running text; give its file with --data")
     settings = dict[str, Any]()
@@ -96,8 +97,8 @@ def join(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
             f"--resume: the search in {folder} stays what it was; give it without {flags}"
         )
     search = read_search(folder)
-    if not arguments.data and search.data:
-        check_there(Path(search.data), folder / SEARCH_FILE, "--data")
+    for file in search.data.split("\n") if search.data and not arguments.data else []:
+        check_there(Path(file), folder / SEARCH_FILE, "--data")
     return folder, search
 
 
@@ -106,11 +107,14 @@ def train(parser: Parser, arguments: Namespace, folder: Path, search: "Search") 
     from tqdm import tqdm
 
     from dinojax.runs import searching
+    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.study import open_study, ranked, read_trials, table
     from dinojax.runs.sweep import FAILED, FINISHED
 
     print(describe_search(search), flush=True)
-    jobs, data = arguments.jobs or 0, str(arguments.data) if arguments.data else None
+    jobs, data = arguments.jobs or 0, None
+    if arguments.data:
+        data = paths_in_lines(arguments.data)
     # Now, as the current folder may be gone when training ends.
     again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
     bar: dict[str, Any] = {"unit": " trials", "bar_format": BAR, "disable": None}
@@ -185,7 +189,8 @@ def describe_trial(trial: "Trial") -> str:
 
 def line_to_train(parser: Parser, search: "Search", trial: "Trial") -> str:
     """The line for a shell that trains with the settings of a trial."""
-    words = ["--data", short_path(search.data)] if search.data else []
+    files = search.data.split("\n") if search.data else []
+    words = ["--data", *map(short_path, files)] if files else []
     for name, value in {**search.settings, **trial.values, "seed": search.seed}.items():
         if isinstance(value, bool):
             words.append(flag_of(name if value else f"no {name}"))

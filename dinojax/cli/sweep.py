@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import search, terminal
-from dinojax.cli.arguments import Parser, number, path, whole_number
+from dinojax.cli.arguments import Parser, number, path, take_preset, whole_number
 from dinojax.cli.jobs import check_there, next_free_folder
 from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
 from dinojax.cli.terminal import short_path
@@ -36,8 +36,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
     text = "settings to start from, as for train (default: dinos)"
     add("preset", nargs="?", choices=tuple(PRESETS), help=text)
-    text = "UTF-8 file of names, one a line, or a text (default: dinosaurs)"
-    add("--data", metavar="FILE", type=path, help=text)
+    text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
+    text += " (default: dinosaurs)"
+    add("--data", metavar="FILE", type=path, nargs="+", action="extend", help=text)
     text = f"train each setting with the seeds 0 to N - 1 (default: {SEEDS})"
     add("--seeds", **whole, help=text)
     text = "values to compare with, of settings that are swept (default: those of the preset)"
@@ -74,6 +75,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     """Start or resume a sweep, train its replicas, and print the table; returns the exit code."""
     from dinojax.runs.search import is_search
 
+    take_preset(arguments, PRESETS)
     if arguments.search is not None or (arguments.resume and is_search(arguments.resume)):
         return search.main(parser, arguments)
     with ExitStack() as stack:
@@ -82,7 +84,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
             if arguments.resume and arguments.out:
                 raise ValueError("--resume and --out exclude each other")
-            if arguments.data == STANDARD_INPUT:
+            if STANDARD_INPUT in (arguments.data or []):
                 raise ValueError("--data: a sweep reads its data several times; give a file")
             start_jax()
             begin = resume if arguments.resume else start
@@ -93,10 +95,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep, int]":
     """Start a new sweep. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import sweeping
+    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.sweep import plan, write_sweep
 
     given, preset = given_settings(arguments), arguments.preset or "dinos"
-    data, seeds = str(arguments.data or ""), arguments.seeds
+    data, seeds = paths_in_lines(arguments.data or ""), arguments.seeds
     if PRESETS[preset].is_text and not data:
         raise ValueError("these settings are for a running text; give its file with --data")
     sweep = sweeping.new_sweep(
@@ -120,12 +123,13 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path
 def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep, int]":
     """Resume a sweep. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import sweeping
+    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.sweep import SWEEP_FILE, make_sweep, read_sweep
 
     folder = arguments.resume
     sweep, left = read_sweep(folder), sweeping.replicas_left(folder)
-    if left and sweep.data and not arguments.data:
-        check_there(Path(sweep.data), folder / SWEEP_FILE, "--data")
+    for file in sweep.data.split("\n") if left and sweep.data and not arguments.data else []:
+        check_there(Path(file), folder / SWEEP_FILE, "--data")
     wanted = make_sweep(
         arguments.preset or sweep.preset,
         sweep.data,
@@ -135,7 +139,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Pat
         baseline=dict(arguments.baseline) if arguments.baseline else sweep.baseline,
     )
     sweeping.check_same(sweep, wanted)
-    data = str(arguments.data) if arguments.data else None
+    data = paths_in_lines(arguments.data) if arguments.data else None
     jobs = sweeping.check(sweep, left, data=data, jobs=arguments.jobs or 0)
     stack.enter_context(sweeping.locked(folder))
     return folder, sweep, jobs
@@ -146,11 +150,12 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
     from tqdm import tqdm
 
     from dinojax.runs import sweeping
+    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.sweep import FAILED, TABLE_FILE, plan, read_outcomes
 
     replicas, left = plan(sweep), sweeping.replicas_left(folder)
     print(describe_sweep(sweep, replicas, len(replicas) - len(left)))
-    data = str(arguments.data) if arguments.data else None
+    data = paths_in_lines(arguments.data) if arguments.data else None
     if left:
         print(describe_layout(jobs), flush=True)
     # Now, as the current folder may be gone when training ends.

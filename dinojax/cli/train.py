@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax import processes
 from dinojax.cli import hosts, jobs, ngram, terminal
-from dinojax.cli.arguments import Parser, number, path, require, whole_number
+from dinojax.cli.arguments import Parser, number, path, require, take_preset, whole_number
 from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, named_flags
 from dinojax.cli.terminal import short_path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dinojax.cli.reports import Writer
     from dinojax.runs.recorder import Report
 
+CHOICES = *PRESETS, ngram.PRESET
 REPORTS = 7
 KEEP = 2
 DIVERGED = 1
@@ -41,8 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
     text = "the exercise (dinos, the default), a long list of names, a running text; or ngram, for "
     text += "an n-gram model in place of a network"
-    choices = *PRESETS, ngram.PRESET
-    add("preset", nargs="?", choices=choices, help=f"settings to start from: {text}")
+    add("preset", nargs="?", choices=CHOICES, help=f"settings to start from: {text}")
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of "
     text += "them; - for standard input (default: dinosaurs)"
     add("--data", **file, nargs="+", action="extend", help=text)
@@ -71,10 +71,6 @@ def check_flags(arguments: Namespace) -> None:
     if arguments.order is not None:
         raise ValueError(f"--order is for {ngram.PRESET}, the n-gram model; a network has none")
     arguments.keep = KEEP if arguments.keep is None else arguments.keep
-    files = arguments.data or []
-    if files[1:] and not arguments.preset and str(files[-1]) in PRESETS and not files[-1].exists():
-        # The preset may follow the files.
-        arguments.preset = str(files.pop())
     check_range("--keep", arguments.keep, 1, 10**6)
     check_range("--save-every", arguments.save_every or 0, 0, 10**9)
     if arguments.max_minutes is not None:
@@ -104,6 +100,7 @@ def check_flags(arguments: Namespace) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Start or resume a run, train it, and print the result; returns the exit code."""
+    take_preset(arguments, CHOICES)
     if arguments.preset == ngram.PRESET:
         return ngram.main(parser, arguments)
     with parser.reported_errors():

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from dinojax.config import TrainConfig, config_from
 from dinojax.data.batches import Dataset
-from dinojax.data.corpus import bundled_names, read_names, read_running_text
+from dinojax.data.corpus import bundled_names, shown_all
+from dinojax.data.prepared import finished
+from dinojax.data.reading import read
 from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
 from dinojax.runs.description import Description, Part, Parts, Tally, describe
@@ -28,9 +30,9 @@ class Task(NamedTuple):
     keep_window: bool
     """Whether the window is as given; see `describe`."""
     data: str
-    """Path of the data file; empty for the bundled names."""
+    """Paths of the data, one a line; empty for the bundled names."""
     source: str
-    """That path as the run records it."""
+    """The same as the run records it."""
     data_sha256: str
 
 
@@ -45,20 +47,24 @@ class Step(NamedTuple):
     """Nats per character, if it was just validated."""
 
 
+def paths_in_lines(data: Path | str | Sequence[Path | str]) -> str:
+    """One path or several, one a line."""
+    return str(data) if isinstance(data, Path | str) else "\n".join(map(str, data))
+
+
 def read_data(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Part, str]:
-    """The names or the text in a file, and its checksum.
+    """The names or the text at some paths, one a line (see `reading.read`), and their checksum.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not suitable, or its checksum is another than `data_sha256`.
+        OSError: a file cannot be read.
+        ValueError: it is not suitable, or the checksum is another than `data_sha256`.
     """
-    file = Path(data) if data else bundled_names()
-    read = read_running_text if config.is_text else read_names
-    corpus = read(file, config.lowercase)
+    files = list(map(Path, data.split("\n"))) if data else [bundled_names()]
+    corpus = finished(read(files, is_text=config.is_text, lowercase=config.lowercase))
     if data_sha256 not in ("", corpus.sha256):
         raise ValueError(
-            f"{file} has changed since the sweep began: its checksum is {corpus.sha256[:12]}.., "
-            f"not {data_sha256[:12]}.."
+            f"{shown_all(files)} has changed since the sweep began: its checksum is "
+            f"{corpus.sha256[:12]}.., not {data_sha256[:12]}.."
         )
     return corpus.data, corpus.sha256
 

@@ -56,7 +56,7 @@ class Search(NamedTuple):
 
     preset: str
     data: str
-    """Path of the data file as given; empty for the bundled names."""
+    """Paths of the data as given, one a line; empty for the bundled names."""
     data_sha256: str
     settings: Values
     """Settings that all trials share."""

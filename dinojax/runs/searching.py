@@ -1,7 +1,7 @@
 """Work on a search: train its trials, in one process or several, and record what came of them."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.metadata import read_config
 from dinojax.runs.metrics import read_metrics
-from dinojax.runs.replica import Step, read_data
+from dinojax.runs.replica import Step, paths_in_lines, read_data
 from dinojax.runs.search import (
     PrunerName,
     Range,
@@ -52,7 +52,7 @@ class Task(NamedTuple):
 
     folder: str
     data: str | None
-    """Where the data file is now, if not where `search.json` says."""
+    """Where the data are now, if not where `search.json` says."""
 
 
 def train(task: Task) -> Generator[Step | Outcome]:
@@ -135,7 +135,7 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[T
     """Work on the search in a folder until no trial is left, and report those that end.
 
     Other processes may work on it at the same time; the trials that they end are reported, too.
-    `data` is where the data file is now, if not where `search.json` says. At most `jobs` trials are
+    `data` is where the data are now, if not where `search.json` says. At most `jobs` trials are
     trained at once; 0 stands for as many as there are cores. It yields None at times when nothing
     has happened, so that the caller can stop: once it closes the generator, all runs are saved.
 
@@ -182,7 +182,7 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[T
 def search(
     folder: Path | str,
     preset: str = "dinos",
-    data: Path | str = "",
+    data: Path | str | Sequence[Path | str] = "",
     *,
     trials: int,
     seed: int = 0,
@@ -193,8 +193,8 @@ def search(
     """Search over `settings` with as many `trials`; returns the results, the best trial first.
 
     Each of `settings`, fields of `TrainConfig`, is a value, a list of choices or a `Range`; see
-    `make_search`. If `folder` holds this search already, it goes on. The results are those of
-    `results.json`; see `study.write_results`.
+    `make_search`. For `data` see `sweeping.sweep`. If `folder` holds this search already, it goes
+    on. The results are those of `results.json`; see `study.write_results`.
 
     Raises:
         ImportError: Optuna is not installed.
@@ -203,7 +203,7 @@ def search(
     """
     folder = Path(folder)
     asked: dict[str, Any] = {"trials": trials, "seed": seed, "pruner": pruner}
-    begin(folder, new_search(preset, str(data), settings=settings, **asked))
+    begin(folder, new_search(preset, paths_in_lines(data), settings=settings, **asked))
     for _ in work(folder, jobs=jobs):
         pass
     with open_study(folder, read_search(folder)) as study:

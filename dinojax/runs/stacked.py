@@ -24,7 +24,12 @@ the bound for each replica in stacks of 1 to 16 of three presets, of 50 and 256 
 
 
 def stack_size(experiment: Experiment, num: int) -> int:
-    """How many of `num` replicas to stack on this platform; 1 to train each by itself."""
+    """How many of `num` replicas to stack on this platform; 1 to train each by itself.
+
+    That is 1, too, for data that do not lie in memory.
+    """
+    if experiment.dataset.examples is None:
+        return 1
     state = jax.eval_shape(experiment.initial_state, None)
     needed = BYTES_PER_BOUND * training_bytes(state, experiment.step_size)
     # Infinite where the system does not say.

@@ -42,7 +42,7 @@ class Sweep(NamedTuple):
 
     preset: str
     data: str
-    """Path of the data file as given; empty for the bundled names."""
+    """Paths of the data as given, one a line; empty for the bundled names."""
     data_sha256: str
     settings: Values
     """Settings given with one value, which all replicas share."""

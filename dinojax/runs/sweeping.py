@@ -16,7 +16,7 @@ from dinojax.runs.description import Part, describe
 from dinojax.runs.exchange import LOCK_FILE
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.memory import available_bytes, training_bytes
-from dinojax.runs.replica import Step, Task, read_data, train_stacked
+from dinojax.runs.replica import Step, Task, paths_in_lines, read_data, train_stacked
 from dinojax.runs.results import write_results
 from dinojax.runs.sweep import (
     DIVERGED,
@@ -136,7 +136,7 @@ def replicas_left(folder: Path) -> list[Replica]:
 def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[Progress | None]:
     """Train what is left of the sweep in a folder, which must be locked, and report it.
 
-    `data` is where the data file is now, if not where `sweep.json` says. At most `jobs` replicas
+    `data` is where the data are now, if not where `sweep.json` says. At most `jobs` replicas
     are trained at once; 0 stands for as many as there are cores. It yields None at times when
     nothing has happened, so that the caller can stop: once it closes the generator, all replicas
     are saved as they are. Replicas that diverged are not trained again, those that failed are.
@@ -179,7 +179,7 @@ def task_of(sweep: Sweep, replica: Replica, folder: Path, data: str | None = Non
 def sweep(
     folder: Path | str,
     preset: str = "dinos",
-    data: Path | str = "",
+    data: Path | str | Sequence[Path | str] = "",
     *,
     seeds: int = 8,
     baseline: Mapping[str, Any] | None = None,
@@ -189,17 +189,18 @@ def sweep(
     """Train every combination of `settings` with every seed below `seeds`; returns the results.
 
     Each of `settings`, fields of `TrainConfig`, is a value or a list of values; see `make_sweep`.
-    `data` is the path of a file of names or of a text; empty for the bundled names. If `folder`
-    holds this sweep already, what is left of it is trained. The results are those of
-    `results.json`; see `results.summarize`. For how close a replica comes to the same run trained
-    alone, see `replica`.
+    `data` is where names or texts are, a file, a folder of them or several (see `reading.read`);
+    empty for the bundled names. If `folder` holds this sweep already, what is left of it is
+    trained. The results are those of `results.json`; see `results.summarize`. For how close a
+    replica comes to the same run trained alone, see `replica`.
 
     Raises:
         OSError: a file cannot be read or written.
         ValueError: a setting, the data or the folder is not suitable.
     """
     folder = Path(folder)
-    wanted = new_sweep(preset, str(data), seeds=seeds, settings=settings, baseline=baseline)
+    data = paths_in_lines(data)
+    wanted = new_sweep(preset, data, seeds=seeds, settings=settings, baseline=baseline)
     if is_sweep(folder):
         check_same(read_sweep(folder), wanted)
     jobs = check(wanted, plan(wanted), jobs=jobs)
