@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dinojax.cli.terminal import Program
-from dinojax.config import resolve
+from dinojax.config import ngram_config, resolve
 from dinojax.data import prepared, sources
 from dinojax.data.batches import cut_text, packed, padded, windows
 from dinojax.data.corpus import read_names, read_running_text, split_names
@@ -30,11 +31,15 @@ from dinojax.data.stored import NameList, Text, excerpt, joined_documents
 from dinojax.data.text import composed
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation.compare import compare, joined
+from dinojax.evaluation.prepared import carried_costs
 from dinojax.evaluation.strings import text_nats
 from dinojax.runs import folder as runs
-from dinojax.runs import session
+from dinojax.runs import mixtures, session
 from dinojax.runs.description import describe
 from dinojax.runs.experiment import make_evaluation, make_experiment
+from dinojax.runs.ngrams import make_ngram_run, save_untrained
+from dinojax.runs.replica import paths_in_lines, read_part
+from dinojax.runs.sweeping import sweep
 from dinojax.training.fetch import draw_order
 from dinojax.training.step import epoch_order
 
@@ -421,7 +426,80 @@ def test_of_large_data_a_part_is_measured(names_file, text_file):
         np.testing.assert_array_equal(batch.inputs[:, column], before[start : start + 50])
 
 
+def test_costs_of_prepared_data_are_those_of_data_in_memory(
+    tmp_path, names_file, text_file, monkeypatch
+):
+    monkeypatch.setattr("dinojax.evaluation.prepared.AT_ONCE", 700)
+    monkeypatch.setattr("dinojax.evaluation.prepared.blocks.__defaults__", (2048,))
+    (tmp_path / "more.txt").write_text(" ".join(words(90)))
+    texts = [each.data for each in read_both([text_file, tmp_path / "more.txt"], is_text=True)]
+    lists = [each.data for each in read_both([names_file], is_text=False)]
+    sizes = {"hidden_size": 5, "steps": 2, "batch_size": 2}
+    for kind, pair in (("names", lists), ("text", texts)):
+        trained = session.train(pair[1], kind, **sizes, window=64)
+        contexts = "carry", 50
+        one, other = (compare(trained, pair[1], x, contexts=contexts, max_order=3) for x in pair)
+        for found, expected in zip(one, other, strict=True):
+            assert found[2:] == expected[2:]
+            assert found.figures == pytest.approx(expected.figures, rel=1e-4)
+    # A stretch is read as a document would be.
+    whole_text, num = str(texts[0]), len(texts[0])
+    edges = [0, num // 3, 2 * num // 3, num]
+    starts = np.union1d(edges[:-1], texts[0].starts)
+    cut = replace(joined_documents([whole_text], trained.vocab), starts=starts)
+    costs = carried_costs(trained, texts[0], 3)
+    assert costs.num_characters.sum() == num
+    assert len(costs.nats) == sum(-(-each // 1024) for each in np.diff(edges))
+    np.testing.assert_allclose(costs.nats.sum(), text_nats(trained, cut).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["text", "names"])
+def test_n_grams_and_mixtures_of_prepared_data_and_of_documents(
+    kind, tmp_path, names_file, text_file
+):
+    (tmp_path / "more.txt").write_text(" ".join(words(90)))
+    is_text, found = kind == "text", []
+    files = [text_file, tmp_path / "more.txt"] if is_text else [names_file]
+    for number, corpus in enumerate(read_both(files, is_text=is_text)):
+        settings = {"batches": "windows" if is_text else "packed", "validation_fraction": 0.2}
+        config = ngram_config(settings | {"lowercase": True})
+        described = describe(config, corpus.data, sha256=corpus.sha256)
+        made = make_ngram_run(*described[:2], 3)
+        folder = tmp_path / f"run-{number}"
+        save_untrained(made.trained.params, folder, made.description, made.parts)
+        mixed = mixtures.mix([folder], tmp_path / f"mixed-{number}", ngram=2)
+        found.append([made.figures, *mixed.figures, mixed.weights])
+        assert not mixed.is_sample
+    for one, other in zip(*found, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
 # Runs of prepared data.
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**25])
+def test_a_sweep_reads_what_a_run_reads(in_memory, tmp_path, monkeypatch, text_file):
+    monkeypatch.setattr("dinojax.runs.replica.read", partial(read, in_memory=in_memory))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    with gzip.open(folder / "a.gz", "wb") as file:
+        file.write(text_file.read_bytes())
+    (folder / "b").write_text(" ".join(words(300, seed=3)))
+    files = [folder / "a.gz", folder / "b"]
+    sizes = {"hidden_size": 4, "batch_size": 2, "window": 8, "steps": 12}
+    more = {"folder": tmp_path / "alone", "devices": 1}
+    corpus = finished(read([folder], is_text=True, lowercase=False, in_memory=in_memory))
+    session.train(corpus.data, "text", **sizes, **more)
+    for name, data in (("folder", folder), ("files", files)):
+        sweep(tmp_path / name, "text", data, seeds=1, jobs=1, **sizes)
+        one, other = (
+            runs.load_run(x, "last").params
+            for x in (tmp_path / name / "text" / "seed-0", tmp_path / "alone")
+        )
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    (folder / "b").write_text("x")
+    with pytest.raises(ValueError, match=r"a.gz and 1 other has changed since the sweep began"):
+        read_part(paths_in_lines(files), resolve("text"), corpus.sha256)
 
 
 @pytest.fixture
@@ -465,7 +543,11 @@ def test_commands_read_the_data_of_a_run_again(small_run, tmp_path, cache, text_
         cwd=tmp_path,
     )
     again = json.loads(done.out)
-    assert again["models"] == first["models"]
+    ways = "model", "context", "order"
+    for found, expected in zip(again["models"], first["models"], strict=True):
+        assert [found.pop(x, None) for x in ways] == [expected.pop(x, None) for x in ways]
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert first["num_stretches"] == 1
     done = command("train", "--resume", small_run, "--data", text_file, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "30 steps" in done.out

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
-from dinojax.cli.loaded import HELP_RUN, add_which, describe_learned, heading, load, load_learned
+from dinojax.cli.loaded import (
+    HELP_RUN,
+    add_which,
+    describe_excerpt,
+    describe_learned,
+    heading,
+    load,
+    load_learned,
+)
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
@@ -85,8 +93,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         check_arguments(arguments)
         start_jax()
         from dinojax.cli.data import drawn
+        from dinojax.data.stored import is_prepared
         from dinojax.runs.folder import read_part, restore_data
-        from dinojax.runs.references import is_prepared
 
         run = load(parser, arguments)
         is_text = run.config.is_text
@@ -120,8 +128,9 @@ def measure(
     arguments: Namespace, run: "Run", split: str, part: "Part", learned: "Part | None"
 ) -> tuple[dict[str, Any], str]:
     """All figures as an object of JSON, and what to say of the part that they are about."""
-    from dinojax.data.stored import num_characters
-    from dinojax.evaluation.compare import CONTEXTS, compare, compare_samples
+    from dinojax.data.stored import is_prepared, num_in_excerpt
+    from dinojax.evaluation.compare import CONTEXTS, MOST_COUNTED, compare, compare_samples
+    from dinojax.evaluation.prepared import num_stretches
     from dinojax.runs.lineage import num_learned
 
     num, is_text, said = num_learned(run.description, part, learned), run.config.is_text, ""
@@ -139,10 +148,13 @@ def measure(
         said += ";\nn-gram models learned the text of this run alone"
     contexts = [arguments.context] if arguments.context else CONTEXTS
     models = compare(run.trained, learned, part, contexts=contexts)
-    num_read, num_all = int(models[0].figures["num_characters"]), num_characters(part)
-    if num_read < num_all:
-        where = "the beginning of" if is_text else "of names spread evenly over"
-        said = f",\n{where} {num_all:,}{said}"
+    if is_text and is_prepared(part) and "carry" in contexts:
+        answer["num_stretches"] = num_stretches(len(part))
+        if answer["num_stretches"] > 1:
+            said += f";\nthe state is carried along {answer['num_stretches']} stretches of it"
+    if learned and (counted := describe_excerpt(learned, MOST_COUNTED)):
+        answer["num_counted"] = num_in_excerpt(learned, MOST_COUNTED)
+        said += f";\nn-gram models counted {counted}"
     kind = kind_of(run)
     answer["models"] = [row_of(found, kind) for found in models]
     if arguments.samples:

@@ -95,6 +95,17 @@ def note_unknown(parser: Parser, description: "Description") -> None:
         )
 
 
+def describe_excerpt(part: "Part", most: int) -> str:
+    """How much of a part of prepared data is read where `most` characters are; else empty."""
+    from dinojax.data.stored import num_in_excerpt
+
+    if (num := num_in_excerpt(part, most)) == len(part):
+        return ""
+    if isinstance(part, str) or hasattr(part, "documents"):
+        return f"the first {num:,} of {count(len(part), 'character')}"
+    return f"{num:,} of {count(len(part), 'name')}, spread evenly"
+
+
 def describe_learned(num: int | None, description: "Description") -> str:
     """How many of some names, or of the characters of a text, were learned, in words."""
     if num is None:

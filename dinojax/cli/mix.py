@@ -58,7 +58,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
             print(line)
     if mixed.figures:
         learned = "" if arguments.weights else ", from which the weights were learned"
-        print(f"over the validation part{learned}; ± one standard error")
+        part = "the validation part"
+        if mixed.is_sample:
+            part = f"{mixed.figures[0]['num_characters']:,.0f} characters of {part}"
+        print(f"over {part}{learned}; ± one standard error")
     config = mixed.description.config
     print(f"Saved in {visible(str(arguments.out))}")
     again = parser.program.line_to_sample(arguments.out, config.is_text)

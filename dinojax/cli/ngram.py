@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from dinojax.cli.arguments import Parser
 from dinojax.cli.jobs import next_free_folder
+from dinojax.cli.loaded import describe_excerpt
 from dinojax.cli.settings import flag_of, given_settings, named_flags
 from dinojax.config import check_range, ngram_config
 from dinojax.messages import count, visible
@@ -42,6 +43,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         description, parts, _ = describe(config, corpus.data, source=source, sha256=corpus.sha256)
         start_jax()
         from dinojax.cli.reports import describe_data
+        from dinojax.evaluation.compare import MOST_COUNTED
         from dinojax.runs.ngrams import make_ngram_run, save_untrained
 
         made = make_ngram_run(description, parts, order)
@@ -52,7 +54,9 @@ def main(parser: Parser, arguments: Namespace) -> int:
     again = parser.program.line_to_sample(folder, config.is_text)
     amounts = describe_data(made.description, parts, corpus.notes)
     num = count(len(made.trained.params.kept) - order - 1, "n-gram")
-    print(f"{amounts}; {num} of up to {count(order, 'character')}")
+    if counted := describe_excerpt(parts["train"], MOST_COUNTED):
+        counted = f", counted in {counted}"
+    print(f"{amounts}; {num} of up to {count(order, 'character')}{counted}")
     if figures := made.figures:
         spread = f" ± {figures['standard_error']:.4f}" if figures["num_pieces"] > 1 else ""
         mean = f"{figures['nats_per_character']:.4f}{spread} nats a character"

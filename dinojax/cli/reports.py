@@ -145,9 +145,15 @@ def describe_result(experiment: Experiment, best: Run, step: int, written: Writt
         heading = f"\nNames, {sum(written.is_new)} of {len(written.is_new)} new:"
         said = "\n  ".join([heading, *written.texts])
         said += f"\n\n{figures['nats_per_piece']:.3f} nats a name, "
+    part = parts.get("validation", parts["train"])
+    num_read = int(figures["num_characters" if experiment.config.is_text else "num_pieces"])
     over = f"all the {thing}s it learned from"
+    if num_read < len(part):
+        over = f"{num_read:,} of the {count(len(part), thing)} it learned from, spread evenly"
     if "validation" in parts:
-        over = f"{count(len(parts['validation']), thing)} held out for validation"
+        over = f"{count(len(part), thing)} held out for validation"
+        if num_read < len(part):
+            over = f"{num_read:,} of {over}, spread evenly"
         if description.init_from:
             num = num_learned(description, parts["validation"], learned_of(parts))
             over += f", {describe_learned(num, description)}"

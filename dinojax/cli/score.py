@@ -126,7 +126,7 @@ def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
 def in_memory(file: Path, corpus: "Corpus[Any]") -> Any:
     """The data of a file; a ValueError if they are too large to score all characters at once."""
     from dinojax.data.reading import IN_MEMORY
-    from dinojax.runs.references import is_prepared
+    from dinojax.data.stored import is_prepared
 
     if is_prepared(corpus.data):
         raise ValueError(

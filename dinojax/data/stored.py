@@ -214,16 +214,32 @@ def in_vocab(data: Stored, vocab: Vocab) -> Stored:
     return replace(data, vocab=vocab)
 
 
+def is_prepared(data: Any) -> bool:
+    """Whether data lie in a store, and not in memory."""
+    return isinstance(data, NameList) or (isinstance(data, Text) and data.store is not None)
+
+
 def excerpt(data: Any, most: int) -> Any:
     """Data that can be measured in memory: of stored ones, about `most` characters.
 
     These are the beginning of a text, and names spread evenly over a list. Other data stay whole.
     """
-    if isinstance(data, Text) and data.store:
+    if not is_prepared(data):
+        return data
+    if isinstance(data, Text):
         return data[:most].in_memory()
-    if isinstance(data, NameList):
-        return list(data[:: -(-int(data.lengths.sum(dtype=np.int64)) // most)])
-    return data
+    return list(_spread(data, most))
+
+
+def num_in_excerpt(data: Any, most: int) -> int:
+    """The number of characters of a text, or of names, that `excerpt` gives."""
+    if not is_prepared(data):
+        return len(data)
+    return min(len(data), most) if isinstance(data, Text) else len(_spread(data, most))
+
+
+def _spread(names: NameList, most: int) -> NameList:
+    return names[:: -(-int(names.lengths.sum(dtype=np.int64)) // most)]
 
 
 def num_characters(data: Any) -> int:

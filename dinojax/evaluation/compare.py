@@ -1,6 +1,6 @@
 """A network beside n-gram models: what they pay for data, and how good their samples are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from dinojax.config import check_range
 from dinojax.data.batches import cut_text
-from dinojax.data.stored import Text, excerpt, has_borders, in_vocab
+from dinojax.data.stored import NameList, Text, excerpt, has_borders, in_vocab
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.losses import (
+    Costs,
     column_evaluation,
     in_blocks,
     in_pieces,
     name_evaluation,
     summarize,
 )
-from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
+from dinojax.evaluation.ngram import NgramModel, draw_names, fit_ngrams, nats
+from dinojax.evaluation.prepared import blocks, carried_costs, num_stretches, piece_costs
 from dinojax.evaluation.quality import describe_names, describe_samples, divergences, halves
 from dinojax.evaluation.strings import text_nats
 from dinojax.models.trained import Trained
@@ -27,8 +29,8 @@ from dinojax.sampling.stream import stream_names
 from dinojax.sampling.strings import composed_names
 
 Part = Sequence[str] | str
-MOST_READ, MOST_COUNTED = 2**22, 2**23
-"""About the most characters of prepared data that networks read and that n-gram models count."""
+MOST_COUNTED = 2**23
+"""About the most characters of prepared data that n-gram models count."""
 CONTEXTS: tuple[int | str, ...] = ("carry", 256)
 
 
@@ -67,9 +69,10 @@ def compare(
 
     The n-gram models are fitted to `train`, the names or the text that the network learned from;
     there are none if it is None. The network reads a text in each of `contexts`: "carry" carries
-    its state from beginning to end; a number cuts the text into windows of that length, each read
-    from a fresh state. See `summarize` for the figures. Of prepared data, about `MOST_READ`
-    characters of `part` and `MOST_COUNTED` of `train` are read; see `excerpt`.
+    its state from beginning to end (of prepared data, see `carried_costs`); a number cuts the text
+    into windows of that length, each read from a fresh state. See `summarize` for the figures. Of
+    prepared data, all of `part` is read, and about `MOST_COUNTED` characters of `train` are
+    counted; see `excerpt`.
 
     Raises:
         ValueError: `train` or `part` is empty or holds an unknown character, only one of them is a
@@ -77,31 +80,56 @@ def compare(
     """
     if train is not None and isinstance(train, str | Text) != isinstance(part, str | Text):
         raise ValueError("expected names twice or a text twice, got names and a text")
-    model, params, vocab, _ = trained
-    part = excerpt(part, MOST_READ)
-    ids, starts = joined(vocab, part)
-    first, found = np.flatnonzero(starts), []
-    if not isinstance(part, str | Text):
-        costs = name_evaluation(model, vocab, part)(params)
-        found.append(ModelFigures("network", summarize(costs)))
-    else:
-        for context in contexts:
-            if context == "carry":
-                costs = in_blocks(text_nats(trained, part))
-            else:
-                check_range("context", int(context), 1, 10**9)
-                columns = cut_text(part, vocab, min(int(context), len(part)))
-                evaluation = column_evaluation(model, columns, resets=has_borders(part))
-                costs = evaluation(params)
-            found.append(ModelFigures("network", summarize(costs), context=context))
+    is_text = isinstance(part, str | Text)
+    found = [
+        ModelFigures("network", summarize(network_costs(trained, part, context)), context=context)
+        for context in (contexts if is_text else [None])
+    ]
     if train is None:
         return found
-    ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max_order)
-    for order in range(1, max_order + 1):
-        each = nats(ngrams, ids, starts, order)
-        costs = in_blocks(each) if isinstance(part, str | Text) else in_pieces(each, first)
-        found.append(ModelFigures("ngram", summarize(costs), order=order))
-    return found
+    orders = range(1, max_order + 1)
+    ngrams = fit_ngrams(*joined(trained.vocab, train), trained.vocab.size, max_order)
+    costs = ngram_costs(ngrams, trained.vocab, part, orders)
+    return found + [
+        ModelFigures("ngram", summarize(each), order=order)
+        for each, order in zip(costs, orders, strict=True)
+    ]
+
+
+def network_costs(trained: Trained, part: Part, context: int | str | None) -> Costs:
+    """The costs of a part under a network, which reads a text in a context; see `compare`."""
+    model, params, vocab, _ = trained
+    if context not in (None, "carry"):
+        check_range("context", int(context or 0), 1, 10**9)
+    if isinstance(part, NameList):
+        return piece_costs(trained, part)
+    if not isinstance(part, str | Text):
+        return name_evaluation(model, vocab, part)(params)
+    if context == "carry":
+        if isinstance(part, Text) and part.store:
+            return carried_costs(trained, part, num_stretches(len(part)))
+        return in_blocks(text_nats(trained, part))
+    window = min(int(context or 0), len(part))
+    if isinstance(part, Text) and part.store:
+        return piece_costs(trained, part, window)
+    columns = cut_text(part, vocab, window)
+    return column_evaluation(model, columns, resets=has_borders(part))(params)
+
+
+def ngram_costs(ngrams: NgramModel, vocab: Vocab, part: Part, orders: Sequence[int]) -> list[Costs]:
+    """The costs of the names, or of the blocks of the text, of a part under n-gram models."""
+    found: list[list[Costs]] = [[] for _ in orders]
+    is_text = isinstance(part, str | Text)
+    in_turn: Iterable[tuple[NDArray[Any], NDArray[np.bool], int]]
+    if isinstance(part, NameList) or (isinstance(part, Text) and part.store):
+        in_turn = blocks(vocab, part, max(orders) - 1)
+    else:
+        in_turn = [(*joined(vocab, part), 0)]
+    for ids, starts, num_before in in_turn:
+        for costs, order in zip(found, orders, strict=True):
+            each = nats(ngrams, ids, starts, order)[num_before:]
+            costs.append(in_blocks(each) if is_text else in_pieces(each, np.flatnonzero(starts)))
+    return [Costs(*map(np.concatenate, zip(*costs, strict=True))) for costs in found]
 
 
 def compare_samples(

@@ -16,12 +16,12 @@ from dinojax.data.corpus import (
     split_names,
     split_text,
 )
-from dinojax.data.stored import NameList, Text, in_vocab, joined_documents, lookup
+from dinojax.data.stored import NameList, Text, in_vocab, is_prepared, joined_documents, lookup
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest
 from dinojax.messages import about
 from dinojax.runs.kinds import Kind, Mixture, Ngram
-from dinojax.runs.references import is_prepared, reference_to
+from dinojax.runs.references import reference_to
 
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
@@ -41,7 +41,7 @@ class Description(NamedTuple):
     config: TrainConfig
     vocab: Vocab
     data: str
-    """Path of the data file as given; empty for the bundled names, or for data from no file."""
+    """Paths of the data as given, one a line; empty for the bundled names, or for no file."""
     data_sha256: str
     init_from: str
     """Folder, as given, of the run that provided the initial parameters; empty for none."""

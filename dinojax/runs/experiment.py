@@ -12,14 +12,13 @@ from jax.sharding import Mesh
 from dinojax import parallel, platforms, processes
 from dinojax.config import TrainConfig
 from dinojax.data.batches import Dataset, cut_text
-from dinojax.data.stored import Text, excerpt, has_borders
+from dinojax.data.stored import Text, excerpt, has_borders, is_prepared
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.losses import Costs, column_evaluation, name_evaluation
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.runs.description import Description, Part, Parts, build_model
 from dinojax.runs.memory import check_training
-from dinojax.runs.references import is_prepared
 from dinojax.startup import best_share
 from dinojax.training import stack
 from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy

@@ -26,6 +26,7 @@ import numpy as np
 import dinojax
 from dinojax import files
 from dinojax.config import TrainConfig
+from dinojax.data.stored import is_prepared
 from dinojax.data.vocab import Vocab
 from dinojax.files import remove_leftovers, write_atomically
 from dinojax.messages import about
@@ -46,7 +47,6 @@ from dinojax.runs.metadata import from_metadata, to_metadata, write_config
 from dinojax.runs.parameters import stored_params
 from dinojax.runs.parts import read_part as read_part
 from dinojax.runs.parts import restore_data as restore_data
-from dinojax.runs.references import is_prepared
 from dinojax.training.step import TrainState
 
 NUM_KEPT = 2

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dinojax.data.stored import Text, excerpt
 from dinojax.evaluation.losses import summarize
 from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.files import digest
@@ -18,6 +19,9 @@ from dinojax.runs.folder import Run, load_run, read_part
 from dinojax.runs.kinds import Kind, Mixture, Ngram, kind_from_json, kind_name, kind_to_json
 from dinojax.runs.ngrams import costs_of, fitted_ngrams, ngram_params, save_untrained
 from dinojax.runs.sweep import is_sweep, members
+
+MOST_MEASURED = 2**20
+"""About the most characters of prepared data by which members are measured and weighted."""
 
 
 class Mixed(NamedTuple):
@@ -32,6 +36,8 @@ class Mixed(NamedTuple):
     figures: Sequence[Mapping[str, float]]
     """Of each member, then of the mixture, over the validation part; see `losses.summarize`. Empty
     where there is no such part."""
+    is_sample: bool
+    """Whether only about `MOST_MEASURED` characters of it were read."""
 
 
 def mix(
@@ -47,7 +53,8 @@ def mix(
     With an order `ngram`, an n-gram model of their training part is the last member. `weights` are
     divided by their sum; by default, they are those with which the mixture has the lowest loss on
     the validation part, as `learn_weights` finds them. The new run holds the data, and the
-    parameters of all members. A text is read in one pass.
+    parameters of all members. A text is read in one pass. Of a validation part of
+    prepared data, about `MOST_MEASURED` characters are read; see `stored.excerpt`.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -68,7 +75,7 @@ def mix(
         names.append(kind_name(kinds[-1]))
         model = build_model(kinds[-1], vocab)
         trained.append(Trained(model, ngram_params(fitted), vocab, description.max_length))
-    part = parts.get("validation")
+    part = excerpt(parts.get("validation"), MOST_MEASURED)
     if weights is None and not part:
         raise ValueError("the runs have no validation part to learn weights from; give the weights")
     shares = None if weights is None else normalized(weights, len(trained))
@@ -84,7 +91,8 @@ def mix(
     kind_from_json(kind_to_json(kind))
     whole, description = combined(trained, shares.tolist()), description._replace(model=kind)
     save_untrained(whole.params, Path(out), description, parts, overwrite=overwrite)
-    return Mixed(whole, description, names, kind.weights, figures)
+    is_sample = len(part or ()) < len(parts.get("validation", ()))
+    return Mixed(whole, description, names, kind.weights, figures, is_sample)
 
 
 def load_any(folder: Path, which: str = "best") -> Run:
@@ -181,7 +189,7 @@ def _check_alike(first: Run, other: Run) -> None:
 
 def character_nats(trained: Trained, part: Part) -> NDArray[np.float64]:
     """The cost of each character of a part in nats, end to end; a text is read in one pass."""
-    if isinstance(part, str):
+    if isinstance(part, str | Text):
         return text_nats(trained, part)
     return np.concatenate(names_nats(trained, part))
 

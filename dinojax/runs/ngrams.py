@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import check_range
+from dinojax.data.stored import Text
 from dinojax.data.vocab import Vocab
-from dinojax.evaluation.compare import joined
+from dinojax.evaluation.compare import joined, ngram_costs
 from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
-from dinojax.evaluation.ngram import NgramModel, fit_ngrams, nats, terms
+from dinojax.evaluation.ngram import NgramModel, fit_ngrams, terms
 from dinojax.models.cells import Params
 from dinojax.models.ngram import make_tables
 from dinojax.models.trained import Trained
@@ -49,7 +50,7 @@ def make_ngram_run(description: Description, parts: Parts, order: int) -> NgramR
     )
     figures = None
     if part := parts.get("validation"):
-        figures = summarize(costs_of(nats(fitted, *joined(description.vocab, part)), part))
+        figures = summarize(ngram_costs(fitted, description.vocab, part, [order])[0])
     return NgramRun(description, parts, trained, figures)
 
 
@@ -66,7 +67,7 @@ def ngram_params(fitted: NgramModel) -> Params:
 
 def costs_of(character_nats: NDArray[np.float64], part: Part) -> Costs:
     """The costs of the names of a part, or of blocks of its text, whose characters cost so much."""
-    if isinstance(part, str):
+    if isinstance(part, str | Text):
         return in_blocks(character_nats)
     lengths = np.array([len(name) + 1 for name in part])
     return in_pieces(character_nats, np.cumsum(lengths) - lengths)

@@ -20,11 +20,6 @@ from dinojax.data.stored import NameList, Store, Text, in_vocab
 from dinojax.data.vocab import Vocab
 
 
-def is_prepared(part: Any) -> bool:
-    """Whether a part of data lies in a store, so that a run refers to it."""
-    return isinstance(part, NameList) or (isinstance(part, Text) and part.store is not None)
-
-
 def reference_to(part: Any) -> bytes:
     """The reference to a part of prepared data as JSON; see `referenced`."""
     store = part.store
