@@ -634,6 +634,8 @@ def test_bad_files_are_named(tmp_path, monkeypatch):
     (folder / "2.txt").symlink_to("nowhere")
     gone = [folder / "0.txt", folder / "gone.txt"]
     assert "gone.txt: No such file" in fails(tmp_path, "text", "--data", *gone)
+    said = fails(tmp_path, "text", "--data", "-", folder / "0.txt")
+    assert "standard input cannot be read together with files" in said
     for name, content in {
         "a.gz": gzip.compress(b"some words " * 3_000)[:-20],
         "b.gz": b"no archive",

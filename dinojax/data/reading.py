@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dinojax.data import sources
 from dinojax.data.corpus import (
+    STANDARD_INPUT,
     Corpus,
     clean_names,
     lines_of,
@@ -52,6 +53,8 @@ def read(
         ValueError: see `prepare`, and for data in memory `read_names` and `read_text`.
     """
     files = sources.data_files(paths)
+    if files[1:] and STANDARD_INPUT in files:
+        raise ValueError("standard input cannot be read together with files; write it to a file")
     if len(files) == 1 and not files[0].is_file():
         return (read_running_text if is_text else read_names)(files[0], lowercase)
     contents, room = list[bytes](), in_memory
