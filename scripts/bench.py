@@ -54,6 +54,8 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     add("--device", action="store_true", help=device)
     text = "measure instead how training scales over processes and devices, and compute it beyond"
     add("--scaling", action="store_true", help=text)
+    text = "measure instead how a text of a gigabyte, which is generated, is prepared and learned"
+    add("--large", action="store_true", help=text)
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
     arguments = parser.parse_args(sys.argv[1:])
     with parser.reported_errors():
@@ -81,7 +83,7 @@ def main() -> int:
     print(machine)
     if removed:
         print(f"Without {' and '.join(removed)}, which may force a slow kernel on NumPy")
-    if not find_spec("torch") and not arguments.scaling:
+    if not find_spec("torch") and not (arguments.scaling or arguments.large):
         print("PyTorch is not installed: its rows are missing; pip install torch")
     sys.stdout.flush()
 
@@ -105,6 +107,20 @@ def main() -> int:
                 "assumed": assumed._asdict(),
             }
         )
+        return 0
+    if arguments.large:
+        from bench_sides import large
+
+        with TemporaryDirectory() as folder:
+            figures = large.measure(
+                time_program,
+                (start_side, ask, end_side),
+                Path(folder),
+                rounds=arguments.rounds,
+                is_tiny=arguments.tiny,
+            )
+        print(large.report(figures))
+        save(figures._asdict())
         return 0
     with TemporaryDirectory() as folder:
         lines = []

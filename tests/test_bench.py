@@ -15,7 +15,7 @@ from dinojax.models.cells import gru, lstm
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
 
-from bench_sides import ours, scaling, scaling_model
+from bench_sides import large, ours, scaling, scaling_model
 from bench_sides.work import (
     BFLOAT16,
     LSTM,
@@ -142,6 +142,21 @@ def test_scaling_is_measured_here_and_computed_beyond(tmp_path):
     assert "Measured here" in result.stdout
     assert "Computed, not measured" in result.stdout
     assert len(found["computed"]) == len(scaling_model.WIDTHS) * len(scaling_model.COUNTS)
+
+
+def test_a_large_text_is_measured_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setitem(USERS_ENVIRONMENT, "TMPDIR", str(tmp_path))
+    log = tmp_path / "large.json"
+    result = run_bench("--large", "--tiny", "--rounds", 2, "--json", log)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(log.read_text("utf-8"))
+    assert found["characters"] == large.TINY_SIZE
+    assert found["prepare_seconds"] > 0
+    assert found["first_step_seconds"] > 0
+    assert len(found["relative_speeds"]) == 2
+    assert all(each > 0 for each in found["relative_speeds"])
+    assert "speed relative to a small text in memory" in result.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["large.json"]
 
 
 def test_layouts_have_as_many_devices_as_cores_or_fewer():
