@@ -38,7 +38,7 @@ from dinojax.runs import mixtures, session
 from dinojax.runs.description import describe
 from dinojax.runs.experiment import make_evaluation, make_experiment
 from dinojax.runs.ngrams import make_ngram_run, save_untrained
-from dinojax.runs.replica import paths_in_lines, read_part
+from dinojax.runs.replica import paths_in_lines, read_data
 from dinojax.runs.sweeping import sweep
 from dinojax.training.fetch import draw_order
 from dinojax.training.step import epoch_order
@@ -499,7 +499,7 @@ def test_a_sweep_reads_what_a_run_reads(in_memory, tmp_path, monkeypatch, text_f
         jax.tree.map(np.testing.assert_array_equal, one, other)
     (folder / "b").write_text("x")
     with pytest.raises(ValueError, match=r"a.gz and 1 other has changed since the sweep began"):
-        read_part(paths_in_lines(files), resolve("text"), corpus.sha256)
+        read_data(paths_in_lines(files), resolve("text"), corpus.sha256)
 
 
 @pytest.fixture
