@@ -98,7 +98,9 @@ def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(pr
     for number, (flags, what) in enumerate(pieces):
         # Each signal comes at a different line of metrics.
         count = int(generator.integers(4, 25))
-        environment = trap(place / f"trap {preset} {number}", "open", "metrics.jsonl", [count], what)
+        environment = trap(
+            place / f"trap {preset} {number}", "open", "metrics.jsonl", [count], what
+        )
         result = run("train.py", *flags, cwd=place, **environment)
         if what == signal.SIGKILL:
             assert result.code == -signal.SIGKILL
