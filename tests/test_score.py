@@ -582,9 +582,9 @@ def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, tmp_path):
 def test_a_long_name_does_not_pad_the_short_ones(place, at_once):
     loaded, shapes = load(place, "names"), []
 
-    def unroll(params, state, inputs):
+    def unroll(params, state, inputs, **options):
         shapes.append(inputs.shape)
-        return loaded.model.unroll(params, state, inputs)
+        return loaded.model.unroll(params, state, inputs, **options)
 
     trained = trained_of(loaded)._replace(model=loaded.model._replace(unroll=unroll))
     names = [*["zoë", "x", "щитщитщит", "zab"] * 9, "áda" * 90, *["日本語", "a\tb"] * 7]

@@ -205,6 +205,7 @@ def place(trained, tmp_path):
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "hollow").mkdir()
     return tmp_path
 
 
@@ -557,11 +558,16 @@ HELP = {
         "--clip-value": ("nats", "dinos 5.0"),
         "--clip-norm": ("nats", "dinos 0.0"),
         "--dtype": ("products", "float32"),
+        "--recurrence": ("fused", "auto"),
         "--validation-fraction": ("validate", "names 0.1"),
         "--test-fraction": ("never reads", 0.0),
         "--evaluate-every": ("validations", 0),
         "--patience": ("validations", 0),
         "--devices": ("rows", 0),
+        "--order": ("n-gram", 5),
+        "--coordinator": ("first", ""),
+        "--num-processes": ("how many", ""),
+        "--process-id": ("from 0", ""),
         "--resume": ("stopped", ""),
         "--config": ("config.json", ""),
         "--keep": ("checkpoints", 2),
@@ -881,7 +887,7 @@ def test_names_begin_with_the_prompt(trained):
 
 BAD_FILES = {
     "none.txt": ["No such file"],
-    "other": ["directory"],
+    "hollow": ["without files"],
     "names.txt/x": ["Not a directory"],
     "empty.txt": ["no names", "one name a line"],
     "blank.txt": ["no names", "one name a line"],

@@ -13,7 +13,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "preset that will train on the data (default: text)"
     add("preset", nargs="?", choices=tuple(PRESETS), help=text)
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
-    add("--data", metavar="FILE", type=path, nargs="+", action="extend", required=True, help=text)
+    add("--data", metavar="FILE", type=path, nargs="+", required=True, help=text)
     text = "convert the data to lower case (default: as the preset says)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
 

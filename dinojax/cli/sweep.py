@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("preset", nargs="?", choices=tuple(PRESETS), help=text)
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
     text += " (default: dinosaurs)"
-    add("--data", metavar="FILE", type=path, nargs="+", action="extend", help=text)
+    add("--data", metavar="FILE", type=path, nargs="+", help=text)
     text = f"train each setting with the seeds 0 to N - 1 (default: {SEEDS})"
     add("--seeds", **whole, help=text)
     text = "values to compare with, of settings that are swept (default: those of the preset)"

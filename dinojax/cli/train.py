@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("preset", nargs="?", choices=CHOICES, help=f"settings to start from: {text}")
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of "
     text += "them; - for standard input (default: dinosaurs)"
-    add("--data", **file, nargs="+", action="extend", help=text)
+    add("--data", **file, nargs="+", help=text)
     add_settings(parser)
     text = f"for ngram: characters of an n-gram, of which the last is predicted, up to {MAX_ORDER}"
     add("--order", **whole, help=f"{text} (default: {ngram.ORDER})")
