@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from dinojax.cli import jobs, ngram
+from dinojax.cli import jobs, ngram, search
 from dinojax.cli.main import call, module_of
 from dinojax.cli.terminal import run
 
@@ -20,7 +20,7 @@ def call_here(program, *arguments, cwd):
         patch.chdir(cwd)
         # A command must not change what this process does on a signal, and JAX has started.
         patch.setattr("signal.signal", lambda *_: None)
-        for module in (module_of(program.command), jobs, ngram):
+        for module in (module_of(program.command), jobs, ngram, search):
             patch.setattr(module, "start_jax", lambda *_: None, raising=False)
         try:
             # Optax's schedules need these types.

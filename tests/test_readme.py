@@ -56,21 +56,27 @@ def python(*arguments, cwd):
     ).stdout  # fmt: skip
 
 
-def test_commands(place):
+FEWER = {"50000": "5000", "--seeds 5": "--seeds 2", "--search 20": "--search 2"}
+"""What shortens a command."""
+
+
+def test_commands(place, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     set_up = [line for line in commands if line.startswith("python3 -m venv .venv && ")]
     assert len(set_up) == 2
     for line in commands:
         if line in set_up:
             continue
+        for long, short in FEWER.items():
+            line = line.replace(long, short)
         program, *arguments = shlex.split(line)
         assert program in ("dinojax", "python")
-        if line == "python scripts/bench.py":
-            # It takes minutes; test_bench.py runs it on little work.
+        if line in ("python scripts/bench.py", "dinojax doctor"):
+            # They take long; test_bench.py runs the one on little work, test_doctor.py the other.
             continue
-        if "50000" in arguments:
-            arguments[arguments.index("50000")] = "5000"
-        if arguments[1:2] in (["names"], ["text"], ["text-best"]):
+        trains = arguments[0] in ("train", "sweep")
+        if trains and arguments[1] in ("names", "text", "text-best"):
             arguments += ["--epochs", "1", "--hidden-size", "16"]
         if arguments[-2:] == ["--epochs", "12"]:
             # One more than the run above.
