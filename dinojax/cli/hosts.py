@@ -132,7 +132,8 @@ def apart_from_libraries(program: str) -> Callable[..., None]:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
         options = {"encoding": old.encoding, "errors": old.errors}
-        new = open(os.dup(descriptor), "w", buffering=1 if descriptor == 2 else -1, **options)  # noqa: SIM115
+        buffering = 1 if descriptor == 2 else -1
+        new = open(os.dup(descriptor), "w", buffering, **options)  # noqa: SIM115  # it stays open
         setattr(sys, name, new)
         os.dup2(pipe, descriptor)
     os.set_inheritable(pipe, False)

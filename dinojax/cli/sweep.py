@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dinojax.runs.sweeping import Progress
 
 SEEDS = 8
-SOME_FAILED = 1
 BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
@@ -195,7 +194,7 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
     if FAILED in statuses:
         failed = count(statuses.count(FAILED), "run")
         terminal.tell(parser.prog, f"error: {failed} failed, as the table says; {again}")
-        return SOME_FAILED
+        return search.SOME_FAILED
     return 0
 
 

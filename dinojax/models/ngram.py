@@ -95,7 +95,7 @@ def make_tables(
         bits = np.left_shift(np.uint32(1), (characters % BITS).astype(np.uint32))
         seen[places[starts]] = np.bitwise_or.reduceat(bits, starts)
     shape = num_contexts, words
-    return Tables(seen.reshape(shape), first.reshape(shape), freed, kept)  # type: ignore[arg-type]
+    return Tables(seen.reshape(shape), first.reshape(shape), freed, kept)  # type: ignore[arg-type]  # NumPy's
 
 
 def check_tables(tables: Tables, vocab_size: int, order: int) -> None:
