@@ -1,3 +1,4 @@
+import gc
 import getpass
 import os
 import tempfile
@@ -32,6 +33,11 @@ jax.config.update("jax_num_cpu_devices", 2)
 # A silent broadcast or a silent change of type is a bug here; in a test it is an error.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+# JAX holds millions of objects. To look through them after every 700 new ones takes a quarter of
+# the time of these tests.
+gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture
