@@ -54,8 +54,8 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     add("--device", action="store_true", help=device)
     text = "measure instead how training scales over processes and devices, and compute it beyond"
     add("--scaling", action="store_true", help=text)
-    text = "measure instead how a text of a gigabyte, which is generated, is prepared and learned"
-    add("--large", action="store_true", help=text)
+    text = "measure instead how a gigabyte of text, or ten million names, are prepared and learned"
+    add("--large", choices=("text", "names"), help=text)
     add("--tiny", action="store_true", help="little work, only to see that all of it runs")
     arguments = parser.parse_args(sys.argv[1:])
     with parser.reported_errors():
@@ -113,6 +113,7 @@ def main() -> int:
 
         with TemporaryDirectory() as folder:
             figures = large.measure(
+                arguments.large,
                 time_program,
                 (start_side, ask, end_side),
                 Path(folder),

@@ -144,19 +144,29 @@ def test_scaling_is_measured_here_and_computed_beyond(tmp_path):
     assert len(found["computed"]) == len(scaling_model.WIDTHS) * len(scaling_model.COUNTS)
 
 
-def test_a_large_text_is_measured_and_removed(tmp_path, monkeypatch):
+def test_large_data_are_measured_and_removed(tmp_path, monkeypatch):
     monkeypatch.setitem(USERS_ENVIRONMENT, "TMPDIR", str(tmp_path))
     log = tmp_path / "large.json"
-    result = run_bench("--large", "--tiny", "--rounds", 2, "--json", log)
+    result = run_bench("--large", "names", "--tiny", "--rounds", 2, "--json", log)
     assert result.returncode == 0, result.stderr
     found = json.loads(log.read_text("utf-8"))
-    assert found["characters"] == large.TINY_SIZE
+    assert found["size"] == large.TINY_SIZES["names"]
     assert found["prepare_seconds"] > 0
     assert found["first_step_seconds"] > 0
     assert len(found["relative_speeds"]) == 2
     assert all(each > 0 for each in found["relative_speeds"])
-    assert "speed relative to a small text in memory" in result.stdout
+    assert "A list of 0.2 million names" in result.stdout
+    assert "speed relative to small data in memory" in result.stdout
     assert [file.name for file in tmp_path.iterdir()] == ["large.json"]
+
+
+def test_large_data_have_the_size_that_is_asked_for(tmp_path):
+    large.write_text(tmp_path / "text", 10_000)
+    assert len((tmp_path / "text").read_text()) == 10_000
+    large.write_names(tmp_path / "names", 10_000)
+    names = (tmp_path / "names").read_text().splitlines()
+    assert len(names) == 10_000
+    assert {len(name) for name in names} == set(range(3, 13))
 
 
 def test_layouts_have_as_many_devices_as_cores_or_fewer():

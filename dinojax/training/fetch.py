@@ -13,7 +13,7 @@ from dinojax import parallel
 from dinojax.data.batches import Batch, Dataset, Order
 from dinojax.training.step import SHUFFLES, epoch_order, key_for
 
-LONG = 2**20
+LONG = 2**21
 """From this length on, an order is drawn without XLA, which sorts slowly; see `draw_order`."""
 
 
@@ -98,18 +98,9 @@ def make_fetch(
 
 
 def draw_order(key: jax.Array, epoch: int, num: int) -> np.ndarray:
-    """The same as `epoch_order`, for long lists: 14 million take 3 s on a CPU instead of 14 s.
+    """A fresh permutation of `num` things for each epoch, like `epoch_order`, by NumPy's generator.
 
-    As JAX does, it sorts three times by random bits, or as often as `num` needs, ties in order.
+    Ten million take 0.4 s; XLA, which sorts random numbers, takes seven.
     """
-    key = key_for(key, SHUFFLES, epoch)
-    order = np.arange(num, dtype=np.int32)
-    for _ in range(int(np.ceil(3 * np.log(max(1, num)) / np.log(2**32 - 1)))):
-        key, sort_key = jax.random.split(key)
-        # Bits and places in one number: NumPy sorts these ten times as fast as pairs.
-        pairs = np.asarray(jax.random.bits(sort_key, (num,), np.uint32)).astype(np.uint64)
-        pairs <<= np.uint64(32)
-        pairs |= np.arange(num, dtype=np.uint32)
-        pairs.sort()
-        order = order[pairs.astype(np.uint32)]
-    return order
+    seed = np.asarray(jax.random.bits(key_for(key, SHUFFLES, epoch), (4,), np.uint32))
+    return np.random.default_rng(seed).permutation(np.arange(num, dtype=np.int32))

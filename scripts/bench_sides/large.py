@@ -1,7 +1,7 @@
-"""The bench's works on a text that is larger than memory: it is generated, prepared and removed.
+"""The bench's works on data that are prepared: a text and a list of names, which it generates.
 
-Preparing, and the start of a run, are whole programs. The speed of training is that of this text
-beside a small one in memory: the two sides take turns.
+Preparing, and the start of a run, are whole programs. The speed of training is that on these data
+beside small ones in memory: the two sides take turns.
 """
 
 import json
@@ -15,24 +15,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SIZE, SMALL_SIZE, TINY_SIZE = 10**9, 10**7, 2 * 10**6
-"""Characters of the large text and of the small one; of both in a trial of the bench itself."""
+SIZES = {"text": (10**9, 10**7), "names": (10**7, 10**5)}
+"""Characters of a large text and of a small one, and names of the lists."""
+TINY_SIZES = {"text": 2 * 10**6, "names": 2 * 10**5}
+"""Of both in a trial of the bench itself."""
 STEPS, TINY_STEPS = 400, 4
 SETTINGS = {"hidden_size": 128, "batch_size": 32, "window": 64, "devices": 1}
 LARGE, SMALL = "prepared", "in memory"
 
 
 class Figures(NamedTuple):
-    """What was measured."""
+    """What was measured on data of one kind."""
 
-    characters: int
+    kind: str
+    size: int
+    """Number of characters of the text, or of names."""
     prepare_seconds: float
     first_step_seconds: float
     """From the shell prompt to the end of a run of one step, of prepared data."""
     memory_above_jax: float
-    """Megabytes of that run above those of the same run of a small text."""
+    """Megabytes of that run above those of the same run of small data."""
     relative_speeds: list[float]
-    """Steps a second on the large text, divided by those on a small one in memory; a round each."""
+    """Steps a second on the large data, divided by those on small ones in memory; a round each."""
+
+
+def write_names(file: Path, size: int) -> None:
+    """Write names of 3 to 12 random letters."""
+    generator = np.random.default_rng(0)
+    with file.open("wb") as stream:
+        for first in range(0, size, 2**20):
+            lengths = generator.integers(3, 13, min(2**20, size - first))
+            ends = np.cumsum(lengths + 1) - 1
+            letters = generator.integers(ord("a"), ord("z"), ends[-1] + 1, np.uint8, endpoint=True)
+            letters[ends] = ord("\n")
+            stream.write(letters.tobytes())
 
 
 def write_text(file: Path, size: int) -> None:
@@ -45,7 +61,11 @@ def write_text(file: Path, size: int) -> None:
             stream.write(letters.tobytes())
 
 
+WRITERS = {"text": write_text, "names": write_names}
+
+
 def measure(
+    kind: str,
     time_program: Callable[[list[str], dict[str, str]], tuple[float, float]],
     sides: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
     folder: Path,
@@ -53,19 +73,19 @@ def measure(
     rounds: int,
     is_tiny: bool,
 ) -> Figures:
-    """Measure in `folder`, which takes two bytes for each character of the large text.
+    """Measure data of a kind, "text" or "names", in `folder`, which takes some two gigabytes.
 
     `sides` are functions of the bench that start a side, ask it and end it.
     """
     start, ask, end = sides
-    size = TINY_SIZE if is_tiny else SIZE
-    files = {LARGE: folder / "large.txt", SMALL: folder / "small.txt"}
-    write_text(files[LARGE], size)
-    write_text(files[SMALL], min(size, SMALL_SIZE))
+    size, small_size = [TINY_SIZES[kind]] * 2 if is_tiny else SIZES[kind]
+    files = {side: folder / f"{kind} {side}.txt" for side in (LARGE, SMALL)}
+    WRITERS[kind](files[LARGE], size)
+    WRITERS[kind](files[SMALL], small_size)
     cache = {"XDG_CACHE_HOME": str(folder / "cache")}
 
     def program(name: str, *words: str) -> tuple[float, float]:
-        return time_program(["-m", "dinojax", name, "text", *words], cache)
+        return time_program(["-m", "dinojax", name, kind, *words], cache)
 
     def first_step(side: str) -> tuple[float, float]:
         settings = [x for n, v in SETTINGS.items() for x in (f"--{n.replace('_', '-')}", str(v))]
@@ -76,7 +96,7 @@ def measure(
     first_step(SMALL)
     (_, small_memory), (seconds, memory) = first_step(SMALL), first_step(LARGE)
     steps = TINY_STEPS if is_tiny else STEPS
-    given = {"steps": steps, "cache": cache["XDG_CACHE_HOME"]}
+    given = {"kind": kind, "steps": steps, "cache": cache["XDG_CACHE_HOME"]}
     processes = {
         x: start("bench_sides.large", given | {"file": str(files[x]), "side": x}) for x in files
     }
@@ -88,35 +108,36 @@ def measure(
         ratios.append(taken[SMALL] / taken[LARGE])
     for process in processes.values():
         end(process)
-    return Figures(size, prepare_seconds, seconds, memory - small_memory, ratios)
+    return Figures(kind, size, prepare_seconds, seconds, memory - small_memory, ratios)
 
 
 def report(figures: Figures) -> str:
     """The figures as lines of text."""
     low, high = min(figures.relative_speeds), max(figures.relative_speeds)
+    things = {"text": "A text of {} million characters", "names": "A list of {} million names"}
     return "\n".join(
         [
-            f"A text of {figures.characters / 1e6:,.0f} million characters",
+            things[figures.kind].format(f"{figures.size / 1e6:,g}"),
             f"  prepared in {figures.prepare_seconds:.1f} s",
             f"  a run of one step: {figures.first_step_seconds:.1f} s from shell prompt to end",
-            f"  memory above the same run of a small text: {figures.memory_above_jax:,.0f} MB",
-            f"  speed relative to a small text in memory: {median(figures.relative_speeds):.2f} "
+            f"  memory above the same run of small data: {figures.memory_above_jax:,.0f} MB",
+            f"  speed relative to small data in memory: {median(figures.relative_speeds):.2f} "
             f"({low:.2f} .. {high:.2f})",
         ]
     )
 
 
 def main() -> None:
-    """One side: train on the text that is given as JSON in the first argument, round by round."""
+    """One side: train on the data that are given as JSON in the first argument, round by round."""
     given = json.loads(sys.argv[1])
     os.environ["XDG_CACHE_HOME"] = given["cache"]
-    for answer in train(Path(given["file"]), given["steps"], given["side"] == LARGE):
+    for answer in train(given["kind"], Path(given["file"]), given["steps"], given["side"] == LARGE):
         print(json.dumps(answer), flush=True)
         if not sys.stdin.readline():
             break
 
 
-def train(file: Path, steps: int, is_large: bool) -> Iterator[float]:
+def train(kind: str, file: Path, steps: int, is_large: bool) -> Iterator[float]:
     """Prepare and warm up; then yield the seconds of each round of so many steps."""
     from dinojax import startup
     from dinojax.config import resolve
@@ -129,9 +150,11 @@ def train(file: Path, steps: int, is_large: bool) -> Iterator[float]:
     from dinojax.training import loop
 
     size = 0 if is_large else 2**40
-    corpus = finished(read([file], is_text=True, lowercase=False, in_memory=size))
-    config = resolve("text", given={**SETTINGS, "steps": 10**9, "validation_fraction": 0.0})
-    experiment = make_experiment(*describe(config, corpus.data, sha256=corpus.sha256))
+    config = resolve(kind, given={**SETTINGS, "steps": 10**9, "validation_fraction": 0.0})
+    is_text, lowercase = config.is_text, config.lowercase
+    corpus = finished(read([file], is_text=is_text, lowercase=lowercase, in_memory=size))
+    described = describe(config, corpus.data, keep_window=True, sha256=corpus.sha256)
+    experiment = make_experiment(*described)
     progress = loop.run(
         experiment.train_step, experiment.initial_state(None), experiment.dataset, steps=10**9
     )
