@@ -214,7 +214,17 @@ def test_when_one_process_is_killed_the_other_ends_with_one_line(killed, long_ru
     line = r"dinojax train: error: (cannot go on with|another process has ended).*; start all .*\n"
     assert re.fullmatch(line, err)
     # What was saved is whole.
-    assert load_checkpoint(folder / "run", "last")[0].damaged == ()
+    run, arrays = load_checkpoint(folder / "run", "last")
+    assert run.damaged == ()
+    if killed:
+        # It is also what processes that never ended come to.
+        straight = *SMALL, "--evaluate-every", 10**6, "--steps", run.step, "--out", "straight"
+        with started(2, together(2, *straight), folder) as both:
+            assert [code for code, *_ in ends(both)] == [0, 0]
+        _, expected = load_checkpoint(folder / "straight", "last")
+        assert arrays.keys() == expected.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
 def test_processes_that_read_different_data_end_with_one_line(tmp_path):
