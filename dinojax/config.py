@@ -25,7 +25,9 @@ WITH_GATES = "gru", "gru_reset_before", "lstm"
 """The cells whose gates may have another function than the sigmoid."""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
-OF_THE_DATA = "batches", "lowercase", "validation_fraction", "test_fraction", "split_seed"
+COLUMNS = "column", "count_column", "label_column"
+"""The settings that say which columns of a table hold what; empty for none."""
+OF_THE_DATA = "batches", "lowercase", *COLUMNS, "validation_fraction", "test_fraction", "split_seed"
 """The settings that decide what the data are and how they are split."""
 _NATS = "nats per unit"
 
@@ -48,6 +50,17 @@ class TrainConfig:
         "padded", "names padded one per row, names packed end to end, or windows of a running text"
     )
     lowercase: bool = _setting(True, "convert the data to lower case")
+    column: str = _setting(
+        "",
+        "column of the names in a table, by its name in the first line or its number; 1 where only "
+        "another column is given",
+    )
+    count_column: str = _setting(
+        "",
+        "column of counts: a row stands for so many; where all columns are given by number, the "
+        "first line is a row unless its count is no number",
+    )
+    label_column: str = _setting("", "column of labels, one for each name")
     cell: CellName = _setting("vanilla", "recurrent cell of each layer")
     gate: GateName = _setting("sigmoid", f"function of the gates of {', '.join(WITH_GATES)}")
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
@@ -104,6 +117,9 @@ class TrainConfig:
                 raise ValueError(f"{name}: {expected}, got {quoted(value)}")
             if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
                 check_range(name.replace("_", " "), value, *each.metadata["range"])
+        for name in COLUMNS if self.is_text else ():
+            if getattr(self, name):
+                raise ValueError(f"{name.replace('_', ' ')}: for a list of names; a text has none")
         if self.cell not in WITH_GATES and self.gate != "sigmoid":
             raise ValueError(
                 f"gate: a {self.cell} cell has no choice of gates; "
@@ -217,7 +233,8 @@ def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfi
     """
     given = _without_epochs(given)
     differences = [
-        f"{name.replace('_', ' ')}: the run has {getattr(config, name)}, got {value}"
+        f"{name.replace('_', ' ')}: the run has {_shown(getattr(config, name))}, "
+        f"got {_shown(value)}"
         for name, value in given.items()
         if name not in ("steps", "epochs", "patience", "devices", "recurrence")
         and value != getattr(config, name)
@@ -225,6 +242,10 @@ def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfi
     if differences:
         raise ValueError(f"{'; '.join(differences)}; a resumed run keeps its settings")
     return replace(config, **given)
+
+
+def _shown(value: Any) -> Any:
+    return "none" if value == "" else value
 
 
 def with_steps(config: TrainConfig, steps_per_epoch: int) -> TrainConfig:

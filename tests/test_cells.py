@@ -13,7 +13,8 @@ from jax.test_util import check_grads
 
 from dinojax.config import CellName
 from dinojax.data.batches import packed, pad_names
-from dinojax.data.corpus import bundled_names, read_names, split_names
+from dinojax.data.corpus import bundled_names, read_names
+from dinojax.data.splits import split_names
 from dinojax.data.vocab import build_vocab
 from dinojax.evaluation import ngram
 from dinojax.evaluation.losses import column_evaluation

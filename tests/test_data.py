@@ -22,9 +22,8 @@ from dinojax.data.corpus import (
     read_names,
     read_running_text,
     read_text,
-    split_names,
-    split_text,
 )
+from dinojax.data.splits import split_names, split_text
 from dinojax.data.text import INVISIBLE, MAX_MARKS, capitalized, composed, composed_start
 from dinojax.data.vocab import build_vocab
 
@@ -272,7 +271,12 @@ def slow_read_names(text):
     if line:
         lines.append(line)
     cleaned = [unicodedata.normalize("NFC", line).strip() for line in lines]
-    names = [unicodedata.normalize("NFC", line.lower()) for line in cleaned if line]
+    comment = re.compile(r"#(?:$|[ \t#!])")
+    names = [
+        unicodedata.normalize("NFC", name.lower())
+        for name, line in zip(cleaned, lines, strict=True)
+        if name and not comment.match("".join(c for c in line if c not in INVISIBLE))
+    ]
     return names
 
 
@@ -280,11 +284,12 @@ def slow_read_names(text):
 @given(
     st.text(
         st.one_of(
-            st.sampled_from("aBÉ\r\n\n \t\u0301İΣ\ufeff" + INNER), st.characters(codec="utf-8")
+            st.sampled_from("aBÉ#!\r\n\n \t\u0301İΣ\ufeff" + INNER), st.characters(codec="utf-8")
         )
     )
 )
 @example("\r\n\r\r\n\n")
+@example("#\n#a\n # a\n#\u00ad\n# b\n#\tc\n##d\n#!e\n#\u0301 f")
 def test_names_are_those_a_loop_over_the_characters_finds(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("data") / "names.txt"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())

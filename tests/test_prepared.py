@@ -22,11 +22,12 @@ from dinojax.cli.terminal import Program
 from dinojax.config import ngram_config, resolve
 from dinojax.data import prepared, sources
 from dinojax.data.batches import cut_text, packed, padded, windows
-from dinojax.data.corpus import read_names, read_running_text, split_names
+from dinojax.data.corpus import read_names, read_running_text
 from dinojax.data.packing import places_in_rows
 from dinojax.data.prepared import finished, prepare, whole
 from dinojax.data.ranks import sort_names
 from dinojax.data.reading import read
+from dinojax.data.splits import split_names
 from dinojax.data.stored import NameList, Text, excerpt, joined_documents
 from dinojax.data.text import composed
 from dinojax.data.vocab import build_vocab

@@ -539,6 +539,9 @@ HELP = {
         "--data": ("name", "dinosaurs"),
         "--batches": ("packed", "dinos padded"),
         "--lowercase,": ("lower case", "dinos True"),
+        "--column": ("names", "none"),
+        "--count-column": ("counts", "none"),
+        "--label-column": ("labels", "none"),
         "--cell": ("recurrent", "text lstm"),
         "--gate": ("gates", "sigmoid"),
         "--num-layers": ("layers", "dinos 1, names 2"),
@@ -607,6 +610,8 @@ HELP = {
     "score.py": {
         "--names": ("--file", ""),
         "--file": ("one a line", ""),
+        "--column": ("names", "those of the run"),
+        "--label-column": ("labels", "those of the run"),
         "--which": ("checkpoint", "best"),
         "--characters": ("bits", ""),
         "--seed": ("new names", 0),

@@ -5,17 +5,22 @@ import shutil
 import stat
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from dinojax.cli.arguments import Parser
+from dinojax.cli.settings import named_flags, with_flags
 from dinojax.cli.terminal import CUT, json_encoder
-from dinojax.config import TrainConfig
+from dinojax.config import COLUMNS, TrainConfig
 from dinojax.data.corpus import STANDARD_INPUT, Corpus, shown
+from dinojax.data.looks import columns_in
 from dinojax.data.prepared import Progress
 from dinojax.data.reading import Data, read
+from dinojax.data.tables import Columns, columns_of
 from dinojax.data.text import capitalized
 from dinojax.files import atomic_file, named_errors
 from dinojax.messages import visible
@@ -32,15 +37,33 @@ def read_data(parser: Parser, paths: Sequence[Path], config: TrainConfig) -> Cor
     """A text or names from files or folders, as a run of this configuration reads them."""
     for file in paths:
         note_wait(parser, file)
-    return drawn(read(paths, is_text=config.is_text, lowercase=config.lowercase))
+    ways = {"is_text": config.is_text, "lowercase": config.lowercase}
+    return drawn(read(paths, **ways, columns=columns_of(config)))
 
 
 def read_and_note(parser: Parser, file: Path, config: TrainConfig) -> Corpus[Data]:
     """The same for one, with a note on what is unusual or was changed."""
     corpus = read_data(parser, [file], config)
     if corpus.notes:
-        parser.note(f"{shown(file)}: {', '.join(corpus.notes)}")
+        parser.note(f"{shown(file)}: {', '.join(map(with_flags, corpus.notes))}")
     return corpus
+
+
+def read_other(
+    parser: Parser, file: Path, config: TrainConfig, arguments: Namespace
+) -> Corpus[Data]:
+    """The same for data that a run of this configuration did not learn from.
+
+    They are read by the columns that the user gives or, without any, by those of the run if they
+    are a table that has these. A column for which the command has no flag is not read.
+    """
+    columns = Columns(*(getattr(arguments, name, None) or "" for name in COLUMNS))
+    if not any(getattr(arguments, name, None) is not None for name in COLUMNS):
+        columns = columns_in(file, columns_of(config))
+    unread = {name: "" for name in COLUMNS if not hasattr(arguments, name)}
+    with named_flags():
+        config = replace(config, **columns._replace(**unread)._asdict())
+    return read_and_note(parser, file, config)
 
 
 def drawn(progress: Generator[Progress, None, Result]) -> Result:

@@ -16,7 +16,7 @@ from dinojax.cli.loaded import (
     load,
     load_learned,
 )
-from dinojax.cli.settings import flag_of
+from dinojax.cli.settings import OF_THE_RUN, add_columns, check_columns, flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import count, quoted, visible
@@ -63,6 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--split", choices=["validation", "test", "train"], help=help_split)
     help_data = "another file, or a folder of files, to measure by, instead of a part"
     add("--data", metavar="FILE", type=path, help=help_data)
+    add_columns(parser, OF_THE_RUN)
     help_context = "for a run of a text: carry (its state from beginning to end) or windows of N "
     help_context += "characters, each from a fresh state (default: both, with windows of 256)"
     add("--context", metavar="N", type=context, help=help_context)
@@ -80,6 +81,7 @@ def check_arguments(arguments: Namespace) -> None:
     """Raise a ValueError for arguments that no run allows."""
     if arguments.split and arguments.data:
         raise ValueError("--split and --data exclude each other")
+    check_columns(arguments, "data")
     for name, (low, high) in RANGES.items():
         if (value := getattr(arguments, name)) is not None:
             check_range(flag_of(name), value, low, high)
@@ -103,7 +105,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.samples is not None and is_text:
             raise ValueError(f"--samples is for runs of names; {arguments.run} learned a text")
         if arguments.data:
-            split, part = str(arguments.data), read_known(parser, arguments.data, run)
+            split, part = str(arguments.data), read_known(parser, arguments, run)
         else:
             default = "validation" if "validation" in run.description.parts else "train"
             split = arguments.split or default
@@ -180,13 +182,14 @@ def row_of(found: "ModelFigures", kind: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in head.items() if value is not None} | dict(found.figures)
 
 
-def read_known(parser: Parser, file: Path, run: "Run") -> "Part":
-    """Names or a text from a file; a ValueError if the run does not know a character."""
-    from dinojax.cli.data import read_and_note
+def read_known(parser: Parser, arguments: Namespace, run: "Run") -> "Part":
+    """Names or a text from other data; a ValueError if the run does not know a character."""
+    from dinojax.cli.data import read_other
     from dinojax.data.corpus import shown
     from dinojax.data.stored import NameList, Text
 
-    part = read_and_note(parser, file, run.config).data
+    file: Path = arguments.data
+    part = read_other(parser, file, run.config, arguments).data
     found = part.vocab.characters if isinstance(part, Text | NameList) else "".join(part)
     unknown = sorted(set(found) - set(run.vocab.characters))
     if unknown:

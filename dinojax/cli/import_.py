@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path, require
-from dinojax.cli.settings import named_flags
+from dinojax.cli.settings import add_columns, given_settings, named_flags
 from dinojax.config import PRESETS
 from dinojax.messages import about, count, visible
 from dinojax.startup import best_share, num_cores, start_jax
@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--data", metavar="FILE", type=path, required=True, help=text)
     text = "convert the data to lower case (default: as the config.json or the preset says)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
+    add_columns(parser, "none, or as the config.json says")
     add("--out", metavar="FOLDER", type=path, required=True, help="folder of the run")
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
 
@@ -42,9 +43,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
             require("h5py", "keras")
             from dinojax.interchange.keras import read
         imported = read(file)
-        given = {} if arguments.lowercase is None else {"lowercase": arguments.lowercase}
         with named_flags("the model"), about(file):
-            config = run_config(imported, arguments.preset, **given)
+            config = run_config(imported, arguments.preset, **given_settings(arguments))
         corpus = read_and_note(parser, arguments.data, config)
         whole, config = config, with_rows_for(config, corpus.data)
         if config != whole:

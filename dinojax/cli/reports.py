@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dinojax import parallel, processes
 from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import describe_learned
+from dinojax.cli.settings import with_flags
 from dinojax.cli.terminal import CUT, describe_error
 from dinojax.config import TrainConfig
 from dinojax.data.stored import lookup
@@ -64,7 +65,7 @@ def describe_data(description: Description, parts: Parts, notes: Sequence[str] =
             before = f" ({num:,} learned before)" if num else ""
             amounts.append(f"{len(parts[name]):,} for {name}{before}")
     if notes:
-        amounts[-1] += f" ({', '.join(notes)})"
+        amounts[-1] += f" ({', '.join(map(with_flags, notes))})"
     return f"{', '.join(amounts)}, {count(description.vocab.size, 'symbol')}"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, load_learned
+from dinojax.cli.settings import OF_THE_RUN, add_columns, check_columns
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import about, count, visible
@@ -34,6 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("run", metavar="RUN", type=path, help=HELP_RUN)
     help_file = "names, one a line, or a text, which is read in one pass with its state carried"
     add("--file", metavar="FILE", type=path, help=help_file)
+    add_columns(parser, OF_THE_RUN, without=("count_column",))
     add_which(parser)
     help_characters = "show the surprisal of each character in bits; a terminal shows colours "
     add("--characters", action="store_true", help=f"{help_characters}unless NO_COLOR is set")
@@ -53,6 +55,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             raise ValueError("--names and --file exclude each other")
         if not arguments.names and not arguments.file:
             raise ValueError("nothing to score: give --names NAME.. or --file FILE")
+        check_columns(arguments, "file")
         check_range("--seed", arguments.seed or 0, 0, 2**32 - 1)
         start_jax()
         run = load(parser, arguments)
@@ -78,13 +81,15 @@ def main(parser: Parser, arguments: Namespace) -> int:
 
 def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Sequence[str]) -> Scored:
     """Score the names that the user gave, beside those `learned`, if they are known."""
-    from dinojax.cli.data import read_and_note
+    from dinojax.cli.data import read_other
     from dinojax.data.corpus import MAX_NAME_LENGTH
     from dinojax.data.text import composed
     from dinojax.evaluation.strings import score
 
     if arguments.file:
-        names = list(in_memory(arguments.file, read_and_note(parser, arguments.file, run.config)))
+        names = list(
+            in_memory(arguments.file, read_other(parser, arguments.file, run.config, arguments))
+        )
     else:
         names = [composed(name, run.config.lowercase).strip() for name in arguments.names]
     for number, name in enumerate(names, start=1):
@@ -110,14 +115,15 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
 
 def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
     """Score the text that the user gave."""
-    from dinojax.cli.data import read_and_note
+    from dinojax.cli.data import read_other
     from dinojax.data.corpus import shown
     from dinojax.evaluation import strings
 
     for flag in "names", "seed":
         if getattr(arguments, flag) is not None:
             raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
-    text = in_memory(arguments.file, read_and_note(parser, arguments.file, run.config))
+    corpus = read_other(parser, arguments.file, run.config, arguments)
+    text = in_memory(arguments.file, corpus)
     with about(shown(arguments.file)):
         row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
     return [row], [str(text)], [row.pop("character_nats")]

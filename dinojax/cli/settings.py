@@ -8,16 +8,20 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from dinojax.cli.arguments import number, whole_number
-from dinojax.config import PRESETS, TrainConfig
+from dinojax.config import COLUMNS, PRESETS, TrainConfig
 
 FLAG_FOR = {
     "the earlier run": "the run of --init-from",
     "choose another folder": "choose another --out",
     "overwrite it": "give --overwrite",
     "give the weights": "give --weights",
+    "choose the column of the names": "choose that of the names with --column",
     "keeps its settings": "keeps its settings; start another with --init-from",
 }
 """What messages of the command say for words in those of the library."""
+
+OF_THE_RUN = "those of the run, if the file is a table that has them"
+"""Where the columns of other data come from unless they are given."""
 
 
 def add_settings(
@@ -35,7 +39,7 @@ def add_settings(
         values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
         if field.name == "steps":
             values |= {name: "by its epochs" for name, preset in PRESETS.items() if preset.epochs}
-        default = values["dinos"]
+        default = "none" if values["dinos"] == "" else values["dinos"]
         if len(set(values.values())) > 1:
             default = ", ".join(f"{name} {value}" for name, value in values.items())
         unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
@@ -47,11 +51,30 @@ def add_settings(
             options = {"type": whole_number, "metavar": "N"}
         elif field.type is float:
             options = {"type": number, "metavar": "X"}
+        elif field.type is str:
+            options = {"metavar": "COLUMN"}
         if several and field.type is not bool:
             options["nargs"] = "+"
             if "type" in options:
                 options["type"] = or_range(options["type"])
         parser.add_argument(flag_of(field.name), help=text, **options)
+
+
+def add_columns(
+    parser: ArgumentParser, default: str = "none", without: Container[str] = ()
+) -> None:
+    """Add a flag for each column of a table; its help shows the `default`."""
+    for field in fields(TrainConfig):
+        if field.name in COLUMNS and field.name not in without:
+            text = f"{field.metadata['help']} (default: {default})"
+            parser.add_argument(flag_of(field.name), metavar="COLUMN", help=text)
+
+
+def check_columns(arguments: Namespace, flag: str) -> None:
+    """Raise a ValueError if a column is given, but not the flag of the data that it is for."""
+    for name in COLUMNS:
+        if getattr(arguments, name, None) is not None and not getattr(arguments, flag):
+            raise ValueError(f"{flag_of(name)} is for {flag_of(flag)}, which is not given")
 
 
 def or_range(kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -90,6 +113,11 @@ def named_flags(earlier: str = FLAG_FOR["the earlier run"]) -> Iterator[None]:
         message = re.sub(
             rf"(^|; )({names}):", lambda found: f"{found[1]}{flag_of(found[2])}:", str(error)
         )
-        for words, flag in {**FLAG_FOR, "the earlier run": earlier}.items():
-            message = message.replace(words, flag)
-        raise ValueError(message) from None
+        raise ValueError(with_flags(message, earlier)) from None
+
+
+def with_flags(message: str, earlier: str = FLAG_FOR["the earlier run"]) -> str:
+    """A message or a note of the library with flags for its words; see `named_flags`."""
+    for words, flag in {**FLAG_FOR, "the earlier run": earlier}.items():
+        message = message.replace(words, flag)
+    return message

@@ -1,23 +1,29 @@
-"""Names or a running text from a file, read once, and split into parts."""
+"""Names or a running text from a file, read once."""
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dinojax.data.looks import hints
 from dinojax.data.sources import decoded
-from dinojax.data.stored import NameList, Text
+from dinojax.data.stored import NameList
+from dinojax.data.tables import SKIPPED, Columns, Rows, layout_of, plain_rows, rows_of
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.files import digest
 from dinojax.messages import about, count
 
 MAX_NAME_LENGTH = 1_000
 """Longest name, in characters."""
+NO_NAMES = "no names; expected one name a line"
+MAX_REPEATED = 10**7
+"""Most names that the counts of a table may stand for."""
 MIN_LIMIT = 50
 """Least number of characters after which samples of names are cut, unless a call says otherwise."""
 MAX_PIPE = 2**28
@@ -57,17 +63,30 @@ def bundled_names() -> Path:
     return installed if installed.exists() else package.parent / "data" / "dinos.txt"
 
 
-def read_names(file: Path, lowercase: bool = True) -> Corpus[list[str]]:
-    """The names in a file, one a line; see `read_text` and `clean_names`.
+def read_names(file: Path, lowercase: bool = True, **columns: str) -> Corpus[list[str]]:
+    """The names in a file, one a line or, with `columns` as in `tables.Columns`, in a table.
+
+    Text is composed as by `read_text`. Lines are stripped of white space; blank ones and comments
+    are skipped. A name with a count stands in the list as often as it says.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is no text, has no name, or has one longer than `MAX_NAME_LENGTH`.
+        ValueError: the file is no text, has no name, or has one longer than `MAX_NAME_LENGTH`; or
+            a row of the table is not suitable.
     """
-    text, sha256, notes = read_text(file, lowercase)
+    content, which = read_bytes(file), Columns(**columns)
+    text, notes = parsed(content, shown(file), lowercase)
     with about(shown(file)):
-        names, more = clean_names(lines_of(text))
-    return Corpus(names, sha256, [*notes, *more])
+        names, more = joined([rows_in(text, which)])
+    return Corpus(names, digest(content), [*notes, *more, *hints(content, which)])
+
+
+def rows_in(text: str, columns: Columns) -> Rows:
+    """What the lines of a list hold; see `tables` for the errors raised, and `check_length`."""
+    lines = lines_of(text)
+    rows = rows_of(lines, layout_of(lines, columns))
+    check_length(rows.names)
+    return rows
 
 
 def lines_of(text: str) -> list[str]:
@@ -78,10 +97,11 @@ def lines_of(text: str) -> list[str]:
 
 def read_running_text(file: Path, lowercase: bool = False) -> Corpus[str]:
     """The text in a file, as `read_text` reads it; a ValueError if it is empty."""
-    corpus = read_text(file, lowercase)
-    if not corpus.data:
+    content = read_bytes(file)
+    text, notes = parsed(content, shown(file), lowercase)
+    if not text:
         raise ValueError(f"{shown(file)} is empty; expected a text")
-    return corpus
+    return Corpus(text, digest(content), [*notes, *hints(content)])
 
 
 def read_text(file: Path, lowercase: bool = False) -> Corpus[str]:
@@ -134,15 +154,51 @@ def clean_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: there is no name, or one is longer than `MAX_NAME_LENGTH`.
     """
-    stripped = [line.strip() for line in lines]
-    check_length(stripped)
-    names = [name for name in stripped if name]
-    if not names:
-        raise ValueError("no names; expected one name a line")
+    rows = plain_rows(lines)
+    check_length(rows.names)
+    return joined([rows])
+
+
+def joined(files: Sequence[Rows]) -> tuple[list[str], list[str]]:
+    """The names of several lists, each as often as its count says; and notes.
+
+    Raises:
+        ValueError: there is no name, or there are more than `MAX_REPEATED` by their counts.
+    """
+    skipped = sum((Counter(rows.skipped) for rows in files), Counter[str]())
+    once = [name for rows in files for name in rows.names if name]
+    if not once:
+        raise ValueError(NO_NAMES)
+    names = once
+    if any(rows.counts for rows in files):
+        counts = [num for rows in files for num in rows.counts or () if num]
+        check_total(sum(counts))
+        # One string for all copies of a name.
+        names = list(chain.from_iterable(map(repeat, once, counts)))
     longest = longest_usual(names)
-    longer = [(i, len(name)) for i, name in enumerate(stripped, start=1) if len(name) > longest]
-    num_blank, num_repeated = len(stripped) - len(names), len(names) - len(set(names))
-    return names, notes_on(num_blank, num_repeated, longer[0] if longer else None, len(longer))
+    longer = [
+        (i, len(name))
+        for rows in files
+        for i, name in enumerate(rows.names, start=1)
+        if len(name) > longest
+    ]
+    num_repeated, first = len(once) - len(set(once)), longer[0] if longer else None
+    return names, notes_on(skipped, len(once), len(names), num_repeated, first, len(longer))
+
+
+def num_characters_of(rows: Rows) -> int:
+    """The number of characters of the names of a list, each as often as its count says."""
+    counts = rows.counts or repeat(1)
+    return sum(num * (len(name) + 1) for name, num in zip(rows.names, counts, strict=False) if name)
+
+
+def check_total(num: int) -> None:
+    """Raise a ValueError if counts stand for more than `MAX_REPEATED` names."""
+    if num > MAX_REPEATED:
+        raise ValueError(
+            f"the counts stand for {num:,} names; expected up to {MAX_REPEATED:,}; divide them by "
+            f"{-(-num // MAX_REPEATED):,} or more"
+        )
 
 
 def check_length(lines: Iterable[str], first_line: int = 1) -> None:
@@ -156,17 +212,23 @@ def check_length(lines: Iterable[str], first_line: int = 1) -> None:
 
 
 def notes_on(
-    num_blank: int, num_repeated: int, first_longer: tuple[int, int] | None, num_longer: int
+    skipped: Mapping[str, int],
+    num_rows: int,
+    num_names: int,
+    num_repeated: int,
+    first_longer: tuple[int, int] | None,
+    num_longer: int,
 ) -> list[str]:
     """What is unusual about a list of names.
 
-    `first_longer` is the first line that is far longer than the others, and its length.
+    Its rows stand for more names if they have counts; some of them repeat others. `first_longer` is
+    the first line that is far longer than the others, and its length.
     """
-    notes = []
-    if num_blank:
-        notes.append(f"{count(num_blank, 'blank line')} skipped")
+    notes = [f"{count(skipped[what], what)} skipped" for what in SKIPPED if skipped.get(what)]
     if num_repeated:
         notes.append(f"{count(num_repeated, 'duplicate')} kept")
+    if num_names != num_rows:
+        notes.append(f"{count(num_rows, 'row')} counted as {num_names:,} names")
     if first_longer:
         line, num = first_longer
         notes.append(f"line {line:,} is far longer than the others, {num:,} characters")
@@ -205,75 +267,3 @@ def length_limit(names: Sequence[str]) -> int:
     That is 1.5 times the length of the longest usual one of them, but at least `MIN_LIMIT`.
     """
     return max(MIN_LIMIT, 3 * longest_usual(names) // 2)
-
-
-def split_names(
-    names: Sequence[str],
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
-    learned: Iterable[str] = (),
-) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """Split names at random into training, validation and test parts, each in the given order.
-
-    All copies of a name go to the same part. Fractions are of the distinct names; a fraction above
-    zero gives at least one. The test part, then the validation part, takes names already `learned`
-    by an earlier run only where no others are left. The split depends on the set of names, on
-    `learned` and on `seed`, not on the order.
-
-    Raises:
-        ValueError: no name would be left for training.
-    """
-    if isinstance(names, NameList):
-        return _split_list(names, validation_fraction, test_fraction, seed, learned)
-    distinct = sorted(set(names))
-    sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
-    known, order = set(learned), np.random.default_rng(seed).permutation(len(distinct))
-    drawn = sorted((distinct[i] for i in order.tolist()), key=known.__contains__)
-    # The test part is drawn first, so that it does not depend on the validation fraction.
-    parts = np.repeat([2, 1, 0], sizes[::-1])
-    part_of = dict(zip(drawn, parts.tolist(), strict=True))
-    train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
-    return train, validation, test
-
-
-def _split_list(
-    names: NameList, validation: float, test: float, seed: int, learned: Iterable[str]
-) -> tuple[NameList, NameList, NameList]:
-    """`split_names` by the numbers of distinct names instead of the names, all of a store."""
-    ranks = names.store.ranks
-    sizes = _sizes(int(ranks.max()) + 1, "distinct names", validation, test)
-    known = np.zeros(sum(sizes), bool)
-    known[[rank for name in learned if (rank := names.rank(name)) is not None]] = True
-    order = np.random.default_rng(seed).permutation(len(known))
-    part_of = np.empty(len(known), np.int8)
-    part_of[order[np.argsort(known[order], kind="stable")]] = np.repeat([2, 1, 0], sizes[::-1])
-    train, held_out, tested = (np.flatnonzero(part_of[ranks] == i) for i in range(3))
-    parts = (replace(names, rows=rows.astype(np.uint32)) for rows in (train, held_out, tested))
-    return next(parts), next(parts), next(parts)
-
-
-def split_text(
-    text: str | Text, validation_fraction: float, test_fraction: float
-) -> tuple[str | Text, str | Text, str | Text]:
-    """Split a text into training, validation and test parts, which follow each other.
-
-    Fractions are of the characters, of all documents together; a fraction above zero gives at least
-    one. A document may end in the next part.
-
-    Raises:
-        ValueError: no character would be left for training.
-    """
-    start, num, _ = _sizes(len(text), "characters", validation_fraction, test_fraction)
-    return text[:start], text[start : start + num], text[start + num :]
-
-
-def _sizes(num: int, things: str, *fractions: float) -> tuple[int, int, int]:
-    """The sizes of the training, validation and test parts of `num` things."""
-    validation, test = (max(1, round(f * num)) if f else 0 for f in fractions)
-    if validation + test >= num:
-        raise ValueError(
-            f"no data would be left to learn from: expected more than {num:,} {things}, or smaller "
-            "fractions for validation and test"
-        )
-    return num - validation - test, validation, test

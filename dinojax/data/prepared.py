@@ -3,6 +3,7 @@
 ~/.cache/dinojax/data/KEY/ids.bin        ids of all characters, in the smallest unsigned type
 ~/.cache/dinojax/data/KEY/meta.json      vocabulary, sizes, checksums, and what was read
 ~/.cache/dinojax/data/KEY/lengths.bin    of names, with newline, in two bytes each
+~/.cache/dinojax/data/KEY/counts.bin     of names that have them, in four bytes each
 ~/.cache/dinojax/data/KEY/order.bin      which name comes n-th by code points, in four bytes each
 ~/.cache/dinojax/data/KEY/ranks.bin      the number of each among the distinct names, likewise
 ~/.cache/dinojax/data/KEY.part/          the same while it is made
@@ -28,8 +29,9 @@ import numpy as np
 
 from dinojax.data import sources
 from dinojax.data.ranks import sort_names
-from dinojax.data.readers import NameReader, TextReader
+from dinojax.data.readers import COUNTS, NameReader, TextReader
 from dinojax.data.stored import NameList, Store, Text
+from dinojax.data.tables import WHOLE_LINES, Columns
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.data.vocab import Vocab
 from dinojax.files import digest, locked, remove_leftovers, sync_folder, write_atomically
@@ -70,11 +72,17 @@ def data_folder() -> Path:
 
 
 def prepare(
-    files: Sequence[Path], *, is_text: bool, lowercase: bool, save_every: int = SAVE_EVERY
+    files: Sequence[Path],
+    *,
+    is_text: bool,
+    lowercase: bool,
+    columns: Columns | None = WHOLE_LINES,
+    save_every: int = SAVE_EVERY,
 ) -> Generator[Progress, None, Store]:
     """Prepare texts or lists of names, or find them prepared; returns them.
 
-    While another process prepares the same, this waits.
+    Lists may be tables with these `columns`. Where that is None, comments are names, too, as in
+    earlier versions of dinojax. While another process prepares the same, this waits.
 
     Raises:
         OSError: a file cannot be read.
@@ -88,7 +96,9 @@ def prepare(
         yield Progress("checksum", done, total)
         checksums.append(sources.checksum(file))
         done += file.stat().st_size
-    sha256, key = sources.joint_checksum(checksums), _key(files, checksums, is_text, lowercase)
+    columns = None if is_text else columns
+    sha256 = sources.joint_checksum(checksums)
+    key = _key(files, checksums, is_text, lowercase, columns)
     if store := find(key):
         return store
     place = data_folder()
@@ -108,13 +118,14 @@ def prepare(
                 shutil.rmtree(draft, ignore_errors=True)
                 return store
             remove_leftovers(draft)
-            reader = TextReader() if is_text else NameReader()
+            reader = TextReader() if is_text else NameReader(columns)
             meta = {
                 "format": FORMAT,
                 "is_text": is_text,
                 "lowercase": lowercase,
                 "files": [str(file.absolute()) for file in files],
                 "sha256": sha256,
+                "columns": columns,
             }
             before = [_stamp(file) for file in files]
             yield from _read_twice(files, reader, lowercase, draft, save_every)
@@ -162,9 +173,23 @@ def find(key: str) -> Store | None:
         starts = np.cumsum(lengths, dtype=np.int64) - lengths
         if meta["is_text"]:
             starts = np.array(meta["starts"], np.int64)
-        files = tuple(map(Path, meta["files"]))
-        notes = tuple(meta["notes"])
-        return Store(key, files, meta["sha256"], vocab, ids, notes, starts, lengths, order, ranks)
+        counts, columns = empty, meta.get("columns")
+        if COUNTS in meta["checksums"]:
+            counts = np.memmap(folder / COUNTS, np.uint32, "r")
+        return Store(
+            key,
+            tuple(map(Path, meta["files"])),
+            meta["sha256"],
+            vocab,
+            ids,
+            tuple(meta["notes"]),
+            starts,
+            lengths,
+            order,
+            ranks,
+            counts,
+            None if columns is None else Columns(*columns),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -173,12 +198,20 @@ def whole(store: Store) -> Text | NameList:
     """All that a store holds."""
     if not len(store.lengths):
         return Text(store.vocab, store.ids, store.starts, store)
-    return NameList(store, np.arange(len(store.lengths), dtype=np.uint32), store.vocab)
+    return NameList(store, store.with_counts(np.arange(len(store.lengths))), store.vocab)
 
 
-def _key(files: Sequence[Path], checksums: Sequence[str], is_text: bool, lowercase: bool) -> str:
+def _key(
+    files: Sequence[Path],
+    checksums: Sequence[str],
+    is_text: bool,
+    lowercase: bool,
+    columns: Columns | None,
+) -> str:
     kinds = [file.suffix if sources.is_compressed(file) else "" for file in files]
     rules = [FORMAT, unicodedata.unidata_version, is_text, lowercase, kinds, *checksums]
+    if columns is not None:
+        rules.append(columns)
     return sources.joint_checksum([json.dumps(rules), ""])[:32]
 
 
@@ -248,7 +281,8 @@ def _finish(draft: Path, meta: dict[str, Any], reader: TextReader) -> None:
         order, ranks = sort_names(ids, np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
         write_atomically(draft / "order.bin", order.tobytes())
         write_atomically(draft / "ranks.bin", ranks.tobytes())
-        names, num_repeated = ["ids.bin", *TYPES], len(ranks) - int(ranks.max()) - 1
+        num_repeated = len(ranks) - int(ranks.max()) - 1
+        names += ["order.bin", "ranks.bin"]
     meta |= {"characters": vocab.characters, **reader.described(num_repeated)}
     meta["checksums"] = {name: sources.checksum(draft / name) for name in names}
     content = {"meta": meta, "checksum": digest(json.dumps(meta).encode())}

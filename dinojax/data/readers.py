@@ -10,10 +10,21 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dinojax.data.corpus import check_length, lines_of, notes_on, usual_length
+from dinojax.data.corpus import (
+    NO_NAMES,
+    check_length,
+    check_total,
+    lines_of,
+    notes_on,
+    usual_length,
+)
+from dinojax.data.tables import Columns, Layout, Rows, layout_of, plain_rows, rows_of
 from dinojax.data.vocab import Vocab, code_points
 from dinojax.files import flush
 from dinojax.messages import count
+
+COUNTS = "counts.bin"
+"""File of how often each name of a list with counts stands in it."""
 
 
 class TextReader:
@@ -95,49 +106,87 @@ class TextReader:
 
 
 class NameReader(TextReader):
-    """Reads names, one a line, as `clean_names` does."""
+    """Reads lists of names, as `joined` does. With `columns`, they are tables."""
 
-    files = ("ids.bin", "lengths.bin")
+    files: tuple[str, ...] = ("ids.bin", "lengths.bin")
     by_line = True
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Columns | None) -> None:
+        self._columns = columns
+        if columns and columns.count_column:
+            self.files = (*self.files, COUNTS)
         super().__init__()
-        self.state |= {"blank": 0, "lengths": {}, "far_longer": 0, "first_longer": None}
+        self.state |= {"num": 0, "num_rows": 0, "skipped": {}, "lengths": {}, "layout": None}
+        self.state |= {"far_longer": 0, "first_longer": None}
 
     def look(self, text: str, first_line: int) -> None:
         """Read a block in the first pass."""
-        lines = [line.strip() for line in lines_of(text)]
-        check_length(lines, first_line)
-        names = list(filter(None, lines))
-        self.state["num"] += len(names)
-        self.state["blank"] += len(lines) - len(names)
+        rows = self._rows(text, first_line)
+        check_length(rows.names, first_line)
+        names = list(filter(None, rows.names))
+        sizes = np.fromiter(map(len, names), int, len(names))
         self._gather("".join(names))
-        counts = self.state["lengths"]
-        for length, num in zip(*np.unique(list(map(len, names)), return_counts=True), strict=True):
-            # Keys of JSON are strings.
-            counts[str(length)] = counts.get(str(length), 0) + int(num)
+        state, nums = self.state, self._counts(rows, len(names))
+        state["num"] += int(nums.sum())
+        state["num_rows"] += len(names)
+        for what, num in rows.skipped.items():
+            state["skipped"][what] = state["skipped"].get(what, 0) + num
+        for size, num in enumerate(np.bincount(sizes, nums).tolist()):
+            if num:
+                # Keys of JSON are strings.
+                state["lengths"][str(size)] = state["lengths"].get(str(size), 0) + int(num)
 
     def check(self) -> None:
-        """Raise a ValueError after the first pass if there is no name."""
+        """Raise a ValueError after the first pass if there is no name, or too many by counts."""
         if not self.state["num"]:
-            raise ValueError("no names; expected one name a line")
+            raise ValueError(NO_NAMES)
+        if COUNTS in self.files:
+            check_total(self.state["num"])
         sizes, nums = zip(*self.state["lengths"].items(), strict=True)
         self.state["longest"] = usual_length(np.repeat(np.array(sizes, int), nums))
 
     def write(self, text: str, first_line: int) -> None:
         """Read a block in the second pass."""
-        lines = [line.strip() for line in lines_of(text)]
-        names = list(filter(None, lines))
+        rows = self._rows(text, first_line)
+        names = list(filter(None, rows.names))
         lengths = np.fromiter((len(name) + 1 for name in names), np.uint16, len(names))
-        self._append(self.vocab.encode("".join(f"{name}\n" for name in names)), lengths)
+        arrays = [self.vocab.encode("".join(f"{name}\n" for name in names)), lengths]
+        if COUNTS in self.files:
+            arrays.append(self._counts(rows, len(names)).astype(np.uint32))
+        self._append(*arrays)
         if (lengths > self.state["longest"] + 1).any():
-            longer = [i for i, name in enumerate(lines) if len(name) > self.state["longest"]]
+            longer = [i for i, name in enumerate(rows.names) if len(name) > self.state["longest"]]
             self.state["far_longer"] += len(longer)
             if self.state["first_longer"] is None:
-                self.state["first_longer"] = first_line + longer[0], len(lines[longer[0]])
+                self.state["first_longer"] = first_line + longer[0], len(rows.names[longer[0]])
 
     def described(self, num_repeated: int) -> dict[str, Any]:
         """What `meta.json` says of the data."""
         state = self.state
-        more = notes_on(state["blank"], num_repeated, state["first_longer"], state["far_longer"])
+        more = notes_on(
+            state["skipped"],
+            state["num_rows"],
+            state["num"],
+            num_repeated,
+            state["first_longer"],
+            state["far_longer"],
+        )
         return {"starts": [], "notes": [*self._notes(), *more]}
+
+    def _rows(self, text: str, first_line: int) -> Rows:
+        lines = lines_of(text)
+        if self._columns is None:
+            return plain_rows(lines)
+        if first_line == 1:
+            self.state["layout"] = None
+        if self.state["layout"] is None:
+            self.state["layout"] = layout_of(lines, self._columns, first_line)
+        layout = self.state["layout"]
+        # JSON knows no tuples.
+        return rows_of(lines, Layout(*layout) if layout else None, first_line)
+
+    def _counts(self, rows: Rows, num: int) -> NDArray[np.int64]:
+        """How often each of `num` names stands in the list."""
+        if rows.counts is None:
+            return np.ones(num, np.int64)
+        return np.array(list(filter(None, rows.counts)), np.int64)

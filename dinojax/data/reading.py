@@ -7,15 +7,19 @@ from dinojax.data import sources
 from dinojax.data.corpus import (
     STANDARD_INPUT,
     Corpus,
-    clean_names,
-    lines_of,
+    check_total,
+    joined,
+    num_characters_of,
     parsed,
     read_bytes,
     read_names,
     read_running_text,
+    rows_in,
 )
+from dinojax.data.looks import LOOKED, hints
 from dinojax.data.prepared import Progress, prepare, whole
 from dinojax.data.stored import NameList, Text, joined_documents
+from dinojax.data.tables import WHOLE_LINES, Columns, Rows
 from dinojax.data.vocab import build_vocab
 from dinojax.files import digest
 from dinojax.messages import about
@@ -39,14 +43,21 @@ def checksum_of(paths: Sequence[Path]) -> str:
 
 
 def read(
-    paths: Sequence[Path], *, is_text: bool, lowercase: bool, in_memory: int = IN_MEMORY
+    paths: Sequence[Path],
+    *,
+    is_text: bool,
+    lowercase: bool,
+    columns: Columns = WHOLE_LINES,
+    in_memory: int = IN_MEMORY,
 ) -> Generator[Progress, None, Corpus[Data]]:
     """Read a text or names from files, or from those of folders; see `sources.data_files`.
 
-    Each file of a text is a document; empty ones are skipped. Lists of names are joined. Data of
-    more than `in_memory` bytes are prepared, see `prepared`; from a pipe they are read into memory.
-    The generator yields how far the preparation has come, and returns the data: names or a text,
-    which is a `Text` if it has several documents; of prepared data, a `NameList` or a `Text`.
+    Each file of a text is a document; empty ones are skipped. Lists of names are joined; each of
+    them may be a table with these `columns`. Data of more than `in_memory` bytes, or with names
+    that have more characters by their counts, are prepared, see `prepared`; from a pipe they are
+    read into memory. The generator yields how far the preparation has come, and returns the data:
+    names or a text, which is a `Text` if it has several documents; of prepared data, a `NameList`
+    or a `Text`.
 
     Raises:
         OSError: a file cannot be read.
@@ -56,13 +67,21 @@ def read(
     if files[1:] and STANDARD_INPUT in files:
         raise ValueError("standard input cannot be read together with files; write it to a file")
     if len(files) == 1 and not files[0].is_file():
-        return (read_running_text if is_text else read_names)(files[0], lowercase)
+        if is_text:
+            return read_running_text(files[0], lowercase)
+        return read_names(files[0], lowercase, **columns._asdict())
+
+    def prepared() -> Generator[Progress, None, Corpus[Data]]:
+        store = yield from prepare(files, is_text=is_text, lowercase=lowercase, columns=columns)
+        content = sources.beginning(files[0], LOOKED)
+        more = hints(content, None if is_text else columns)
+        return Corpus(whole(store), store.sha256, [*store.notes, *more])
+
     contents, room = list[bytes](), in_memory
     for file in files:
         content = sources.read_whole(file, room)
         if content is None:
-            store = yield from prepare(files, is_text=is_text, lowercase=lowercase)
-            return Corpus(whole(store), store.sha256, store.notes)
+            return (yield from prepared())
         contents.append(content)
         room -= len(content)
     sha256 = sources.joint_checksum(
@@ -73,14 +92,23 @@ def read(
     )
     found = [parsed(x, str(file), lowercase) for x, file in zip(contents, files, strict=True)]
     notes = [note for _, more in found for note in more]
+    hint = hints(contents[0], None if is_text else columns)
     name = files[0] if len(files) == 1 else f"{files[0]} and others"
     if not is_text:
+        lists = list[Rows]()
+        for (text, _), file in zip(found, files, strict=True):
+            with about(file):
+                lists.append(rows_in(text, columns))
         with about(name):
-            names, more = clean_names(line for text, _ in found for line in lines_of(text))
-        return Corpus(names, sha256, [*notes, *more])
+            check_total(sum(sum(rows.counts or ()) for rows in lists))
+        if columns.count_column and sum(map(num_characters_of, lists)) > in_memory:
+            return (yield from prepared())
+        with about(name):
+            names, more = joined(lists)
+        return Corpus(names, sha256, [*notes, *more, *hint])
     documents = [text for text, _ in found if text]
     if not documents:
         raise ValueError(f"{name} is empty; expected a text")
     if len(documents) == 1:
-        return Corpus(documents[0], sha256, notes)
-    return Corpus(joined_documents(documents, build_vocab(documents)), sha256, notes)
+        return Corpus(documents[0], sha256, [*notes, *hint])
+    return Corpus(joined_documents(documents, build_vocab(documents)), sha256, [*notes, *hint])

@@ -100,6 +100,17 @@ def read_whole(file: Path, most: int) -> bytes | None:
     return bytes(content)
 
 
+def beginning(file: Path, most: int) -> bytes:
+    """The first bytes of what a file holds, up to `most`."""
+    content = b""
+    with opened(file) as stream:
+        for chunk in _chunks(stream):
+            content += chunk
+            if len(content) >= most:
+                break
+    return content[:most]
+
+
 def blocks(file: Path, start: int, by_line: bool, size: int = BLOCK) -> Iterator[Block]:
     """What a file holds from the byte `start` on, in blocks of about `size` bytes.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from dinojax.data.tables import Columns
 from dinojax.data.vocab import Vocab
 from dinojax.messages import quoted
 
@@ -39,6 +40,15 @@ class Store(NamedTuple):
     """Which name comes n-th by code points, [num]."""
     ranks: Places
     """The number of each name among the distinct ones by code points, [num]."""
+    counts: Places
+    """How often each name stands in the list, [num]; empty for once each."""
+    columns: Columns | None
+    """What was read of a list; None where comments, too, were read as names."""
+
+    def with_counts(self, rows: Places) -> Places:
+        """Rows of names [num], each repeated as often as the name stands in the list."""
+        rows = rows.astype(np.uint32)
+        return np.repeat(rows, self.counts[rows]) if len(self.counts) else rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,8 @@ from dinojax.data.corpus import (
     length_limit,
     longest_usual,
     shown,
-    split_names,
-    split_text,
 )
+from dinojax.data.splits import split_names, split_text
 from dinojax.data.stored import NameList, Text, in_vocab, is_prepared, joined_documents, lookup
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest

@@ -17,6 +17,7 @@ import numpy as np
 
 from dinojax.data.prepared import Progress, find, prepare, whole
 from dinojax.data.stored import NameList, Store, Text, in_vocab
+from dinojax.data.tables import Columns
 from dinojax.data.vocab import Vocab
 
 
@@ -28,9 +29,12 @@ def reference_to(part: Any) -> bytes:
         content |= {"first": part.first, "num": len(part)}
     else:
         chosen = np.zeros(len(store.lengths), bool)
+        # All copies of a name are in one part.
         chosen[part.rows] = True
         bits = zlib.compress(np.packbits(chosen).tobytes())
         content["names"] = base64.b64encode(bits).decode()
+        if store.columns is not None:
+            content["columns"] = store.columns
     return json.dumps(content, indent=1).encode()
 
 
@@ -52,7 +56,8 @@ def find_store(
             f"the prepared data of the run are not in the cache, and {gone}, from which they were "
             "made, is gone; put it back"
         )
-    store = yield from prepare(files, is_text=is_text, lowercase=lowercase)
+    columns = Columns(*reference["columns"]) if "columns" in reference else None
+    store = yield from prepare(files, is_text=is_text, lowercase=lowercase, columns=columns)
     if store.key != key:
         raise ValueError(
             f"the prepared data of the run are not in the cache, and {files[0]}"
@@ -67,5 +72,5 @@ def referenced(content: bytes, store: Store, vocab: Vocab) -> Text | NameList:
     if isinstance(data, Text):
         return data[reference["first"] : reference["first"] + reference["num"]]
     bits = np.frombuffer(zlib.decompress(base64.b64decode(reference["names"])), np.uint8)
-    rows = np.flatnonzero(np.unpackbits(bits, count=len(data))).astype(np.uint32)
-    return NameList(store, rows, data.vocab)
+    rows = np.flatnonzero(np.unpackbits(bits, count=len(store.lengths)))
+    return NameList(store, store.with_counts(rows), data.vocab)

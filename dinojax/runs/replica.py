@@ -11,6 +11,7 @@ from dinojax.data.batches import Dataset
 from dinojax.data.corpus import bundled_names, shown_all
 from dinojax.data.prepared import finished
 from dinojax.data.reading import read
+from dinojax.data.tables import columns_of
 from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
 from dinojax.runs.description import Description, Part, Parts, Tally, describe
@@ -60,7 +61,8 @@ def read_data(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Pa
         ValueError: it is not suitable, or the checksum is another than `data_sha256`.
     """
     files = list(map(Path, data.split("\n"))) if data else [bundled_names()]
-    corpus = finished(read(files, is_text=config.is_text, lowercase=config.lowercase))
+    ways = {"is_text": config.is_text, "lowercase": config.lowercase}
+    corpus = finished(read(files, **ways, columns=columns_of(config)))
     if data_sha256 not in ("", corpus.sha256):
         raise ValueError(
             f"{shown_all(files)} has changed since the sweep began: its checksum is "
