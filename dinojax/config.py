@@ -191,9 +191,10 @@ def resolve(
 ) -> TrainConfig:
     """The configuration of a new run, from the sources of its settings.
 
-    The settings start from `preset` or, in its place, from those `recorded` with another run.
-    `given` settings replace them. A run that starts from the parameters of an `earlier` run has its
-    cell, gate, layers and hidden units, and, unless recorded or given, its lower-casing.
+    The settings start from `preset` or, in its place, from those `recorded` with another run or of
+    a recipe. `given` settings replace them. A run that starts from the parameters of an `earlier`
+    run has its cell, gate, layers and hidden units, and, unless recorded or given, its
+    lower-casing.
 
     Raises:
         ValueError: a setting is unknown, has a bad value, or contradicts the earlier run.

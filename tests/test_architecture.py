@@ -15,7 +15,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "dinojax"
 STOREYS = [
-    ["messages", "config", "files", "startup", "processes", "parallel", "platforms"],
+    ["messages", "config", "recipes", "files", "startup", "processes", "parallel", "platforms"],
     ["data"],
     ["models"],
     ["training"],
@@ -30,12 +30,14 @@ STOREYS = [
 """The reading order."""
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
-    "messages", "config", "files", "startup", "platforms", "processes",
+    "messages", "config", "recipes", "files", "startup", "platforms", "processes",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "data.reading",
-    "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal",
-    "cli.data", "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.sample",
-    "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram", "cli.page",
-    "cli.prepare", "cli.reproduce", "cli.doctor", "doctor.machine", "doctor.examination",
+    "data.standard_library", "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments",
+    "cli.terminal",
+    "cli.data", "cli.auto", "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep",
+    "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram",
+    "cli.page", "cli.prepare", "cli.reproduce", "cli.doctor", "doctor.machine",
+    "doctor.examination",
 ]  # fmt: skip
 
 

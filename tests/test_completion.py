@@ -64,6 +64,8 @@ def test_the_shell_can_read_its_script(shell, script):
         (["sample", "runs/dinos", "--max"], {"--max-length", "--max-draws"}),
         (["train", "--cell", "l"], {"lstm", "lru"}),
         (["train", "text"], {"text", "text-best"}),
+        (["train", "ru"], {"runs", "rules.txt"}),
+        (["train", "names", "ru"], {"runs", "rules.txt"}),
         (["plot", "run", "--u"], {"--units"}),
         (["plot", "ru"], {"runs", "rules.txt"}),
         (["completion", ""], {"bash", "zsh", "fish"}),

@@ -161,6 +161,8 @@ def no_jax(monkeypatch):
 
 CASES = [
     ("train", ["{}"]),
+    ("train", ["names", "{}"]),
+    ("train", ["{}", "--data=none"]),
     ("train", ["--{}"]),
     ("train", ["--data={}"]),
     ("train", ["--config={}"]),

@@ -336,7 +336,7 @@ def test_commands_on_runs_of_a_text(run, place):
         ("train ngram --order 0", "--order: expected a number from 1"),
         ("train ngram --keep 3", "--keep is for networks"),
         ("train ngram --resume one", "--resume is for networks"),
-        ("train ngram --batches windows", "give its file with --data"),
+        ("train ngram --batches windows --data none.txt", "none.txt: No such file or directory"),
         ("train ngram --data names.txt --out one", "one holds a run; choose another --out"),
         ("mix one counted --out mixed", "mixed holds a run; choose another --out"),
         ("mix one poet --out new", "one and poet"),

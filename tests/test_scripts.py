@@ -1004,7 +1004,11 @@ def test_bad_numbers(script, flag, place):
         ("train.py", ["--window", "9"], ["--window", "packed"]),
         ("train.py", ["--reset-rate", "0.1"], ["--reset-rate", "windows"]),
         ("train.py", ["names", "--window", "3"], ["window of 3", "larger window"]),
-        ("train.py", ["text"], ["batch size", "window", "got 11"]),
+        (
+            "train.py",
+            ["text", "--batch-size", "4", "--window", "9"],
+            ["batch size", "window", "got 11"],
+        ),
         ("train.py", ["text", "--data=empty.txt"], ["empty.txt", "empty"]),
         ("train.py", ["--init-from=none"], ["none", "not a folder"]),
         ("train.py", ["--init-from=run", "--hidden-size=3"], ["--hidden-size", "20", "3"]),

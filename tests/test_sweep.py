@@ -445,7 +445,7 @@ def test_of_what_is_no_run_the_runs_in_it_are_named(done):
         (["--dropout", "0", "0.1", "--baseline", "dropout=2"], "--dropout: expected a number fro"),
         (["--data", "none.txt"], "none.txt: No such file or directory"),
         (["--data", "-"], "--data: a sweep reads its data several times; give a file"),
-        (["text", "--steps", "5"], "these settings are for a running text; give its file with --"),
+        (["text", "--batch-size", "100000", "--window", "99"], "got 3"),
         (["--out", "other"], "other holds other files; choose a new or an empty folder"),
         (["--out", "file"], "file is a file; expected a folder for the sweep, or a new name"),
         (["--resume", "other"], "other holds no sweep: it has no sweep.json"),

@@ -54,7 +54,10 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown argument {flag}; {hint(flag, flags)}")
         parsed: argparse.Namespace
         parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+        # Without this, no file could follow a flag that follows a preset.
+        if "files" in parsed and not any(each.startswith("-") for each in unknown):
+            parsed.files += unknown
+        elif unknown:
             self.error(f"unknown argument {unknown[0]}; see --help")
         return parsed
 
@@ -114,6 +117,39 @@ def take_preset(arguments: argparse.Namespace, presets: Iterable[str]) -> None:
     if arguments.preset is None and last in presets and not files[-1].exists():
         arguments.preset = last
         files.pop()
+
+
+def may_be_file(word: str) -> bool:
+    """Whether a word that is no command or preset is meant as a file or folder.
+
+    It is if it is there, holds a dot or what separates folders, or stands for standard input.
+    """
+    has_mark = any(each in word for each in (".", "/", os.sep))
+    return has_mark or word == "-" or os.path.exists(word)
+
+
+def take_files(arguments: argparse.Namespace, presets: Sequence[str]) -> bool:
+    """Let the files of data follow the preset, or stand in its place, without --data.
+
+    Returns whether they do.
+
+    Raises:
+        ValueError: the first word is neither a preset nor a file, or there are files and --data.
+    """
+    words = [str(each) for each in (arguments.preset, *arguments.files) if each is not None]
+    arguments.preset = words.pop(0) if words[:1] and words[0] in presets else None
+    if words and not (arguments.preset or may_be_file(words[0])):
+        raise ValueError(
+            f"{quoted(words[0])} is neither a file nor one of the presets {', '.join(presets)}; "
+            f"{hint(words[0], presets)}"
+        )
+    if words and arguments.data:
+        raise ValueError(f"give all files after --data, or none; {quoted(words[0])} stands before")
+    try:
+        arguments.data = list(map(path, words)) or arguments.data
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(str(error)) from None
+    return bool(words)
 
 
 def require(package: str, extra: str) -> None:

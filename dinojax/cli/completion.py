@@ -24,9 +24,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
     subparsers = root.add_subparsers()
     for name, description in COMMANDS.items():
         command = subparsers.add_parser(name, description=description, help=description)
-        module_of(name).add_arguments(command)
+        module = module_of(name)
+        module.add_arguments(command)
         for action in command._actions:
             if action.type is path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
+            elif action.dest == "preset" and not action.choices:
+                # Or a file, which shtab can say to bash alone.
+                files = [shtab.Choice("file")] if arguments.shell == "bash" else []
+                action.choices = [*module.CHOICES, *files]
     print(shtab.complete(root, arguments.shell))
     return 0

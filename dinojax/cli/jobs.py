@@ -14,8 +14,10 @@ from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
+from dinojax.data.standard_library import is_library, library_path
 from dinojax.messages import about, count
 from dinojax.processes import compare, exchange, num_processes, num_sharing, process_id
+from dinojax.recipes import AUTO
 from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     """Start a new run. Its folder stays locked until `stack` is closed."""
+    from dinojax.cli import auto
     from dinojax.cli.data import read_data
     from dinojax.data.corpus import STANDARD_INPUT, bundled_names, shown_all
-    from dinojax.runs.description import describe
+    from dinojax.runs.description import describe, fitted
     from dinojax.runs.exchange import CONFIG_FILE
     from dinojax.runs.metadata import read_config
 
@@ -63,23 +66,34 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
             check_there(Path(init_from), arguments.config, "--init-from")
         earlier, origin = load_origin(parser, Path(init_from), expected_origin)
     preset, known = arguments.preset or "dinos", earlier.config if earlier else None
-    config = resolve(preset, recorded=recorded, earlier=known, given=given)
-    if config.is_text and not data:
-        raise ValueError("these settings are for a running text; give its file with --data")
-    files = data or [bundled_names()]
-    for file in files if expected is not None else []:
-        if file != STANDARD_INPUT:
-            check_there(file, arguments.config, "--data")
-    corpus = read_data(parser, files, config)
-    source, keep_window = "\n".join(map(str, data)), "window" in given
-    sha256 = corpus.sha256
+    if preset == AUTO:
+        files = data or [bundled_names()]
+        config, corpus = auto.settle(parser, files, known, given)
+    else:
+        config = resolve(preset, recorded=recorded, earlier=known, given=given)
+        if config.is_text and not data:
+            if recorded is not None:
+                raise ValueError("these settings are for a running text; give its file with --data")
+            data = [library_path()]
+        files = data or [bundled_names()]
+        for file in files if expected is not None else []:
+            if file != STANDARD_INPUT:
+                check_there(file, arguments.config, "--data")
+        corpus = read_data(parser, files, config)
+    source, sha256 = "\n".join(map(str, data)), corpus.sha256
     if expected not in (None, sha256):
         raise ValueError(
             f"{shown_all(files)} has changed since {arguments.config} was written: its checksum is "
             f"{sha256[:12]}.., not {expected[:12]}..; give --data to use it"
         )
+    asked, config = config, fitted(config, corpus.data, given)
     described = describe(
-        config, corpus.data, origin, keep_window=keep_window, source=source, sha256=sha256
+        config,
+        corpus.data,
+        origin,
+        keep_window="window" in given,
+        source=source,
+        sha256=sha256,
     )
     experiment = start_experiment(*described)
 
@@ -90,19 +104,29 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 
     folder = arguments.out or Path("runs", preset)
     if parallel.may_write():
-        folder = arguments.out or next_free_folder(preset)
+        name = auto.run_name(data) if preset == AUTO else preset
+        folder = arguments.out or next_free_folder(name)
         runs.take_folder(folder, arguments.overwrite)
         stack.enter_context(runs.locked(folder))
     exchange("folder", None)
-    print(describe_experiment(experiment, corpus.notes), flush=True)
+    library = [str(each) for each in data if is_library(each)]
+    print(describe_experiment(experiment, [*library, *corpus.notes]), flush=True)
     note_unknown(parser, experiment.description)
+    if config != asked:
+        rows, window = count(config.batch_size, "row"), count(config.window, "character")
+        parser.note(
+            f"the text is short: a batch has {rows} of {window}, not {asked.batch_size:,} of "
+            f"{asked.window:,}"
+        )
+    if preset == AUTO and (note := auto.describe_few(parser.program, folder, corpus.data)):
+        parser.note(note)
     state, tally = session.start(experiment, folder, earlier.params if earlier else None)
     return folder, experiment, state, tally
 
 
 def check_there(path: Path, config: Path, flag: str) -> None:
     """Raise a ValueError if what a config.json names is not there; `flag` can replace it."""
-    if not path.exists():
+    if not (path.exists() or is_library(path)):
         hint = f"its path may be relative to another folder; give {flag}"
         raise ValueError(f"{path} is not there, which {config} names; {hint}")
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import dinojax
-from dinojax.cli.arguments import Parser, hint
+from dinojax.cli.arguments import Parser, hint, may_be_file
 from dinojax.cli.terminal import BAD_INPUT, Program, run, tell
 from dinojax.messages import quoted
 
@@ -37,6 +37,7 @@ COMMANDS = {
 """The sub-commands; see `module_of`."""
 HELP = """\
 usage: dinojax COMMAND ...
+       dinojax FILE ...
 
 Train a character-level language model on a list of names or a text, and have it
 write new ones.
@@ -46,17 +47,23 @@ write new ones.
 Begin with:
   dinojax train                    learns dinosaur names, in a few seconds
   dinojax sample runs/dinos        writes new ones
-  dinojax train --data FILE        learns your own names, one a line
+  dinojax FILE                     learns your own names, one a line, or your text
 
 dinojax COMMAND --help shows the arguments of a command."""
 
 
 def main() -> NoReturn:
-    """Run the sub-command that the command line names, and exit with its code."""
+    """Run the sub-command that the command line names, and exit with its code.
+
+    A file in its place is one to train on.
+    """
     command, *words = sys.argv[1:] or ["--help"]
     if command in COMMANDS:
         program = Program(command, sys.argv[0])
         run(program, partial(call, program, words))
+    if not command.startswith("-") and may_be_file(command):
+        program = Program("train", sys.argv[0])
+        run(program, partial(call, program, [command, *words]))
     program = Program("", sys.argv[0])
     run(program, partial(answer, program, command))
 

@@ -31,15 +31,15 @@ def main(parser: Parser, arguments: Namespace) -> int:
         order = ORDER if arguments.order is None else arguments.order
         check_range("--order", order, 1, MAX_ORDER)
         config = ngram_config(given_settings(arguments))
-        if config.is_text and not arguments.data:
-            raise ValueError("--batches windows is for a running text; give its file with --data")
 
         from dinojax.cli.data import read_data
         from dinojax.data.corpus import bundled_names
+        from dinojax.data.standard_library import library_path
         from dinojax.runs.description import describe
 
-        corpus = read_data(parser, arguments.data or [bundled_names()], config)
-        source = "\n".join(map(str, arguments.data or []))
+        data = arguments.data or [library_path()] * config.is_text
+        corpus = read_data(parser, data or [bundled_names()], config)
+        source = "\n".join(map(str, data))
         description, parts, _ = describe(config, corpus.data, source=source, sha256=corpus.sha256)
         start_jax()
         from dinojax.cli.reports import describe_data

@@ -1,9 +1,9 @@
 """What `dinojax train` prints about a run: samples, losses, and at the end a picture."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ from dinojax.training.optimizers import make_schedule
 
 NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
+MOST_BATCHES = 10
+"""Most batches of `NAMES_AT_END` that are drawn to find so many new names."""
 TEXT_LENGTH = 200
 
 
@@ -42,8 +44,11 @@ class Written(NamedTuple):
     """Whether neither this run nor one before it learned each name."""
 
 
-Writer = Callable[[Params, int], Written]
-"""From parameters and a step, which seeds the draws, to new names or a new text."""
+class Writer(Protocol):
+    """A function that draws names, or a text, as a terminal shows them."""
+
+    def __call__(self, params: Params, step: int, batch: int = 0) -> Written:
+        """Draw with a seed made of a step and the number of a batch."""
 
 
 def describe_experiment(experiment: Experiment, notes: Sequence[str] = ()) -> str:
@@ -70,15 +75,14 @@ def describe_data(description: Description, parts: Parts, notes: Sequence[str] =
 
 
 def make_writer(experiment: Experiment) -> Writer:
-    """A function that draws names or a text as a terminal shows them."""
+    """The writer of a run, which knows what the run has learned."""
     model, max_length = experiment.model, experiment.description.max_length
     vocab = experiment.description.vocab
     is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
     learned = () if is_text else lookup(learned_of(experiment.parts))
 
     @jax.jit
-    def draw(params: Any, step: Any) -> Any:
-        key = jax.random.fold_in(experiment.key_sample, step)
+    def draw(key: Any, params: Any) -> Any:
         if is_text:
             start = read_prompt(params, model, jnp.zeros(0, int))
             ids = sample_text(key, params, model, start, TEXT_LENGTH)[1]
@@ -86,9 +90,11 @@ def make_writer(experiment: Experiment) -> Writer:
         samples = sample_names(key, params, model, NAMES_AT_END, max_length)
         return samples.ids, samples.lengths, samples.ended
 
-    def write(params: Params, step: int) -> Written:
+    def write(params: Params, step: int, batch: int = 0) -> Written:
+        key = jax.random.fold_in(experiment.key_sample, step)
+        key = jax.random.fold_in(key, batch) if batch else key
         # The parameters may lie on several devices, but samples are drawn on one.
-        ids, lengths, ended = parallel.gather(draw(parallel.gather(params), step))
+        ids, lengths, ended = parallel.gather(draw(key, parallel.gather(params)))
         texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
         if is_text:
             return Written(["\n".join(map(visible, text.split("\n"))) for text in texts], [])
@@ -98,6 +104,37 @@ def make_writer(experiment: Experiment) -> Writer:
         return Written(shown_names, [name not in learned for name in names])
 
     return write
+
+
+def describe_names(write: Writer, params: Params, step: int, config: TrainConfig) -> str:
+    """Names that the parameters write, with a heading.
+
+    The exercise shows all that it draws. Other runs show new names, none of them empty or twice.
+    """
+    if config.loss == "summed":
+        texts, is_new = write(params, step)
+        return "\n  ".join([f"Names, {sum(is_new)} of {len(is_new)} new:", *texts])
+    names, num_drawn, num_copies = new_names(write, params, step)
+    heading = f"Names, {'all' if names else 'none'} new"
+    if num_copies:
+        heading += f" ({num_copies} of the first {num_drawn} drawn were copies of the list)"
+    return "\n  ".join([f"{heading}:", *names])
+
+
+def new_names(write: Writer, params: Params, step: int) -> tuple[list[str], int, int]:
+    """Up to `NAMES_AT_END` new names, none of them empty or twice.
+
+    Also returns how many names were drawn for that, and how many of these were not new.
+    """
+    names, num_drawn, num_copies = list[str](), 0, 0
+    for batch in range(MOST_BATCHES):
+        for name, is_new in zip(*write(params, step, batch), strict=True):
+            num_drawn, num_copies = num_drawn + 1, num_copies + (not is_new)
+            if is_new and name and name not in names:
+                names.append(name)
+            if len(names) == NAMES_AT_END:
+                return names, num_drawn, num_copies
+    return names, num_drawn, num_copies
 
 
 def describe_loss(loss: float, config: TrainConfig) -> str:
@@ -129,8 +166,8 @@ def describe_rates(experiment: Experiment, run: Run) -> str:
     )
 
 
-def describe_result(experiment: Experiment, best: Run, step: int, written: Written) -> str:
-    """The loss of the best parameters of a run of `step` steps, and what they have `written`."""
+def describe_result(experiment: Experiment, best: Run, step: int, write: Writer) -> str:
+    """What the best parameters of a run of `step` steps write, and their loss."""
     parts, description = experiment.parts, experiment.description
     evaluate = experiment.evaluate
     # Of several processes, only the first comes here.
@@ -140,12 +177,11 @@ def describe_result(experiment: Experiment, best: Run, step: int, written: Writt
     figures = summarize(evaluate(best.params))
     if experiment.config.is_text:
         thing, figure = "character", f"in windows of {WINDOW}"
-        said = f"\nNew text:\n{written.texts[0]}\n\n"
+        said = f"\nNew text:\n{write(best.params, best.step).texts[0]}\n\n"
     else:
         thing, figure = "name", "newline included"
-        heading = f"\nNames, {sum(written.is_new)} of {len(written.is_new)} new:"
-        said = "\n  ".join([heading, *written.texts])
-        said += f"\n\n{figures['nats_per_piece']:.3f} nats a name, "
+        names = describe_names(write, best.params, best.step, experiment.config)
+        said = f"\n{names}\n\n{figures['nats_per_piece']:.3f} nats a name, "
     part = parts.get("validation", parts["train"])
     num_read = int(figures["num_characters" if experiment.config.is_text else "num_pieces"])
     over = f"all the {thing}s it learned from"

@@ -14,6 +14,7 @@ from dinojax.cli.settings import flag_of, given_settings, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, check_range
 from dinojax.data.corpus import STANDARD_INPUT
+from dinojax.data.standard_library import library_path
 from dinojax.messages import count, visible
 from dinojax.startup import start_jax
 
@@ -60,9 +61,8 @@ def start(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
             raise ValueError(f"--search and {flag_of(name)} exclude each other")
     check_range("--search", arguments.search, 1, 100_000)
     given, preset = given_settings(arguments), arguments.preset or "dinos"
-    seed, data = given.pop("seed", 0), paths_in_lines(arguments.data or "")
-    if PRESETS[preset].is_text and not data:
-        raise ValueError("these settings are for a running text; give its file with --data")
+    data = paths_in_lines(arguments.data or [library_path()] * PRESETS[preset].is_text)
+    seed = given.pop("seed", 0)
     settings = dict[str, Any]()
     for name, values in given.items():
         is_range = isinstance(values, list) and any(isinstance(x, Range) for x in values)

@@ -16,6 +16,7 @@ from dinojax.cli.settings import add_settings, flag_of, given_settings, named_fl
 from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, TrainConfig, check_range
 from dinojax.data.corpus import STANDARD_INPUT
+from dinojax.data.standard_library import library_path
 from dinojax.messages import count, quoted, visible
 from dinojax.startup import start_jax
 
@@ -36,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "settings to start from, as for train (default: dinos)"
     add("preset", nargs="?", choices=tuple(PRESETS), help=text)
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
-    text += " (default: dinosaurs)"
+    text += " (default: dinosaurs, or for a text Python's standard library)"
     add("--data", metavar="FILE", type=path, nargs="+", help=text)
     text = f"train each setting with the seeds 0 to N - 1 (default: {SEEDS})"
     add("--seeds", **whole, help=text)
@@ -98,9 +99,8 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path
     from dinojax.runs.sweep import plan, write_sweep
 
     given, preset = given_settings(arguments), arguments.preset or "dinos"
-    data, seeds = paths_in_lines(arguments.data or ""), arguments.seeds
-    if PRESETS[preset].is_text and not data:
-        raise ValueError("these settings are for a running text; give its file with --data")
+    data = paths_in_lines(arguments.data or [library_path()] * PRESETS[preset].is_text)
+    seeds = arguments.seeds
     sweep = sweeping.new_sweep(
         preset,
         data,

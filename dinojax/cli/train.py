@@ -12,19 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax import processes
 from dinojax.cli import hosts, jobs, ngram, terminal
-from dinojax.cli.arguments import Parser, number, path, require, take_preset, whole_number
+from dinojax.cli.arguments import (
+    Parser,
+    number,
+    path,
+    require,
+    take_files,
+    take_preset,
+    whole_number,
+)
 from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import PRESETS, check_range
+from dinojax.data.corpus import STANDARD_INPUT
 from dinojax.messages import about, count, quoted, visible
+from dinojax.recipes import AUTO
 from dinojax.runs.kinds import MAX_ORDER
 
 if TYPE_CHECKING:
     from dinojax.cli.reports import Writer
     from dinojax.runs.recorder import Report
 
-CHOICES = *PRESETS, ngram.PRESET
+CHOICES = AUTO, *PRESETS, ngram.PRESET
 REPORTS = 7
 KEEP = 2
 DIVERGED = 1
@@ -40,11 +50,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     file: dict[str, Any] = {"metavar": "FILE", "type": path}
     run = file | {"metavar": "RUN"}
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
-    text = "the exercise (dinos, the default), a long list of names, a running text; or ngram, for "
-    text += "an n-gram model in place of a network"
-    add("preset", nargs="?", choices=CHOICES, help=f"settings to start from: {text}")
+    text = "settings to start from: dinos, the exercise (default); auto, what suits the data "
+    text += "(default with a FILE); names, for a long list; text or text-best, for a running text; "
+    text += "or ngram, for an n-gram model in place of a network"
+    add("preset", nargs="?", metavar="PRESET", help=text)
+    add("files", **file, nargs="*", help="files or folders of data, as after --data")
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of "
-    text += "them; - for standard input (default: dinosaurs)"
+    text += (
+        "them; - for standard input (default: dinosaurs, or for a text Python's standard library)"
+    )
     add("--data", **file, nargs="+", help=text)
     add_settings(parser)
     text = f"for ngram: characters of an n-gram, of which the last is predicted, up to {MAX_ORDER}"
@@ -54,7 +68,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--resume", **run, help=text)
     text = "take settings and data from the config.json of a run, instead of a preset"
     add("--config", **file, help=text)
-    text = "folder of the run; default: runs/PRESET, or the next free one"
+    text = "folder of the run; default: runs/PRESET, with auto runs/FILE, or the next free one"
     add("--out", metavar="FOLDER", type=path, help=text)
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
     text = f"number of newest checkpoints to keep, besides the best (default: {KEEP})"
@@ -101,6 +115,10 @@ def check_flags(arguments: Namespace) -> None:
 def main(parser: Parser, arguments: Namespace) -> int:
     """Start or resume a run, train it, and print the result; returns the exit code."""
     take_preset(arguments, CHOICES)
+    with parser.reported_errors():
+        has_files = take_files(arguments, CHOICES)
+    if has_files and not (arguments.preset or arguments.config or arguments.resume):
+        arguments.preset = AUTO
     if arguments.preset == ngram.PRESET:
         return ngram.main(parser, arguments)
     with parser.reported_errors():
@@ -128,6 +146,7 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     # Now, as the current folder may be gone when training ends.
     resume = f"resume with: {parser.program.shell_line('train', '--resume', short_path(folder))}"
     again = parser.program.line_to_sample(folder, config.is_text)
+    better = "" if config.is_text else line_of_better_names(parser, arguments)
     try:
         report, seconds, signals = train(arguments, started, write)
     except BrokenPipeError:
@@ -162,12 +181,22 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     with parser.reported_errors():
         best = load_run(folder)
     note_damaged(parser, best)
-    written = write(best.params, best.step)
-    print(reports.describe_result(experiment, best, report.step, written))
+    print(reports.describe_result(experiment, best, report.step, write))
     reports.draw_losses(parser, folder)
     print(f"{steps} in {seconds:.1f} s; saved in {visible(str(folder))}")
+    if better:
+        print(f"Better names: {visible(better)}")
     print(f"More {'text' if config.is_text else 'names'}: {visible(again)}")
     return 0
+
+
+def line_of_better_names(parser: Parser, arguments: Namespace) -> str:
+    """The line for a shell that trains a better model than the exercise; empty after others."""
+    others = arguments.resume, arguments.config, arguments.init_from
+    files = arguments.data or []
+    if arguments.preset not in (None, "dinos") or any(others) or STANDARD_INPUT in files:
+        return ""
+    return parser.program.shell_line("train", *(map(short_path, files) if files else (AUTO,)))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from dinojax.data.standard_library import is_library, library_files
 from dinojax.files import open_regular
 from dinojax.messages import about, quoted
 
@@ -33,11 +34,11 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
     """The files at `paths`, in their order.
 
     Those of a folder are the regular files in it, sorted by name, except for hidden ones. Folders
-    within it are not searched.
+    within it are not searched. For the standard library of Python, see `library_files`.
 
     Raises:
         OSError: a folder cannot be read.
-        ValueError: there is no path, or no file in a folder.
+        ValueError: there is no path, or no file in a folder; or see `library_files`.
     """
     found = []
     for path in paths:
@@ -46,6 +47,8 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
             if not inside:
                 raise ValueError(f"{path} is a folder without files; expected texts or lists")
             found += inside
+        elif is_library(path):
+            found += library_files(path)
         else:
             found.append(path)
     if not found:

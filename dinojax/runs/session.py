@@ -18,8 +18,17 @@ from dinojax.files import digest
 from dinojax.messages import quoted
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
+from dinojax.recipes import AUTO
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Part, Tally, describe, facts, part_content
+from dinojax.runs.description import (
+    Part,
+    Tally,
+    describe,
+    facts,
+    fitted,
+    part_content,
+    recipe_for,
+)
 from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.metadata import write_config
@@ -137,10 +146,11 @@ def train(
 ) -> Trained:
     """Train a model on a list of names, or on a text: a string, or what `data.reading` read.
 
-    The settings are those of `preset` (by default "dinos" for names and "text" for a text), except
-    for `settings`, fields of `TrainConfig`. Names are stripped, and blank ones skipped. With a
-    `folder`, an ordinary run is recorded there. Returns the model of the best validation, or
-    without validation the last.
+    The settings are those of `preset` (by default "dinos" for names and "text" for a text; "auto"
+    for those that suit the data, see `recipes`), except for `settings`, fields of `TrainConfig`.
+    A text may be too short for all rows of a batch, see `fitted`. Names are stripped, and blank
+    ones skipped. With a `folder`, an ordinary run is recorded there. Returns the model of the best
+    validation, or without validation the last.
 
     Several processes that have met (see `processes.join`) train one model if each calls this with
     the same arguments. The first writes the folder, and all return the model.
@@ -152,12 +162,17 @@ def train(
         ValueError: a setting, the data or the folder is not suitable, or processes differ in them.
     """
     is_text = isinstance(names, str | Text)
-    config = resolve(preset or ("text" if is_text else "dinos"), given=settings | {"seed": seed})
+    preset, settings = preset or ("text" if is_text else "dinos"), settings | {"seed": seed}
+    recorded = None
+    if preset == AUTO:
+        recorded = recipe_for(clean(names, bool(settings.get("lowercase"))))
+        preset = "dinos"
+    config = resolve(preset, recorded=recorded, given=settings)
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
     data = clean(names, config.lowercase)
-    sha256 = digest(part_content(data))
+    config, sha256 = fitted(config, data, settings), digest(part_content(data))
     with ExitStack() as stack:
         with processes.together("start"):
             described = describe(config, data, keep_window="window" in settings, sha256=sha256)

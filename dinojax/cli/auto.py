@@ -1,0 +1,86 @@
+"""`dinojax train FILE`: what the file holds, and the settings that suit that."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dinojax.cli.arguments import Parser
+from dinojax.cli.data import read_data
+from dinojax.cli.terminal import Program, short_path
+from dinojax.config import COLUMNS, TrainConfig, resolve
+from dinojax.data.corpus import STANDARD_INPUT, Corpus, shown
+from dinojax.data.looks import LOOKED, first_lines, looks_like
+from dinojax.data.reading import Data
+from dinojax.data.sources import beginning, data_files
+from dinojax.data.stored import Text
+from dinojax.messages import count
+from dinojax.recipes import AUTO, recipe
+from dinojax.runs.description import recipe_for
+
+FEW = 300
+"""From fewer names than these, a network learns little."""
+
+
+def settle(
+    parser: Parser,
+    files: Sequence[Path],
+    earlier: TrainConfig | None,
+    given: Mapping[str, Any],
+) -> tuple[TrainConfig, Corpus[Data]]:
+    """The configuration that suits the data in files, and the data.
+
+    Settings that are `given`, and those of an `earlier` run to begin with, stay as they are.
+    """
+    if earlier:
+        is_text = earlier.is_text
+    elif "batches" in given:
+        is_text = given["batches"] == "windows"
+    else:
+        is_text = not given.keys() & {*COLUMNS} and holds_text(files)
+    inherited = {"lowercase": earlier.lowercase} if earlier else {}
+
+    def resolved(suited: dict[str, Any]) -> TrainConfig:
+        return resolve(recorded=suited | inherited, earlier=earlier, given=given)
+
+    # The data are read alike, whatever their size.
+    corpus = read_data(parser, files, resolved(recipe(1, None if is_text else 1)))
+    return resolved(recipe_for(corpus.data)), corpus
+
+
+def holds_text(files: Sequence[Path]) -> bool:
+    """Whether files hold a text, not names. Of several, the largest one decides.
+
+    Raises:
+        OSError: one cannot be read.
+        ValueError: they look like tables, or can be read only once.
+    """
+    if STANDARD_INPUT in files:
+        raise ValueError(
+            f"{shown(STANDARD_INPUT)} can be read only once; say what it holds by a preset, such "
+            "as names or text"
+        )
+    file = max(data_files(files), key=lambda each: each.stat().st_size)
+    kind = looks_like(first_lines(beginning(file, LOOKED)))
+    if kind == "table":
+        raise ValueError(
+            f"{file} looks like a table; give --column with the name or number of the column that "
+            "holds the names, or --batches windows if it is a text"
+        )
+    return kind == "text"
+
+
+def run_name(files: Sequence[Path]) -> str:
+    """The name of the run of some files: that of the first one, without what tells its kind."""
+    return files[0].resolve().name.split(".")[0] or AUTO if files else AUTO
+
+
+def describe_few(program: Program, folder: Path, data: Data) -> str:
+    """What helps the run in a folder where there are few names; empty where there are enough."""
+    if isinstance(data, str | Text) or len(data) >= FEW:
+        return ""
+    out = short_path(f"{folder}-mixed")
+    mix = program.shell_line("mix", short_path(folder), "--ngram", "3", "--out", out)
+    return (
+        f"a network learns little from {count(len(data), 'name')}; what helps: more names, "
+        f"--init-from with a run of a longer list, and n-grams mixed in afterwards: {mix}"
+    )
