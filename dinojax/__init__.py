@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
+    from dinojax.runs.advising import advise as advise
     from dinojax.runs.mixtures import mix as mix
     from dinojax.runs.searching import search as search
     from dinojax.runs.session import fit_ngram as fit_ngram
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "advise": "runs.advising",
     "fit_ngram": "runs.session",
     "load": "runs.session",
     "mix": "runs.mixtures",

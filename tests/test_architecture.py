@@ -38,6 +38,7 @@ WITHOUT_JAX = [
     "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram",
     "cli.page", "cli.prepare", "cli.reproduce", "cli.doctor", "doctor.machine",
     "doctor.examination",
+    "cli.advise",
 ]  # fmt: skip
 
 

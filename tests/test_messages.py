@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dinojax.cli import (
+    advise,
     evaluate,
     export,
     import_,
@@ -153,8 +154,8 @@ def assert_one_safe_line(said):
 @pytest.fixture
 def no_jax(monkeypatch):
     for module in (
-        evaluate, export, import_, jobs, mix, ngram, page, plot, reproduce, sample, score, search,
-        sweep,
+        advise, evaluate, export, import_, jobs, mix, ngram, page, plot, reproduce, sample, score,
+        search, sweep,
     ):  # fmt: skip
         monkeypatch.setattr(module, "start_jax", lambda *_: None)
 
@@ -181,6 +182,8 @@ CASES = [
     ("sweep", ["--baseline={}"]),
     ("sweep", ["--search=2", "--learning-rate={}:1"]),
     ("sweep", ["--search=2", "--learning-rate=1e-3:1", "--data={}"]),
+    ("advise", ["--data={}"]),
+    ("advise", ["--data=none", "--minutes={}"]),
     ("prepare", ["--data={}"]),
     ("prepare", ["--data=none", "--column={}"]),
     ("doctor", ["{}"]),

@@ -5,6 +5,7 @@ Errors in flags and data are reported before JAX is imported, and before a folde
 
 import itertools
 from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -252,10 +253,15 @@ def start_experiment(
 def next_free_folder(preset: str) -> Path:
     """Make the folder runs/`preset`, or the next free one of runs/`preset`-2, -3, .."""
     Path("runs").mkdir(exist_ok=True)
-    for number in itertools.count(1):
-        folder = Path("runs", preset if number == 1 else f"{preset}-{number}")
+    for folder in folders(preset):
         # mkdir itself is the test, so that two runs that start at once get two folders.
         with suppress(FileExistsError):
             folder.mkdir()
             break
     return folder
+
+
+def folders(preset: str) -> Iterator[Path]:
+    """The folders runs/`preset`, runs/`preset`-2, runs/`preset`-3, .."""
+    names = (f"{preset}-{number}" for number in itertools.count(2))
+    return (Path("runs", name) for name in itertools.chain([preset], names))

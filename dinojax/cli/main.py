@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "Train a recurrent network on a list of names or a text, character by character.",
     "sweep": "Train every combination of some settings, each with several seeds, and compare them. "
     "A flag for a setting takes one value, for all runs, or several.",
+    "advise": "Propose what to train on a list of names or a text. It measures the data and this "
+    "machine for some seconds, and says how long training takes and what loss to expect.",
     "prepare": "Read large texts or lists of names ahead of training, once, into the user's cache.",
     "sample": "Write new names, or continue a text, with a trained model.",
     "score": "Say how probable names, or a text, are to a trained model.",

@@ -2,7 +2,7 @@
 
 import re
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, get_args
@@ -25,9 +25,12 @@ OF_THE_RUN = "those of the run, if the file is a table that has them"
 
 
 def add_settings(
-    parser: ArgumentParser, without: Container[str] = (), several: bool = False
+    parser: ArgumentParser,
+    without: Container[str] = (),
+    several: bool = False,
+    default: str = "",
 ) -> None:
-    """Add a flag for each setting; its help shows the default of each preset.
+    """Add a flag for each setting; its help shows `default`, or that of each preset.
 
     A flag that is not given is None, so that the setting of a preset or another run applies. With
     `several`, each takes one or several values, or ranges of numbers, as a list.
@@ -39,11 +42,11 @@ def add_settings(
         values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
         if field.name == "steps":
             values |= {name: "by its epochs" for name, preset in PRESETS.items() if preset.epochs}
-        default = "none" if values["dinos"] == "" else values["dinos"]
+        shown = "none" if values["dinos"] == "" else values["dinos"]
         if len(set(values.values())) > 1:
-            default = ", ".join(f"{name} {value}" for name, value in values.items())
+            shown = ", ".join(f"{name} {value}" for name, value in values.items())
         unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
-        text = f"{field.metadata['help']}{unit} (default: {default})"
+        text = f"{field.metadata['help']}{unit} (default: {default or shown})"
         options: dict[str, Any] = {"choices": choices}
         if field.type is bool:
             options = {"action": BooleanOptionalAction}
@@ -91,6 +94,21 @@ def or_range(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 def flag_of(name: str) -> str:
     """The flag of a setting or another argument, as in "--hidden-size"."""
     return f"--{name.replace('_', '-').replace(' ', '-')}"
+
+
+def flags_for(settings: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that give these settings."""
+    words = list[str]()
+    for name, value in settings.items():
+        flag = flag_of(name)
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif f"{value}".startswith("-"):
+            # Otherwise it would be taken for a flag.
+            words.append(f"{flag}={value}")
+        else:
+            words += [flag, f"{value}"]
+    return words
 
 
 def given_settings(arguments: Namespace) -> dict[str, Any]:

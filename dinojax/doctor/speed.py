@@ -1,7 +1,6 @@
 """How fast this machine trains and samples, measured for a moment."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,8 +14,8 @@ from dinojax.doctor.computations import drawn_params
 from dinojax.doctor.machine import Finding
 from dinojax.runs.description import Part, build_model, describe
 from dinojax.runs.experiment import make_experiment
+from dinojax.runs.speed import Speed, measured_rate, training_speed
 from dinojax.sampling.stream import on_each_device, stream_names
-from dinojax.training.loop import Progress, run
 
 SECONDS = 0.4
 """How long each speed is measured."""
@@ -34,7 +33,7 @@ def measure_speeds(seconds: float = SECONDS) -> Iterator[Finding]:
     not count. Other programs that compute at the same time lower the speeds.
     """
     names = read_names(bundled_names()).data
-    steps = _training(PRESETS["dinos"], names, lambda done: len(done.losses), seconds)
+    steps = _training(PRESETS["dinos"], names, seconds).steps
     yield _speed("the exercise", steps, "training steps a second", EXERCISE)
     characters = "abcdefghijklmnopqrstuvwxyz \n"
     ids = np.random.default_rng(0).choice(len(characters), 64 * 64 * 16)
@@ -43,26 +42,14 @@ def measure_speeds(seconds: float = SECONDS) -> Iterator[Finding]:
         clip_value=0.0,
     )  # fmt: skip
     text = "".join(np.array(list(characters))[ids])
-    read = _training(config, text, lambda done: float(done.num_characters.sum()), seconds)
+    read = _training(config, text, seconds).characters
     yield _speed("LSTM of 256 units", read, "characters a second in training", LSTM)
     written = _sampling(names, seconds)
     yield _speed("stream of names", written, "characters a second", STREAM)
 
 
-def _training(
-    config: TrainConfig, data: Part, amount: Callable[[Progress], float], seconds: float
-) -> float:
-    experiment = make_experiment(*describe(config, data))
-    progress = run(
-        experiment.train_step,
-        experiment.initial_state(None),
-        experiment.dataset,
-        steps=10**9,
-        mesh=experiment.mesh,
-    )
-    # The first step compiles.
-    next(progress)
-    return _rate(lambda: amount(next(progress)), seconds)
+def _training(config: TrainConfig, data: Part, seconds: float) -> Speed:
+    return training_speed(make_experiment(*describe(config, data)), seconds)
 
 
 def _sampling(names: list[str], seconds: float) -> float:
@@ -83,19 +70,7 @@ def _sampling(names: list[str], seconds: float) -> float:
 
     keys = jax.random.split(jax.random.key(1), num_devices)
     characters()
-    return _rate(characters, seconds)
-
-
-def _rate(do_some: Callable[[], float], seconds: float) -> float:
-    """What `do_some` says that it did, a second, once its calls have grown to their full size."""
-    rate = 0.0
-    for duration in (seconds / 2, seconds):
-        started, done, spent = time.perf_counter(), 0.0, 0.0
-        while spent < duration:
-            done += do_some()
-            spent = time.perf_counter() - started
-        rate = done / spent
-    return rate
+    return measured_rate(characters, seconds)
 
 
 def _speed(name: str, rate: float, unit: str, elsewhere: int) -> Finding:
