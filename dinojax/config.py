@@ -19,8 +19,7 @@ ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 RecurrenceName = Literal["auto", "loop", "fused"]
 MAX_FUSED = 512
-"""Most hidden units of the fused kernel: an LSTM of more needs more memory than a GPU's core has.
-"""
+"""Most hidden units of the fused kernel: an LSTM of more exceeds the memory of a GPU's core."""
 WITH_GATES = "gru", "gru_reset_before", "lstm"
 """The cells whose gates may have another function than the sigmoid."""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
@@ -197,7 +196,7 @@ def resolve(
     lower-casing.
 
     Raises:
-        ValueError: a setting is unknown, has a bad value, or contradicts the earlier run.
+        ValueError: a setting is unknown, has a bad value, or contradicts another or an earlier run.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(PRESETS)}")
@@ -257,6 +256,8 @@ def with_steps(config: TrainConfig, steps_per_epoch: int) -> TrainConfig:
 
 
 def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
+    if "steps" in given and given.get("epochs"):
+        raise ValueError("epochs: they set the steps, which are given, too; give one of the two")
     # A given number of steps takes the place of epochs.
     return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
 

@@ -43,6 +43,13 @@ def count(num: int, noun: str) -> str:
     return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
+def why(error: Exception) -> str:
+    """Why something failed, in one line that says no more than a command would."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def about(what: object) -> Iterator[None]:
     """Prefix the message of a ValueError with `what`, such as the file or flag that caused it."""

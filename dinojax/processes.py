@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import count
 from typing import Any, NamedTuple
 
-from dinojax.messages import quoted
+from dinojax.messages import quoted, why
 
 WAIT, HEARTBEAT = 60, 20
 """Seconds to wait for the others at the start, and later for a sign of life; JAX waits for 100."""
@@ -175,7 +175,7 @@ def together(stage: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         if num_processes() > 1:
-            _give_up(str(error))
+            _give_up(why(error))
         raise
     exchange(stage, None)
 

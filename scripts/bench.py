@@ -228,7 +228,10 @@ def end_side(process: "subprocess.Popen[str]") -> float:
 
 
 def wait(process: "subprocess.Popen[str]") -> float:
-    """Wait for a process to end; returns its peak memory in megabytes."""
+    """Wait for a process to end; returns its peak memory in megabytes, NaN on Windows."""
+    if not hasattr(os, "wait4"):
+        process.wait()
+        return float("nan")
     # Unlike Popen.wait, os.wait4 returns the resources used by this child.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

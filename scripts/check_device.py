@@ -85,7 +85,7 @@ def make_parts(folder: Path, text: Path | None, rehearse: bool) -> dict[str, Par
             [*dinojax, "train", "--out", "dinos", "--max-minutes", "0.25", *few("--steps", "500")],
             35,
         ),
-        "sample": Part([*dinojax, "sample", "dinos", "--num", "5"], 15),
+        "sample": Part([*dinojax, "sample", "dinos", "--num", "5", "--seed", "0"], 15),
         "score": Part([*dinojax, "score", "dinos", "--names", "tyrannosaurus", "xqzw"], 15),
         "bench": Part(
             [*bench, "--rounds", "3", *few("--rounds", "1", "--tiny")],

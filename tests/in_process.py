@@ -13,6 +13,13 @@ from dinojax.cli.main import call, module_of
 from dinojax.cli.terminal import run
 
 
+def seeded(program, arguments):
+    """The arguments, and the seed 0 for names that a command would draw by another each time."""
+    flags = {str(each).split("=")[0] for each in arguments}
+    is_open = program.command == "sample" and not flags & {"--seed", "--best", "--help"}
+    return [*arguments, "--seed=0"] if is_open else [*arguments]
+
+
 def call_here(program, *arguments, cwd):
     """The code of a command and what it printed, as if a user had started it in a folder."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from dinojax.cli.arguments import join_negative_numbers, output_file
-from dinojax.cli.main import COMMANDS
-from dinojax.cli.terminal import Program, short_path
+from dinojax.cli.arguments import ALSO_CALLED, Parser, hint, join_negative_numbers, output_file
+from dinojax.cli.main import COMMANDS, module_of
+from dinojax.cli.terminal import Program, joined_for_shell, short_path
 from dinojax.files import check_writable
 from dinojax.runs.description import PARTS
 
@@ -134,6 +134,54 @@ def test_each_command_has_a_script():
     assert {*COMMANDS} - scripts == {"completion"}
 
 
+@pytest.mark.parametrize(
+    ("command", "flag", "meant"),
+    [
+        ("train", "--lr", "--learning-rate"),
+        ("train", "--hidden", "--hidden-size"),
+        ("train", "--layers", "--num-layers"),
+        ("train", "--batch", "--batch-size"),
+        ("train", "--dropout-rate", "--dropout"),
+        ("train", "--learning_rate", "--learning-rate"),
+        ("train", "--checkpoint", "--resume"),
+        ("sample", "--checkpoint", "--which"),
+        ("sample", "--temp", "--temperature"),
+        ("sample", "--num-samples", "--num"),
+        ("evaluate", "--num-samples", "--samples"),
+        ("sweep", "--trials", "--search"),
+    ],
+)
+def test_what_other_programs_call_a_flag_is_understood(command, flag, meant):
+    assert hint(flag, flags_of(command)) == f"did you mean {meant}?"
+
+
+def flags_of(command):
+    parser = Parser(Program(command, "dinojax"), "")
+    module_of(command).add_arguments(parser)
+    return {name: action for action in parser._actions for name in action.option_strings}
+
+
+def test_every_flag_with_other_names_exists():
+    known = set().union(*map(flags_of, COMMANDS))
+    assert ALSO_CALLED.keys() <= known
+
+
+def test_no_help_shows_two_defaults():
+    for command in COMMANDS:
+        for action in flags_of(command).values():
+            assert (action.help or "").count("default:") <= 1, (command, action.help)
+
+
+def test_lines_are_quoted_for_the_shell_of_the_system(monkeypatch):
+    words = ["dinojax", "sample", "my run", "--prompt", 'say "hi"', "it's"]
+    assert shlex.split(joined_for_shell(words)) == words
+    # Apart from these two words, no shell needs quotes.
+    monkeypatch.setattr("os.name", "nt")
+    line = joined_for_shell(words)
+    monkeypatch.undo()
+    assert line == 'dinojax sample "my run" --prompt "say \\"hi\\"" it\'s'
+
+
 def test_negative_numbers_belong_to_the_flag_before_them():
     assert join_negative_numbers(["--rate", "-1e-3", "-2", "-x"]) == ["--rate=-1e-3", "-2", "-x"]
     assert join_negative_numbers(["--names", "-5", "-.6"]) == ["--names", "-5", "-.6"]
@@ -196,3 +244,11 @@ def test_a_path_is_short_also_where_the_current_folder_is_gone(tmp_path, monkeyp
     here.rmdir()
     assert short_path(here / "run") == str(here / "run")
     assert short_path("-run") == "./-run"
+
+
+def test_a_path_on_another_drive_of_windows_stays_absolute(tmp_path, monkeypatch):
+    def relpath(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", relpath)
+    assert short_path(tmp_path / "run") == str(tmp_path / "run")

@@ -285,8 +285,11 @@ def test_given_settings_replace_recorded_ones_which_replace_those_of_a_preset():
 
 def test_a_given_number_of_steps_replaces_epochs():
     assert resolve("names", given={"steps": 5}) == replace(PRESETS["names"], steps=5, epochs=0.0)
-    both = resolve("names", given={"steps": 5, "epochs": 2.0})
-    assert (both.steps, both.epochs) == (5, 2.0)
+    assert resolve("names", given={"steps": 5, "epochs": 0.0}).epochs == 0
+    with pytest.raises(ValueError, match="epochs: they set the steps, which are given, too"):
+        resolve("names", given={"steps": 5, "epochs": 2.0})
+    with pytest.raises(ValueError, match="epochs: they set the steps, which are given, too"):
+        resolve_resumed(PRESETS["names"], {"steps": 5, "epochs": 2.0})
 
 
 EARLIER = TrainConfig(

@@ -194,6 +194,10 @@ def test_what_happened_to_a_list_is_noted(write):
         "2 blank lines skipped",
         "2 duplicates kept",
     ]
+    # The blank line and the comment give no name.
+    assert read_names(write(" rex\nmei\t\n\u3000yi \r\nzoe\r\n \n# of \n")).notes[2:] == [
+        "white space at the ends of 3 lines dropped"
+    ]
     lines = ["rex"] * 60
     lines[16], lines[20] = "x" * 831, "y" * 33
     assert clean_names(lines)[1][1] == (

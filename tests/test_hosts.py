@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -352,3 +353,12 @@ def test_the_number_of_devices_is_that_of_all_processes_together():
     assert best_share(12, 4, 3) == 1
     with pytest.raises(ValueError, match="batch size: expected a multiple of 3"):
         best_share(32, 4, 3)
+
+
+def test_the_others_hear_of_a_file_what_a_command_would_say(monkeypatch):
+    heard = []
+    monkeypatch.setattr(processes, "num_processes", lambda: 2)
+    monkeypatch.setattr(processes, "_give_up", heard.append)
+    with pytest.raises(FileNotFoundError), processes.together("start"):
+        Path("none/file").read_bytes()
+    assert heard == ["none/file: No such file or directory"]

@@ -22,6 +22,8 @@ from dinojax.runs.description import Origin, describe, extended
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.lineage import num_learned, read_learned, read_origin
 
+from in_process import seeded
+
 CHARACTERS = "abcdefgh"
 OLD = [a + b + "a" for a in CHARACTERS[:4] for b in CHARACTERS[:3]]
 NEW = [a + b + "h" for a in CHARACTERS[4:] for b in CHARACTERS[:2]]
@@ -46,7 +48,8 @@ def run(name, *arguments):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            code = call(Program(name, f"{name}.py"), [*map(str, arguments)])
+            program = Program(name, f"{name}.py")
+            code = call(program, [*map(str, seeded(program, arguments))])
         except SystemExit as end:
             code = end.code
     return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
@@ -116,7 +119,8 @@ def test_what_was_learned_is_carried_along_the_chain(place):
 
 def test_commands_say_what_was_learned_before(place):
     learned = set(learned_by(place / "third"))
-    rows = [json.loads(x) for x in succeed("sample", place / "third", "--json").split("\n")[:-1]]
+    sampled = run("sample", place / "third", "--json").out
+    rows = [json.loads(x) for x in sampled.split("\n")[:-1]]
     assert [row["in_training_data"] for row in rows] == [
         row["name"].lower() in learned for row in rows
     ]

@@ -24,7 +24,7 @@ from dinojax.runs.mixtures import ensemble, mix
 from dinojax.runs.results import write_results
 from dinojax.runs.sweep import FINISHED, Outcome, make_sweep, plan, write_sweep
 
-from in_process import call_here
+from in_process import call_here, seeded
 from model_kinds import network, ngram, random_names
 
 VOCAB = Vocab("\nabc")
@@ -200,7 +200,8 @@ SMALL = "--hidden-size", "8", "--steps", "20", "--batch-size", "4", "--devices",
 
 
 def call(command, *arguments, cwd, code=0):
-    result = call_here(Program(command, "dinojax"), *arguments, cwd=cwd)
+    program = Program(command, "dinojax")
+    result = call_here(program, *seeded(program, arguments), cwd=cwd)
     assert result.code == code, (result.out, result.err)
     assert "Traceback" not in result.err
     return result.out if code == 0 else result.err
@@ -286,6 +287,15 @@ def test_given_weights_and_what_is_printed(place, tmp_path):
     mixed = mix([place / "one", place / "counted"], out, weights=[3, 1], overwrite=True)
     assert mixed.weights == pytest.approx([0.75, 0.25])
     assert mixed.figures[-1]["nats_per_character"] == pytest.approx(expected, rel=1e-6)
+    flags = "--weights", "3", "1", "--out", out, "--overwrite", "--json"
+    found = json.loads(call("mix", "one", "counted", *flags, cwd=place))
+    assert found["run"] == str(out)
+    assert [(row["model"], row["weight"]) for row in found["models"]] == [
+        ("one", 0.75), ("counted", 0.25), ("mixture", 1.0)
+    ]  # fmt: skip
+    for row, figures in zip(found["models"], mixed.figures, strict=True):
+        assert {name: row[name] for name in figures} == pytest.approx(figures, rel=1e-6)
+    assert type(found["models"][0]["num_characters"]) is int
 
 
 @pytest.mark.parametrize("run", ["counted", "mixed"])

@@ -5,6 +5,7 @@ It needs Chromium with its driver and selenium, and is skipped where one of them
 
 import shutil
 from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import jax
@@ -28,6 +29,7 @@ HOSTILE = [
 ]  # fmt: skip
 NAMES = [*HOSTILE, "bela", "belan", "cora", "corin"]
 NAMES += sorted(set("".join(NAMES)) - {" "})
+WHITE = " ", "\u2028"
 TEXT = 'A cat (old) said: "No." The dog\nran to 12 hills. ' * 12
 SIZES = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
 
@@ -220,12 +222,16 @@ def test_names_are_written_by_seed_and_judged(browser, names):
     browser.open(names)
     first = browser.texts("#written .name")
     assert len(first) == 10
+    assert all(first)
     titles = browser.run("return $$('#written .about').map((x) => x.title)")
     found = [float(title.removesuffix(" nats")) for title in titles]
-    whole = [each.sum() for each in names_nats(names.trained, first)]
-    cut = [each[:-1].sum() for each in names_nats(names.trained, first)]
-    costs = np.where([len(name) < 50 for name in first], whole, cut)
-    np.testing.assert_allclose(found, costs, atol=0.006)
+    # The network may have drawn white space at the ends, which is not shown.
+    ends = ["", *WHITE, *map("".join, product(WHITE, repeat=2))]
+    spelled = [[f"{x}{name}{y}" for x, y in product(ends, repeat=2)] for name in first]
+    nats = iter(names_nats(names.trained, [each for some in spelled for each in some]))
+    for figure, some in zip(found, spelled, strict=True):
+        costs = [next(nats)[: None if len(each) < 50 else -1].sum() for each in some]
+        assert min(abs(cost - figure) for cost in costs) < 0.006
     places, distances = nearest(first, NAMES)
     abouts = browser.texts("#written .about")
     assert any(name in NAMES for name in first)
@@ -244,7 +250,9 @@ def test_names_are_written_by_seed_and_judged(browser, names):
     assert browser.run("return $('#seed').value") == "0"
     browser.run("set('#temperature', 0)")
     browser.wait()
-    assert len(set(browser.texts("#written .name"))) == 1
+    # The likeliest name of this network is empty.
+    assert browser.texts("#written .name") == []
+    assert browser.texts("#written li") == ["Only empty names come with these settings."]
     assert browser.texts("[data-shows=temperature]") == ["0.00", "0.00"]
     assert browser.run("return $('#next-temperature').value") == "0"
     assert browser.errors() == []

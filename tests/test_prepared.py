@@ -131,6 +131,13 @@ def test_a_run_on_prepared_data_has_the_bits_of_one_in_memory(
     )
 
 
+def test_prepared_names_have_the_notes_of_those_in_memory(tmp_path):
+    (tmp_path / "list.txt").write_text(" rex\nmei\t\n\n  \n# a comment \nzoe\nmei\n")
+    prepared, in_memory = (corpus.notes for corpus in read_both([tmp_path / "list.txt"], False))
+    assert prepared == in_memory
+    assert "white space at the ends of 2 lines dropped" in prepared
+
+
 def batches_of(dataset, seed=3):
     permutation = np.random.default_rng(seed).permutation(dataset.num_shuffled)
     order = dataset.arrange(permutation)[1:]

@@ -40,6 +40,7 @@ from test_scripts import (
 
 from dinojax.cli import sample as command
 from dinojax.cli.data import write_names
+from dinojax.cli.terminal import Program
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.evaluation.compare import compare_samples
 from dinojax.evaluation.strings import score
@@ -52,6 +53,8 @@ from dinojax.sampling.patterns import compile_pattern, found_in
 from dinojax.sampling.search import most_probable_names
 from dinojax.sampling.stream import stream_names
 from dinojax.sampling.strings import BLOCK, FIRST_BLOCK, Names, decode_names, draw_names
+
+from in_process import call_here
 
 __all__ = ["compile_once", "model", "params", "place", "trained"]
 
@@ -215,7 +218,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
     """Against the exact law, conditioned on the constraint."""
     blocks, ended = ab_draws
     value, is_wanted = CONSTRAINTS[flag]
-    law = {name: p for name, p in ended.items() if is_wanted(name)}
+    law = {name: p for name, p in ended.items() if name and is_wanted(name)}
     if flag == "unique":
         # Distribution of the second distinct name: any other name may have been the first.
         total = sum(law.values())
@@ -242,13 +245,19 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
     assert_drawn_by(law, names)
 
 
-def test_a_search_for_rare_names_ends_with_what_was_found(trained, draws):
+def test_a_search_for_rare_names_ends_with_what_was_found(trained):
     result = here("sample.py", trained.folder, "--match=qqqq", "--max-draws=1000", cwd=trained.cwd)
     assert (result.code, result.out) == (1, "")
     assert result.err == "sample.py: 0 of 1,000 draws were accepted (0)\n"
     flags = "--unique", "--max-length=1", "--max-draws=4000", "--num=1000"
     result = here("sample.py", trained.folder, *flags, cwd=trained.cwd)
-    expected = {row["name"] for row in draws if row["ended"] and len(row["name"]) <= 1}
+    drawn = draw_names(jax.random.key(0), load_run(trained.folder).trained, 4000, max_length=1)
+    expected = {
+        name
+        for block in drawn
+        for name, ended in zip(block.names, block.ended, strict=True)
+        if ended and name
+    }
     assert result.code == 1
     assert set(lines(result.out)) == expected
     assert f"{len(expected)} of 4,000 draws" in result.err
@@ -590,8 +599,8 @@ def test_names_are_cut_by_default_where_the_model_says(tiny, odd):
     short = sample_by_call(tiny._replace(max_length=2), 60)
     assert max(map(len, short.names)) == 2
     assert not short.ended.all()
-    expected = next(draw_names(jax.random.key(0), tiny, 60, max_length=2))
-    assert short.names == expected.names
+    drawn = next(draw_names(jax.random.key(0), tiny, 200, max_length=2))
+    assert short.names == [name for name in drawn.names if name][:60]
     best = most_probable_names(tiny._replace(max_length=2), 30).names.names
     assert best == most_probable_names(tiny, 30, max_length=2).names.names
 
@@ -624,3 +633,89 @@ def test_names_whose_case_has_a_meaning_are_printed_as_drawn(tmp_path):
     assert [json.loads(line)["name"] for line in records.out.splitlines()] == drawn
     reported = re.split(r"new:\n", out)[1].split("\n\n")[0]
     assert re.search("^  c", reported, re.M)
+
+
+# Names that are empty.
+
+
+def test_no_name_is_empty_and_all_others_come_as_often_as_the_model_says(tiny):
+    """Also where so many are empty that a longer stream is drawn than was expected."""
+    law, cut = enumerate_names(tiny.params, tiny.model)
+    assert law[""] > 0.1
+    whole = tiny._replace(max_length=MAX_LENGTH)
+    found = sample_by_call(whole, 4300, seed=4)
+    assert len(found.names) == 4300
+    law = {x: law.get(x, 0) + cut.get(x, 0) for x in law.keys() | cut.keys() if x}
+    assert_drawn_by(law, found.names)
+    drawn = draw_names(jax.random.key(4), whole, 10**5)
+    expected = [name for block in islice(drawn, 4) for name in block.names if name]
+    assert found.names == expected[:4300]
+    assert sample_by_call(whole, FIRST_BLOCK, seed=4).names == expected[:FIRST_BLOCK]
+
+
+def test_what_is_refused_is_counted_up_to_the_last_name_asked_for(tiny):
+    drawn = list(islice(draw_names(jax.random.key(1), tiny, 600), 2))
+    names = [name for block in drawn for name in block.names]
+    for num in (1, 10, FIRST_BLOCK, 300):
+        *_, last = accept(drawn, num, Constraints(cut=True))
+        shown = [name for name in names if name][:num]
+        place = [i for i, name in enumerate(names) if name][num - 1]
+        assert last.num_refused == place + 1 - num
+        assert last.names.names == shown[-len(last.names.names) :]
+
+
+def test_names_are_stripped_as_data_are(params, model):
+    blanks = Trained(model, params, Vocab("\n b"))
+    found = sample_by_call(blanks, 200, seed=2)
+    assert found.names == [name.strip() for name in found.drawn_as]
+    assert all(found.names)
+    assert any(name != spelled for name, spelled in zip(found.names, found.drawn_as, strict=True))
+    scores = score(blanks, found.drawn_as)
+    ended = found.ended
+    np.testing.assert_allclose(
+        scores.log_probabilities[ended], found.log_probabilities[ended], rtol=1e-4
+    )
+
+
+# Seeds.
+
+
+def fresh(trained, *arguments):
+    return call_here(Program("sample", "dinojax"), trained.folder, *arguments, cwd=trained.cwd)
+
+
+def test_another_call_gives_other_names_and_says_how_to_have_the_same(trained):
+    results = [fresh(trained, "--num=20") for _ in range(2)]
+    assert results[0].out != results[1].out
+    for result in results:
+        seed = re.match(
+            r"dinojax sample: note: seed (\d+); give --seed \1 for the same again\n", result.err
+        )[1]
+        again = fresh(trained, "--num=20", f"--seed={seed}")
+        assert again.out == result.out
+        assert "seed" not in again.err
+    rows = fresh(trained, "--json")
+    assert all("name" in row for row in rows_of(rows))
+    assert "note: seed" in rows.err
+    # Nothing is drawn.
+    assert "seed" not in fresh(trained, "--best=3").err
+    # One line for an error.
+    failed = fresh(trained, "--prompt=#")
+    assert failed.code == 2
+    assert failed.err.count("\n") == 1
+
+
+def test_empty_names_are_left_out_and_counted_once(trained):
+    rows = [fresh(trained, "--num=2000", "--seed=7", *more) for more in ((), ("--json",))]
+    names = lines(rows[0].out)
+    assert len(names) == 2000
+    assert all(names)
+    assert [row["name"] for row in rows_of(rows[1])] == names
+    drawn = draw_names(jax.random.key(7), load_run(trained.folder).trained, 5000)
+    every = [name for block in islice(drawn, 2) for name in block.names]
+    assert names == [name for name in every if name][:2000]
+    num = [i for i, name in enumerate(every) if name][1999] + 1 - 2000
+    assert num > 1
+    said = f"dinojax sample: note: {num} empty names drawn and left out\n"
+    assert rows[0].err == rows[1].err == said
+    assert all(lines(fresh(trained, "--best=30").out))

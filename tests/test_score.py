@@ -656,6 +656,32 @@ def test_the_score_of_a_text_equals_that_of_the_library(place, answers):
     assert shown == written.split("\n")
 
 
+def test_names_may_stand_among_the_flags(place):
+    expected = rows_of(score(place, "names", "--json", "--names", "zoë", "áda", "x"))
+    for command in (
+        ["names", "zoë", "áda", "x", "--json"],
+        ["--json", "names", "zoë", "áda", "x"],
+        ["names", "--json", "zoë", "áda", "x"],
+        ["names", "zoë", "--json", "áda", "x"],
+        ["names", "zoë", "--json", "--names", "áda", "x"],
+    ):
+        assert rows_of(score(place, *command)) == expected, command
+    lines = score(place, "names", "zoë").out.split("\n")
+    assert lines[2].split()[:4] == ["log-probability", "bits", "a", "character"]
+    assert float(lines[3].split()[1]) < 0
+
+
+def test_a_text_on_the_command_line_scores_as_in_a_file(place):
+    command = "text", "--json", "--characters"
+    (row,) = rows_of(score(place, *command, "--text", POEM))
+    (expected,) = rows_of(score(place, *command, "--file=poem.txt"))
+    assert row.pop("text") == POEM
+    assert expected.pop("file") == "poem.txt"
+    assert row == expected
+    first = score(place, "text", "--text", "sense\n").out.split("\n")[2]
+    assert first.startswith("'sense\\n': 6 characters, ")
+
+
 def test_bad_input_is_one_line(place, tmp_path):
     files = {
         "empty.txt": "", "blank.txt": "\n \r\n", "odd.txt": "zoë\náda!\n", "long.txt": "a" * 1001
@@ -666,17 +692,25 @@ def test_bad_input_is_one_line(place, tmp_path):
     (tmp_path / "no run").mkdir()
     unknown = "'!' at position 3 is not in the vocabulary"
     cases = [
-        (["names"], "nothing to score: give --names NAME.. or --file FILE"),
-        (["names", "--names", "zoë", "--file=odd.txt"], "--names and --file exclude each other"),
+        (["names"], "nothing to score: give names, --file FILE, --text TEXT"),
+        (["names", "--names", "zoë", "--file=odd.txt"], "names and --file FILE exclude each other"),
+        (["names", "zoë", "--file=odd.txt"], "names and --file FILE exclude each other"),
+        (["text", "--text=a", "--file=odd.txt"], "--file FILE and --text TEXT exclude each other"),
+        (["names", "zoë", "-x"], "unknown argument -x; see --help"),
+        (["names", "--text=zoë"], "--text is for runs of a text; names learned names"),
+        (["text", "--text="], "--text: expected a text, got an empty one"),
+        (["text", "--text=ada\0"], "--text: line 1 holds NUL"),
+        (["text", "--text=ah☃"], "--text: '☃' at position 2 is not in the vocabulary"),
+        (["text", "And"], "text learned a text: names are for runs of names; give --text TEXT"),
         (["names", "--names"], "--names: expected at least one argument"),
-        (["names", "--names", "zoë", ""], "--names: number 2 is empty; expected a name"),
-        (["names", "--names", " \t "], "--names: number 1 is empty"),
+        (["names", "--names", "zoë", ""], "error: name 2 is empty; expected a name"),
+        (["names", "--names", " \t "], "error: name 1 is empty"),
         (["names", "--names", "zoë", "ÁDA!"], f"error: 'áda!': {unknown}"),
         (["names", "--names", "-5", "-6"], "error: '-5': '-' at position 0"),
         (["names", "--names=--a", "--names=b"], "error: '--a': '-' at position 0"),
         (["names", "--names", "zo\udcff"], "'zo\\udcff': '\\udcff' at position 2 is not in"),
         (["names", "--names", "zoë\náda"], "names without newlines, got 'zoë\\náda'"),
-        (["names", "--names", "a" * 1001], "number 1 has 1,001 characters; names may have up to"),
+        (["names", "--names", "a" * 1001], "name 1 has 1,001 characters; names may have up to"),
         (["names", "--file", tmp_path / "odd.txt"], f"error: 'áda!': {unknown}"),
         (["names", "--file", tmp_path / "empty.txt"], "empty.txt: no names"),
         (["names", "--file", tmp_path / "blank.txt"], "blank.txt: no names"),
@@ -691,7 +725,7 @@ def test_bad_input_is_one_line(place, tmp_path):
         (["missing", "--names", "zoë"], "missing is not a folder"),
         ([tmp_path / "no run", "--names", "zoë"], "no run is not a run"),
         (["--file=odd.txt"], "required: RUN"),
-        (["text", "--names", "And"], "--names is for runs of names; text learned a text"),
+        (["text", "--names", "And"], "text learned a text: names are for runs of names; give --t"),
         (["text", "--file=poem.txt", "--seed=1"], "--seed is for runs of names; text learned"),
         (["text", "--file", tmp_path / "empty.txt"], "empty.txt is empty; expected a text"),
         (["text", "--file", tmp_path / "odd.txt"], "odd.txt: 'z' at position 0 is not in the"),

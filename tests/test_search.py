@@ -41,9 +41,9 @@ def params(built):
 
 
 def all_names(params, model, beginning=(), max_length=MAX_LENGTH):
-    """Every name up to the length, with its log-probability, the most probable first."""
+    """Every name up to the length but "", with its log-probability, the most probable first."""
     found, unroll = [], jax.jit(model.unroll)
-    for length in range(max_length + 1):
+    for length in range(not beginning, max_length + 1):
         names = np.array(list(product(range(1, VOCAB_SIZE), repeat=length)), int)
         names = names.reshape(3**length, length)
         start = np.broadcast_to(np.array(beginning, int), (len(names), len(beginning)))
@@ -75,7 +75,8 @@ def test_asking_for_more_names_than_exist_returns_all(params, model):
     found = search(params, model, 1000, 3)
     expected = all_names(params, model, max_length=3)
     assert found.names.names == [name for _, name in expected]
-    assert found.num_prefixes == len(expected) == 1 + 3 + 9 + 27
+    assert len(expected) == 3 + 9 + 27
+    assert found.num_prefixes == 1 + len(expected)
 
 
 def test_names_with_a_beginning(params, model):
@@ -96,3 +97,15 @@ def test_giving_up_returns_what_is_certain(params, model):
 def test_it_reads_few_of_all_beginnings(params, model):
     found = search(params, model, 1, 12, batch_size=1)
     assert found.num_prefixes < 3**12 / 100
+
+
+def test_names_of_blanks_alone_are_empty(params, model):
+    trained = Trained(model, params, Vocab("\n bc"))
+    found = most_probable_names(trained, 60, max_length=3).names
+    expected = [(p, x.replace("a", " ")) for p, x in all_names(params, model, max_length=3)]
+    expected = [(p, name) for p, name in expected if name.strip()]
+    assert len(expected) == 39 - 3
+    assert found.drawn_as == [name for _, name in expected]
+    assert found.names == [name.strip() for _, name in expected]
+    after_prompt = most_probable_names(trained, 60, prompt="b", max_length=1).names
+    assert sorted(after_prompt.drawn_as) == ["b", "b ", "bb", "bc"]

@@ -20,6 +20,7 @@ from dinojax.cli.terminal import Program
 from dinojax.config import PRESETS, resolve
 from dinojax.data.corpus import bundled_names
 from dinojax.files import named_errors
+from dinojax.messages import why
 from dinojax.plots.losses import plot_runs
 from dinojax.runs import workers
 from dinojax.runs.checkpoint import load
@@ -35,7 +36,7 @@ from dinojax.runs.sweep import (
     plan,
     read_outcomes,
     read_sweep,
-    why,
+    write_sweep,
 )
 from dinojax.runs.sweeping import new_sweep, task_of
 
@@ -433,7 +434,7 @@ def test_of_what_is_no_run_the_runs_in_it_are_named(done):
         (["--learning-rate", "x"], "argument --learning-rate: expected a number such as 0.01"),
         (["--cell", "gru", "rnn"], "argument --cell: invalid choice: 'rnn'"),
         (["--cell", "vanilla", "lstm", "--gate", "sigmoid", "hard_sigmoid"], "--gate: a vanilla"),
-        (["--epochs", "1", "--steps", "5", "6"], "the settings steps=35000 and steps=5 are the sa"),
+        (["--epochs", "1", "--steps", "5", "6"], "--epochs: they set the steps, which are given"),
         (["--split-seed", "1", "2"], "--split-seed: expected one value, as losses over different"),
         (["--validation-fraction", "0"], "--validation-fraction: expected more than 0, as a sweep"),
         (["--baseline", "lowercase=yes"], "--baseline: 'lowercase' is not swept; expected some o"),
@@ -519,3 +520,16 @@ def test_short_sweeps_start_no_processes():
     assert platforms.replica_processes("cpu", 2, 2, 1e12) == 2
     assert platforms.replica_processes("cpu", 3, 16, 1e12) == 3
     assert platforms.replica_processes("gpu", 8, 16, 1e12) == 1
+
+
+def test_a_sweep_of_an_earlier_version_may_have_both_steps_and_epochs(tmp_path):
+    """Its epochs set the steps; today, both are refused."""
+    asked = {"epochs": 2.0, "dropout": [0.1, 0.2]}
+    sweep = make_sweep("names", "", "", seeds=1, settings=asked)
+    recorded = sweep._replace(settings=sweep.settings | {"steps": 70})
+    write_sweep(tmp_path, recorded)
+    assert read_sweep(tmp_path) == recorded
+    assert plan(recorded) == plan(sweep)
+    for steps, epochs in (70, 2.0), ([70, 80], 2.0), (70, [0.0, 2.0]):
+        with pytest.raises(ValueError, match="epochs: they set the steps, which are given, too"):
+            make_sweep("names", "", "", seeds=1, settings={"steps": steps, "epochs": epochs})

@@ -16,6 +16,18 @@ from dinojax.files import check_writable
 from dinojax.messages import quoted
 
 MAX_DIGITS = 20
+ALSO_CALLED = {
+    "--learning-rate": "lr", "--hidden-size": "units", "--cell": "model rnn",
+    "--weight-decay": "wd", "--batch-size": "batch bs", "--steps": "iterations iters max-iters",
+    "--clip-norm": "clip grad-clip max-norm", "--window": "seq-length seq-len block-size",
+    "--validation-fraction": "val-split val", "--out": "output output-dir o",
+    "--data": "input file train-file", "--resume": "load checkpoint", "--which": "checkpoint",
+    "--patience": "early-stopping", "--devices": "gpus gpu device", "--temperature": "temp t",
+    "--num": "n count num-samples", "--samples": "n num", "--prompt": "prefix start start-text",
+    "--best": "beam", "--match": "regex pattern", "--top-p": "nucleus p", "--top-k": "k",
+    "--jobs": "workers", "--search": "trials num-trials n-trials", "--split": "part set",
+}  # fmt: skip
+"""What other programs call a flag, where spelling does not tell which one is meant."""
 PLAIN_NEGATIVE = re.compile(r"-(?:\d+|\d*\.\d+)", re.ASCII)
 
 
@@ -54,11 +66,12 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown argument {flag}; {hint(flag, flags)}")
         parsed: argparse.Namespace
         parsed, unknown = self.parse_known_args(args, namespace)
-        # Without this, no file could follow a flag that follows a preset.
-        if "files" in parsed and not any(each.startswith("-") for each in unknown):
-            parsed.files += unknown
-        elif unknown:
-            self.error(f"unknown argument {unknown[0]}; see --help")
+        # argparse ends a list of words at the first flag.
+        lists = [x.dest for x in self._actions if x.nargs == "*" and not x.option_strings]
+        for argument in unknown:
+            if argument.startswith("-") or not lists:
+                self.error(f"unknown argument {argument}; see --help")
+            setattr(parsed, lists[0], [*getattr(parsed, lists[0]), argument])
         return parsed
 
     @contextmanager
@@ -72,7 +85,9 @@ class Parser(argparse.ArgumentParser):
 
 def hint(word: str, known: Iterable[str]) -> str:
     """What to try in place of an unknown word: the closest of those `known`, or --help."""
-    close = difflib.get_close_matches(word, known, n=1)
+    known = list(known)
+    close = [x for x in known if word.removeprefix("--") in ALSO_CALLED.get(x, "").split()]
+    close += difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}?" if close else "see --help"
 
 

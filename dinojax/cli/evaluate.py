@@ -1,6 +1,7 @@
 """Measure exactly what a trained model pays for data, beside n-gram models; see --help."""
 
 import sys
+import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,8 @@ def measure(
     arguments: Namespace, run: "Run", split: str, part: "Part", learned: "Part | None"
 ) -> tuple[dict[str, Any], str]:
     """All figures as an object of JSON, and what to say of the part that they are about."""
+    import jax
+
     from dinojax.data.stored import is_prepared, num_in_excerpt
     from dinojax.evaluation.compare import CONTEXTS, MOST_COUNTED, compare, compare_samples
     from dinojax.evaluation.prepared import num_stretches
@@ -137,10 +140,12 @@ def measure(
 
     num, is_text, said = num_learned(run.description, part, learned), run.config.is_text, ""
     answer: dict[str, Any] = {"run": str(arguments.run)}
+    started = time.monotonic()
     if run.description.model:
         answer |= {"kind": kind_name(run.description.model), "split": split}
     else:
-        answer |= {"step": run.step, "split": split}
+        num_parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+        answer |= {"step": run.step, "split": split, "num_parameters": num_parameters}
     # Of another text, it is not known how much of it was learned.
     if split != "train" and not (is_text and arguments.data):
         answer["num_learned"] = num
@@ -165,6 +170,7 @@ def measure(
         drawn = compare_samples(run.trained, learned or (), held_out, arguments.samples, **options)
         head = {name: value for name, value in drawn._asdict().items() if value is not None}
         answer["samples"] = head | {"models": [row_of(found, kind) for found in drawn.models]}
+    answer["seconds"] = time.monotonic() - started
     return answer, said
 
 

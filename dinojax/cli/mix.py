@@ -1,10 +1,12 @@
 """Make a run of the mixture of several runs; see --help."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 
 from dinojax.cli.arguments import Parser, number, path, whole_number
 from dinojax.cli.loaded import HELP_RUN
 from dinojax.cli.settings import named_flags
+from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import visible
 from dinojax.runs.kinds import MAX_ORDER
@@ -25,6 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--weights", metavar="W", nargs="+", type=number, help=text)
     add("--out", metavar="FOLDER", type=path, required=True, help="folder of the new run")
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
+    add("--json", action="store_true", help="print one object with the weights and all figures")
 
 
 def main(parser: Parser, arguments: Namespace) -> int:
@@ -42,6 +45,16 @@ def main(parser: Parser, arguments: Namespace) -> int:
             weights=arguments.weights,
             overwrite=arguments.overwrite,
         )
+    if arguments.json:
+        rows = [
+            {"model": name, "weight": weight}
+            for name, weight in zip([*mixed.names, "mixture"], [*mixed.weights, 1.0], strict=True)
+        ]
+        for row, figures in zip(rows, mixed.figures, strict=False):
+            row |= figures
+        answer = {"run": str(arguments.out), "split": "validation", "models": rows}
+        print(json_encoder(sys.stdout.encoding, indent=2)(answer))
+        return 0
     names = [*map(visible, mixed.names), "mixture"]
     weights = [*(f"{weight:.4f}" for weight in mixed.weights), ""]
     width = max(map(len, names))

@@ -1,7 +1,8 @@
 """What `dinojax train` prints about a run: samples, losses, and at the end a picture."""
 
 import importlib.util
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,9 +32,13 @@ from dinojax.training.optimizers import make_schedule
 
 NAMES_PER_REPORT = 4
 NAMES_AT_END = 10
+NAMES_DRAWN = 2 * NAMES_AT_END
+"""Of these, those that are empty are not shown."""
 MOST_BATCHES = 10
-"""Most batches of `NAMES_AT_END` that are drawn to find so many new names."""
+"""How often so many names are drawn, at most, to find enough new ones."""
 TEXT_LENGTH = 200
+USELESS = 2
+"""How many times the loss of a model that has learned nothing is too much."""
 
 
 class Written(NamedTuple):
@@ -87,7 +92,7 @@ def make_writer(experiment: Experiment) -> Writer:
             start = read_prompt(params, model, jnp.zeros(0, int))
             ids = sample_text(key, params, model, start, TEXT_LENGTH)[1]
             return ids[None], jnp.full(1, TEXT_LENGTH), jnp.full(1, True)
-        samples = sample_names(key, params, model, NAMES_AT_END, max_length)
+        samples = sample_names(key, params, model, NAMES_DRAWN, max_length)
         return samples.ids, samples.lengths, samples.ended
 
     def write(params: Params, step: int, batch: int = 0) -> Written:
@@ -100,8 +105,9 @@ def make_writer(experiment: Experiment) -> Writer:
             return Written(["\n".join(map(visible, text.split("\n"))) for text in texts], [])
         names = composed_names(vocab, texts)
         marks = ["" if has_ended else CUT for has_ended in ended.tolist()]
-        shown_names = [visible(shown(name)) + mark for name, mark in zip(names, marks, strict=True)]
-        return Written(shown_names, [name not in learned for name in names])
+        pairs = [pair for pair in zip(names, marks, strict=True) if pair[0]][:NAMES_AT_END]
+        shown_names = [visible(shown(name)) + mark for name, mark in pairs]
+        return Written(shown_names, [name not in learned for name, _ in pairs])
 
     return write
 
@@ -166,15 +172,37 @@ def describe_rates(experiment: Experiment, run: Run) -> str:
     )
 
 
-def describe_result(experiment: Experiment, best: Run, step: int, write: Writer) -> str:
-    """What the best parameters of a run of `step` steps write, and their loss."""
-    parts, description = experiment.parts, experiment.description
+def measure(experiment: Experiment, best: Run) -> Mapping[str, float]:
+    """The exact loss of the best parameters of a run; see `losses.summarize`."""
     evaluate = experiment.evaluate
     # Of several processes, only the first comes here.
     if evaluate is None or processes.num_processes() > 1:
-        part = parts.get("validation", parts["train"])
+        part = experiment.parts.get("validation", experiment.parts["train"])
         evaluate = make_evaluation(experiment.model, best.vocab, part)
-    figures = summarize(evaluate(best.params))
+    return summarize(evaluate(best.params))
+
+
+def describe_failure(nats_per_character: float, num_symbols: int) -> str:
+    """Why a model is of no use; empty unless it is far worse than one that has learned nothing.
+
+    Equal probabilities cost log(num_symbols) nats a character, and random parameters a little more
+    or less. Only a training that went wrong costs more than `USELESS` times that.
+    """
+    chance = math.log(num_symbols)
+    if nats_per_character <= USELESS * chance:
+        return ""
+    return (
+        f"training went wrong: this model costs {nats_per_character:,.2f} nats a character, and "
+        f"equal probabilities for all {num_symbols:,} symbols cost {chance:.2f}; try a smaller "
+        "--learning-rate"
+    )
+
+
+def describe_result(
+    experiment: Experiment, best: Run, step: int, write: Writer, figures: Mapping[str, float]
+) -> str:
+    """What the best parameters of a run of `step` steps write, and their loss."""
+    parts, description = experiment.parts, experiment.description
     if experiment.config.is_text:
         thing, figure = "character", f"in windows of {WINDOW}"
         said = f"\nNew text:\n{write(best.params, best.step).texts[0]}\n\n"

@@ -1,5 +1,6 @@
 """Write new names, or a text, with a trained model; see --help."""
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from dinojax.cli.loaded import HELP_RUN, add_which, load, load_learned
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import tell
 from dinojax.config import check_range
-from dinojax.messages import about, visible
+from dinojax.messages import about, count, visible
 from dinojax.sampling.patterns import compile_pattern
 from dinojax.startup import num_cores, start_jax
 
@@ -48,7 +49,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=path, help=HELP_RUN)
     add_which(parser)
     add = partial(add_value, parser)
-    add("--seed", "N", "seed of the random draws; equal seeds give equal names (default: 0)")
+    help_seed = (
+        "seed of the random draws; equal seeds give equal names (default: another each time)"
+    )
+    add("--seed", "N", help_seed)
     help_prompt = "how every name, or the text, begins; for a text, the command asks in a terminal"
     add("--prompt", "TEXT", help_prompt)
     add = partial(add_value, parser.add_argument_group("what may be drawn, in this order"))
@@ -118,6 +122,9 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors():
         # Errors in the arguments are reported before JAX takes half a second to start.
         check_arguments(arguments)
+        arguments.is_new_seed = arguments.seed is None
+        if arguments.is_new_seed:
+            arguments.seed = int.from_bytes(os.urandom(4))
         start_jax(arguments.devices or num_cores())
         from dinojax.parallel import make_mesh
 
@@ -158,7 +165,8 @@ def sample_text(parser: Parser, arguments: Namespace, run: "Run") -> int:
         if arguments.context:
             trained = trained._replace(model=in_context(trained.model, arguments.context))
         beginning = begin(trained, prompt)
-    key, length = jax.random.key(arguments.seed or 0), arguments.length or LENGTH
+    note_seed(parser, arguments)
+    key, length = jax.random.key(arguments.seed), arguments.length or LENGTH
     controls = Controls(**given(arguments, Controls._fields))
     pieces = stream_text(key, trained, beginning, length, stop=stop, controls=controls)
     for piece in chain([prompt], pieces):
@@ -167,6 +175,12 @@ def sample_text(parser: Parser, arguments: Namespace, run: "Run") -> int:
         sys.stdout.flush()
     sys.stdout.write("\n")
     return 0
+
+
+def note_seed(parser: Parser, arguments: Namespace) -> None:
+    """Say how to draw the same again, unless the user gave the seed or nothing is drawn."""
+    if arguments.is_new_seed and not arguments.best:
+        parser.note(f"seed {arguments.seed}; give --seed {arguments.seed} for the same again")
 
 
 def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
@@ -181,6 +195,7 @@ def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
         if arguments.json or needed_by:
             learned = load_learned(parser, run, needed_by)
         blocks = name_blocks(parser, arguments, run, num, learned or ())
+    note_seed(parser, arguments)
     with output(arguments.out) as file:
         known = None if learned is None else lookup(learned)
         as_json = bool(arguments.json)
@@ -214,24 +229,27 @@ def name_blocks(
         note += f"probability; {found.num_prefixes:,} beginnings were read to find them"
         tell(parser.prog, note)
         return iter([found.names])
-    is_constrained = given(arguments, ["max_length", *CONSTRAINTS])
-    most = (arguments.max_draws or MAX_DRAWS) if is_constrained else num
     options["controls"] = Controls(**given(arguments, Controls._fields))
-    key, num_devices = jax.random.key(arguments.seed or 0), arguments.devices
-    blocks = draw_names(key, run.trained, most, num_devices=num_devices, **options)
-    if not is_constrained:
-        return blocks
-    constraints = Constraints(**given(arguments, CONSTRAINTS), ignore_case=run.config.lowercase)
-    return noted(parser, accept(blocks, num, constraints, learned))
+    options["num_devices"] = arguments.devices
+    key, constraints = jax.random.key(arguments.seed), Constraints(**given(arguments, CONSTRAINTS))
+    most = arguments.max_draws or MAX_DRAWS
+    if is_constrained := bool(given(arguments, ["max_length", *CONSTRAINTS])):
+        blocks = draw_names(key, run.trained, most, **options)
+    else:
+        blocks = draw_names(key, run.trained, num, most=10 * num + most, **options)
+    constraints = constraints._replace(ignore_case=run.config.lowercase, cut=not is_constrained)
+    return noted(parser, accept(blocks, num, constraints, learned), is_constrained)
 
 
-def noted(parser: Parser, blocks: "Iterator[Accepted]") -> "Iterator[Names]":
-    """The names of each block; at the end, print how many draws were accepted."""
-    drawn = accepted = 0
+def noted(parser: Parser, blocks: "Iterator[Accepted]", is_constrained: bool) -> "Iterator[Names]":
+    """The names of each block; at the end, print how many draws were accepted, or were empty."""
+    drawn = accepted = refused = 0
     try:
-        for block in blocks:
-            names, drawn, accepted = block
+        for names, drawn, accepted, refused in blocks:  # noqa: B007  # printed below
             yield names
     finally:
-        note = f"{accepted:,} of {drawn:,} draws were accepted ({accepted / max(drawn, 1):.3g})"
-        tell(parser.prog, note)
+        if is_constrained:
+            note = f"{accepted:,} of {drawn:,} draws were accepted ({accepted / max(drawn, 1):.3g})"
+            tell(parser.prog, note)
+    if refused and not is_constrained:
+        parser.note(f"{count(refused, 'empty name')} drawn and left out")

@@ -15,7 +15,7 @@ from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, load_learned
 from dinojax.cli.settings import OF_THE_RUN, add_columns, check_columns
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
-from dinojax.messages import about, count, visible
+from dinojax.messages import about, count, quoted, visible
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Scored = tuple[list[dict[str, Any]], list[str], list[Any]]
 """The figures of each string, its characters, and what each of them costs in nats."""
 NUM_SAMPLES = 10_000
+KINDS = {"names": "names", "file": "--file FILE", "text": "--text TEXT"}
+"""What may be scored, as messages call it."""
 COLOURS = 17, 19, 60, 102, 144, 186, 228
 """Terminal colours behind characters of 0, 1, 2, .. bits: dark (the first three) to light."""
 
@@ -33,16 +35,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax score`."""
     add = parser.add_argument
     add("run", metavar="RUN", type=path, help=HELP_RUN)
+    add("words", metavar="NAME", nargs="*", help="names to score, for a run of names")
     help_file = "names, one a line, or a text, which is read in one pass with its state carried"
     add("--file", metavar="FILE", type=path, help=help_file)
+    add("--text", metavar="TEXT", help="a text to score, for a run of a text")
     add_columns(parser, OF_THE_RUN, without=("count_column",))
     add_which(parser)
     help_characters = "show the surprisal of each character in bits; a terminal shows colours "
     add("--characters", action="store_true", help=f"{help_characters}unless NO_COLOR is set")
-    help_json = "print one object a line, for each name or the text; log-probabilities in nats"
+    help_json = "print one object a line, for each name or the text; log-probabilities and costs "
+    help_json += "in nats"
     add("--json", action="store_true", help=help_json)
     add = parser.add_argument_group("for a run of names").add_argument
-    help_names = "names to score, instead of --file; one that begins with a dash as --names=-NAME"
+    help_names = "more names to score; give one that begins with a dash as --names=-NAME"
     add("--names", metavar="NAME", nargs="+", action="extend", help=help_names)
     help_seed = f"seed of the {NUM_SAMPLES:,} new names that a name is ranked among (default: 0)"
     add("--seed", metavar="N", type=whole_number, help=help_seed)
@@ -51,10 +56,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(parser: Parser, arguments: Namespace) -> int:
     """Print the figures; returns the exit code."""
     with parser.reported_errors():
-        if arguments.names and arguments.file:
-            raise ValueError("--names and --file exclude each other")
-        if not arguments.names and not arguments.file:
-            raise ValueError("nothing to score: give --names NAME.. or --file FILE")
+        arguments.names = [*arguments.words, *(arguments.names or [])]
+        given = [flag for flag in KINDS if getattr(arguments, flag) not in (None, [])]
+        if len(given) > 1:
+            first, second = (KINDS[flag] for flag in given[:2])
+            raise ValueError(f"{first} and {second} exclude each other")
+        if not given:
+            raise ValueError(f"nothing to score: give {', '.join(KINDS.values())}")
         check_columns(arguments, "file")
         check_range("--seed", arguments.seed or 0, 0, 2**32 - 1)
         start_jax()
@@ -86,6 +94,8 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
     from dinojax.data.text import composed
     from dinojax.evaluation.strings import score
 
+    if arguments.text is not None:
+        raise ValueError(f"--text is for runs of a text; {arguments.run} learned names")
     if arguments.file:
         names = list(
             in_memory(arguments.file, read_other(parser, arguments.file, run.config, arguments))
@@ -94,10 +104,10 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
         names = [composed(name, run.config.lowercase).strip() for name in arguments.names]
     for number, name in enumerate(names, start=1):
         if not name:
-            raise ValueError(f"--names: number {number} is empty; expected a name")
+            raise ValueError(f"name {number} is empty; expected a name")
         if len(name) > MAX_NAME_LENGTH:
             most = f"names may have up to {MAX_NAME_LENGTH:,}"
-            raise ValueError(f"--names: number {number} has {len(name):,} characters; {most}")
+            raise ValueError(f"name {number} has {len(name):,} characters; {most}")
     seed, unknown = arguments.seed or 0, [None] * len(names)
     scores = score(run.trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
     columns = {
@@ -117,15 +127,24 @@ def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
     """Score the text that the user gave."""
     from dinojax.cli.data import read_other
     from dinojax.data.corpus import shown
+    from dinojax.data.text import composed
     from dinojax.evaluation import strings
 
-    for flag in "names", "seed":
-        if getattr(arguments, flag) is not None:
-            raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
-    corpus = read_other(parser, arguments.file, run.config, arguments)
-    text = in_memory(arguments.file, corpus)
-    with about(shown(arguments.file)):
-        row = {"file": str(arguments.file), **strings.score_text(run.trained, text)._asdict()}
+    if arguments.names:
+        expected = "names are for runs of names; give --text TEXT"
+        raise ValueError(f"{arguments.run} learned a text: {expected}")
+    if arguments.seed is not None:
+        raise ValueError(f"--seed is for runs of names; {arguments.run} learned a text")
+    if arguments.file:
+        head, name = {"file": str(arguments.file)}, shown(arguments.file)
+        corpus = read_other(parser, arguments.file, run.config, arguments)
+        text = in_memory(arguments.file, corpus)
+    else:
+        with about("--text"):
+            text = composed(arguments.text, run.config.lowercase)
+        head, name = {"text": text}, "--text"
+    with about(name):
+        row = {**head, **strings.score_text(run.trained, text)._asdict()}
     return [row], [str(text)], [row.pop("character_nats")]
 
 
@@ -144,8 +163,9 @@ def in_memory(file: Path, corpus: "Corpus[Any]") -> Any:
 
 def describe_text(row: dict[str, Any]) -> str:
     """The figures of a text in two lines."""
+    name = visible(row["file"]) if "file" in row else quoted(row["text"])
     return (
-        f"{visible(row['file'])}: {count(row['num_characters'], 'character')}, "
+        f"{name}: {count(row['num_characters'], 'character')}, "
         f"{row['nats']:,.2f} nats\n"
         f"{row['nats_per_character']:.4f} nats and {row['bits_per_character']:.4f} bits a "
         f"character, perplexity {row['perplexity']:.3f}"
@@ -156,18 +176,18 @@ def table(rows: Sequence[dict[str, Any]], has_origin: bool) -> str:
     """The figures of names as lines of a table."""
     shown = [visible(row["name"]) for row in rows]
     wide = max(map(width, shown))
-    lines = [f"{'':{wide}}      nats  bits a character    rank  learned  nearest (edits)"]
+    lines = [f"{'':{wide}}  log-probability  bits a character    rank  learned  nearest (edits)"]
     says = {True: "yes", False: "no", None: "-"}
     for row, name in zip(rows, shown, strict=True):
         is_known = row["nearest"] is not None
         nearest = f"{visible(row['nearest'])} ({row['distance']})" if is_known else "-"
         lines.append(
-            f"{name}{' ' * (wide - width(name))}{row['log_probability']:10.3f}"
+            f"{name}{' ' * (wide - width(name))}{row['log_probability']:17.3f}"
             f"{row['bits_per_character']:18.4f}{row['rank']:8.2%}"
             f"  {says[row['in_training_data']]:7}  {nearest}"
         )
     lines.append(
-        "\nnats: log-probability, newline included; rank: the share of "
+        "\nlog-probability: in nats, newline included; rank: the share of "
         f"{NUM_SAMPLES:,} new names\nthat are less probable; nearest: of those it learned from"
     )
     return "\n".join(lines) + ",\nor a run it began with" * has_origin

@@ -104,28 +104,27 @@ def join(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
 
 def train(parser: Parser, arguments: Namespace, folder: Path, search: "Search") -> int:
     """Train what is left of a search, report each trial, and print the table."""
-    from tqdm import tqdm
-
-    from dinojax.runs import searching
-    from dinojax.runs.replica import paths_in_lines
-    from dinojax.runs.study import open_study, ranked, read_trials, table
-    from dinojax.runs.sweep import FAILED, FINISHED
-
     print(describe_search(search), flush=True)
-    jobs, data = arguments.jobs or 0, None
-    if arguments.data:
-        data = paths_in_lines(arguments.data)
     # Now, as the current folder may be gone when training ends.
     again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
     bar: dict[str, Any] = {"unit": " trials", "bar_format": BAR, "disable": None}
     try:
         with ExitStack() as stack:
+            # Before Optuna is imported, which takes a while.
+            signals = stack.enter_context(terminal.stop_on_signal(parser.prog))
+            from tqdm import tqdm
+
+            from dinojax.runs import searching
+            from dinojax.runs.replica import paths_in_lines
+            from dinojax.runs.study import open_study, ranked, read_trials, table
+            from dinojax.runs.sweep import FAILED, FINISHED
+
+            data = paths_in_lines(arguments.data) if arguments.data else None
             with open_study(folder, search) as study:
                 done = sum(each.status != "running" for each in read_trials(study))
-            signals = stack.enter_context(terminal.stop_on_signal())
             bar |= {"total": search.trials, "initial": done, "file": sys.stderr}
             progress = stack.enter_context(tqdm(**bar))
-            coming = searching.work(folder, data=data, jobs=jobs)
+            coming = searching.work(folder, data=data, jobs=arguments.jobs or 0)
             for trial in stack.enter_context(closing(coming)):
                 if trial:
                     progress.update()

@@ -163,7 +163,7 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
     bar: dict[str, Any] = {"unit": " runs", "bar_format": BAR, "disable": None, "file": sys.stderr}
     try:
         with ExitStack() as stack:
-            signals = stack.enter_context(terminal.stop_on_signal())
+            signals = stack.enter_context(terminal.stop_on_signal(parser.prog))
             bar |= {"total": len(replicas), "initial": len(replicas) - len(left)}
             progress = stack.enter_context(tqdm(**bar))
             coming = sweeping.work(folder, data=data, jobs=jobs)

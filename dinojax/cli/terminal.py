@@ -8,8 +8,9 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -22,6 +23,9 @@ CUT = "…"
 """What follows, in a terminal, a name that was cut."""
 MOST_SAID = 600
 """Longest message, in characters."""
+PATIENCE = 0.5
+"""Seconds after which a user who pressed Ctrl-C hears that it takes a while."""
+STOPPING = "stopping as soon as this step is done and saved; Ctrl-C again ends at once"
 IS_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
@@ -60,7 +64,16 @@ class Program(NamedTuple):
             found = shutil.which("dinojax")
             is_found = found is not None and os.path.realpath(found) == os.path.realpath(started)
             words = ["dinojax" if is_found else short_path(started), command]
-        return shlex.join([*words, *arguments])
+        return joined_for_shell([*words, *arguments])
+
+
+def joined_for_shell(words: Sequence[str]) -> str:
+    """Words as a line to paste into a shell; on Windows, into `cmd` or PowerShell."""
+    if os.name == "nt":
+        import subprocess
+
+        return subprocess.list2cmdline(words)
+    return shlex.join(words)
 
 
 def tell(program: str, message: str) -> None:
@@ -148,26 +161,48 @@ def run(program: Program, main: Callable[[], int]) -> NoReturn:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
+def stop_on_signal(program: str) -> Iterator[list[int]]:
     """A list to which Ctrl-C and SIGTERM are added; another Ctrl-C ends the process.
 
-    That one counts after a second, so that a key that is held down counts once.
+    That one counts after a second, so that a key that is held down counts once. Python calls a
+    handler only between its own instructions, and XLA may compile for many seconds. So a thread
+    answers meanwhile: it says what happens, and acts on the second Ctrl-C.
     """
+    # It takes a while to import, and most commands need it not.
+    import socket
+
     signals: list[int] = []
-    stopped = 0.0
 
     def handle(signal_number: int, frame: Any) -> None:
-        nonlocal stopped
         if not signals:
-            stopped = time.monotonic()
             signals.append(signal_number)
-        elif signal_number == signal.SIGINT and time.monotonic() - stopped > 1:
-            at_once(signal_number, frame)
 
+    def answer() -> None:
+        stopped = 0.0
+        # Empty once the other end is closed.
+        while number := received.recv(1):
+            if not stopped:
+                stopped = time.monotonic()
+                if not is_over.wait(PATIENCE):
+                    print(file=sys.stderr)
+                    tell(program, STOPPING)
+            elif number[0] == signal.SIGINT and time.monotonic() - stopped > 1:
+                at_once(signal.SIGINT, None)
+
+    received, sent = socket.socketpair()
+    sent.setblocking(False)
+    is_over, answers = threading.Event(), threading.Thread(target=answer, daemon=True)
+    before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
     at_once: Any = signal.signal(signal.SIGINT, handle)
     terminate = signal.signal(signal.SIGTERM, handle)
+    answers.start()
     try:
         yield signals
     finally:
         signal.signal(signal.SIGINT, at_once)
         signal.signal(signal.SIGTERM, terminate)
+        signal.set_wakeup_fd(before)
+        is_over.set()
+        sent.close()
+        answers.join()
+        received.close()

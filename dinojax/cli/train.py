@@ -148,7 +148,7 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     again = parser.program.line_to_sample(folder, config.is_text)
     better = "" if config.is_text else line_of_better_names(parser, arguments)
     try:
-        report, seconds, signals = train(arguments, started, write)
+        report, seconds, signals = train(parser, arguments, started, write)
     except BrokenPipeError:
         # The output is no longer read; see `terminal.run`.
         raise
@@ -181,12 +181,16 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     with parser.reported_errors():
         best = load_run(folder)
     note_damaged(parser, best)
-    print(reports.describe_result(experiment, best, report.step, write))
+    figures = reports.measure(experiment, best)
+    print(reports.describe_result(experiment, best, report.step, write, figures))
     reports.draw_losses(parser, folder)
     print(f"{steps} in {seconds:.1f} s; saved in {visible(str(folder))}")
     if better:
         print(f"Better names: {visible(better)}")
     print(f"More {'text' if config.is_text else 'names'}: {visible(again)}")
+    if why := reports.describe_failure(figures["nats_per_character"], best.vocab.size):
+        terminal.tell(parser.prog, f"error: {why}")
+        return DIVERGED
     return 0
 
 
@@ -212,7 +216,7 @@ def ended_alike(coming: "Generator[Report]") -> Iterator[None]:
 
 
 def train(
-    arguments: Namespace, started: "jobs.Started", write: "Writer"
+    parser: Parser, arguments: Namespace, started: "jobs.Started", write: "Writer"
 ) -> tuple["Report", float, list[int]]:
     """Train to the end, or until something stops it, and print reports on the way.
 
@@ -235,8 +239,9 @@ def train(
     agree = processes.make_agreement()
     coming = work(experiment, state, tally, folder, keep=keep, save_every=save_every)
     with ExitStack() as stack:
-        signals = stack.enter_context(terminal.stop_on_signal())
+        signals = stack.enter_context(terminal.stop_on_signal(parser.prog))
         progress = stack.enter_context(tqdm(total=config.steps, initial=first_step, **bar))
+        progress.set_postfix_str("compiling")
         stack.enter_context(ended_alike(coming))
         write_events = None
         if arguments.tensorboard and parallel.may_write():

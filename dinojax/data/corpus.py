@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dinojax.data.looks import hints
 from dinojax.data.sources import decoded
 from dinojax.data.stored import NameList
-from dinojax.data.tables import SKIPPED, Columns, Rows, layout_of, plain_rows, rows_of
+from dinojax.data.tables import SKIPPED, STRIPPED, Columns, Rows, layout_of, plain_rows, rows_of
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.files import digest
 from dinojax.messages import about, count
@@ -225,6 +225,8 @@ def notes_on(
     the first line that is far longer than the others, and its length.
     """
     notes = [f"{count(skipped[what], what)} skipped" for what in SKIPPED if skipped.get(what)]
+    if num := skipped.get(STRIPPED):
+        notes.append(f"white space at the ends of {count(num, 'line')} dropped")
     if num_repeated:
         notes.append(f"{count(num_repeated, 'duplicate')} kept")
     if num_names != num_rows:

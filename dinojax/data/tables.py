@@ -17,6 +17,8 @@ MAX_DIGITS = 12
 """Most digits of a count, so that the sum of any list fits into 64 bits."""
 BLANK, COMMENT, ZERO = SKIPPED = "blank line", "comment line", "zero count"
 """Why a line gives no name."""
+STRIPPED = "stripped line"
+"""A line that gives its name without the white space at its ends."""
 
 
 class Columns(NamedTuple):
@@ -60,7 +62,7 @@ class Rows(NamedTuple):
     labels: list[str] | None
     """The label of each name; None if there is no column of labels."""
     skipped: Mapping[str, int]
-    """How many lines give no name, by `BLANK`, `COMMENT` and `ZERO`."""
+    """How many lines give no name, by `BLANK`, `COMMENT` and `ZERO`; how many are `STRIPPED`."""
 
 
 def columns_of(config: TrainConfig) -> Columns:
@@ -124,7 +126,8 @@ def rows_of(lines: Sequence[str], layout: Layout | None, first_line: int = 1) ->
         comments = [i for i, line in enumerate(lines) if line[:1] == "#" and is_comment(line)]
         for i in comments:
             rows.names[i] = ""
-        return rows._replace(skipped={**rows.skipped, COMMENT: len(comments)})
+        skipped = {BLANK: rows.skipped[BLANK], COMMENT: len(comments)}
+        return rows._replace(skipped={**skipped, STRIPPED: num_stripped(lines, rows.names)})
     skipped = Counter[str]()
     names, counts, labels = [""] * len(lines), [0] * len(lines), [""] * len(lines)
     for i, line in enumerate(lines):
@@ -149,8 +152,15 @@ def rows_of(lines: Sequence[str], layout: Layout | None, first_line: int = 1) ->
 
 def plain_rows(lines: Iterable[str]) -> Rows:
     """The same of lines that are all names, or blank."""
+    lines = list(lines)
     names = [line.strip() for line in lines]
-    return Rows(names, None, None, {BLANK: names.count("")})
+    skipped = {BLANK: names.count(""), STRIPPED: num_stripped(lines, names)}
+    return Rows(names, None, None, skipped)
+
+
+def num_stripped(lines: Sequence[str], names: Sequence[str]) -> int:
+    """How many of these lines had white space around their names."""
+    return sum(bool(name) and name != line for line, name in zip(lines, names, strict=True))
 
 
 def is_row(line: str) -> bool:

@@ -162,7 +162,7 @@ def in_pieces(nats: np.ndarray, starts: np.ndarray) -> Costs:
 
 
 def summarize(costs: Costs) -> Mapping[str, float]:
-    """Totals and means of costs, with standard errors over the pieces.
+    """Totals and means of costs, with standard errors over the pieces; counts are integers.
 
     `nats_per_character` is a ratio of two sums. `standard_error` is that of a ratio estimator
     (Cochran, Sampling Techniques, 1977): sqrt(n / (n - 1) sum_i (nats_i - ratio num_i)^2) / sum_i
@@ -188,4 +188,5 @@ def summarize(costs: Costs) -> Mapping[str, float]:
         "standard_error_per_piece": error_per_piece,
         "num_pieces": num,
     }
-    return {name: float(value) for name, value in figures.items()}
+    counts = "num_characters", "num_pieces"
+    return {name: int(x) if name in counts else float(x) for name, x in figures.items()}

@@ -139,7 +139,7 @@ def model_card(run: Run, trained: Trained, config: TrainConfig) -> str:
         samples=_indented("\n".join(written).split("\n")),
         dinojax_code=_LOAD_TEXT if is_text else _LOAD_NAMES,
         in_torch=_in_torch(config, trained.vocab.size),
-        example=ascii(written[0][:20] if is_text else f"{written[0]}\n"),
+        example=ascii(written[0][:20] if is_text else f"{(written or [''])[0]}\n"),
     )
 
 

@@ -12,11 +12,12 @@ from dinojax.data.corpus import bundled_names, shown_all
 from dinojax.data.prepared import finished
 from dinojax.data.reading import read
 from dinojax.data.tables import columns_of
+from dinojax.messages import why
 from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
 from dinojax.runs.description import Description, Part, Parts, Tally, describe
 from dinojax.runs.experiment import Experiment, make_experiment
-from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, Outcome, why
+from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, Outcome
 from dinojax.training.step import TrainState
 
 LOCK_SECONDS = 60.0

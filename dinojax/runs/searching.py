@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.config import config_from
+from dinojax.messages import why
 from dinojax.runs import replica
 from dinojax.runs.description import describe
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current
@@ -36,7 +37,7 @@ from dinojax.runs.study import (
     trial_folder,
     write_results,
 )
-from dinojax.runs.sweep import FAILED, FINISHED, Outcome, Values, why
+from dinojax.runs.sweep import FAILED, FINISHED, Outcome, Values
 from dinojax.runs.sweeping import num_processes, take_folder
 from dinojax.runs.workers import train_beside
 

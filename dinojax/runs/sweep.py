@@ -85,13 +85,6 @@ class Outcome(NamedTuple):
     """Why it did not finish."""
 
 
-def why(error: Exception) -> str:
-    """Why a replica failed, in one line that says no more than a command would."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def make_sweep(
     preset: str,
     data: str,
@@ -127,6 +120,8 @@ def make_sweep(
                 f"{_words(name)}: expected one value, as losses over different data cannot be "
                 f"compared, got {', '.join(map(shown, values))}"
             )
+    if "steps" in given and any(given.get("epochs", [])):
+        raise ValueError("epochs: they set the steps, which are given, too; give one of the two")
     for name in baseline or {}:
         if name not in given:
             swept = ", ".join(given) or "none"
@@ -164,7 +159,11 @@ def plan(sweep: Sweep) -> list[Replica]:
         name = setting_name(sweep.preset, values)
         if len(name) > MAX_NAME:
             raise ValueError(f"too many swept settings for the name of a folder: {shortened(name)}")
-        config = resolve(sweep.preset, given={**sweep.settings, **values, "devices": 1})
+        given = {**sweep.settings, **values, "devices": 1}
+        if given.get("epochs"):
+            # Earlier versions took both, and the epochs set the steps.
+            given.pop("steps", None)
+        config = resolve(sweep.preset, given=given)
         # Epochs set the steps.
         course = replace(config, steps=1) if config.epochs else config
         if course in names:

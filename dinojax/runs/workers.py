@@ -121,6 +121,7 @@ def _start_process() -> "subprocess.Popen[str]":
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         # Ctrl-C is for the process that starts it.
         process_group=0 if os.name == "posix" else None,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
 
 

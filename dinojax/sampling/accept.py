@@ -6,7 +6,7 @@ constraints. With `unique`, each name is drawn from what is left without the nam
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,11 +22,12 @@ from dinojax.sampling.strings import Names, begin, draw_names, stream_text
 
 
 class Constraints(NamedTuple):
-    """What a name must meet, besides having ended by itself; the defaults accept any.
+    """What a name must meet; the defaults accept any that ended by itself and is not empty.
 
-    A name has at least `min_length` characters in all and contains a match of the regular
-    expression `match`. It is at least `distance` edits away from every name that the model learned
-    from and, if `novel`, is none of them. If `unique`, it differs from all names accepted before.
+    With `cut`, names that were cut are accepted, too. A name has at least `min_length` characters
+    in all and contains a match of the regular expression `match`. It is at least `distance` edits
+    away from every name that the model learned from and, if `novel`, is none of them. If `unique`,
+    it differs from all names accepted before.
     """
 
     min_length: int = 0
@@ -35,17 +36,20 @@ class Constraints(NamedTuple):
     novel: bool = False
     unique: bool = False
     distance: int = 0
+    cut: bool = False
 
 
 class Accepted(NamedTuple):
     """Accepted names of a block, and counts over this block and all before it.
 
-    `num_accepted` counts every name that met the constraints, even beyond the number asked for.
+    `num_accepted` counts every name that met the constraints, even beyond the number asked for;
+    `num_refused` those that did not, but none beyond the last that was asked for.
     """
 
     names: Names
     num_drawn: int
     num_accepted: int
+    num_refused: int
 
 
 def accept(
@@ -61,15 +65,15 @@ def accept(
         raise ValueError("novel and distance need the names that the model learned from")
     match, ignore_case = constraints.match, constraints.ignore_case
     pattern = compile_pattern(match, ignore_case) if match else None
-    known, seen = lookup(learned), set[str]()
-    num_drawn = num_accepted = 0
+    known, seen, shortest = lookup(learned), set[str](), max(1, constraints.min_length)
+    num_drawn = num_accepted = num_refused = 0
     for names, log_probabilities, drawn, ended, drawn_as in blocks:
         matched = found_in(pattern, names) if pattern else [True] * len(names)
         rows = [
             row
             for row, (name, has_ended) in enumerate(zip(names, ended, strict=True))
-            if has_ended
-            and len(name) >= constraints.min_length
+            if (has_ended or constraints.cut)
+            and len(name) >= shortest
             and matched[row]
             and not (constraints.novel and name in known)
         ]
@@ -86,9 +90,10 @@ def accept(
         taken = rows[: num - num_accepted]
         num_drawn += len(names)
         num_accepted += len(rows)
+        num_refused += (taken[-1] + 1 if num_accepted >= num else len(names)) - len(taken)
         arrays = log_probabilities[taken], drawn[taken], ended[taken]
         chosen, spelled = ([each[row] for row in taken] for each in (names, drawn_as))
-        yield Accepted(Names(chosen, *arrays, spelled), num_drawn, num_accepted)
+        yield Accepted(Names(chosen, *arrays, spelled), num_drawn, num_accepted, num_refused)
         if num_accepted >= num:
             break
 
@@ -114,12 +119,13 @@ def sample(
 ) -> Names:
     """Draw `num` names that begin with `prompt`; the same arguments give the same names.
 
-    `max_length`, which counts the characters after the prompt, is a constraint like those from
-    `match` to `distance`; see `Constraints`. Without any constraint, names are cut after
-    `trained.max_length` characters. With one, fewer names are returned if they are not found within
-    `max_draws` draws. `learned` are the names that the model learned from. If the model knows no
-    upper-case letter, the prompt is lower-cased and `match` ignores case. For the other arguments,
-    see `controls`.
+    None of them is empty: they are exact draws from the model, conditioned on this. `max_length`,
+    which counts the characters after the prompt, is a constraint like those from `match` to
+    `distance`; see `Constraints`. Without any, names are cut after `trained.max_length` characters.
+    Fewer names are returned if they are not found within `max_draws` draws or, without a
+    constraint, within `max_draws` and ten more for each name. `learned` are the names that the
+    model learned from. If the model knows no upper-case letter, the prompt is lower-cased and
+    `match` ignores case. For the other arguments, see `controls`.
 
     Raises:
         ValueError: a number is out of range, a name cannot begin with the prompt, no name can
@@ -128,18 +134,19 @@ def sample(
     """
     ignore_case = knows_only_lowercase(trained)
     constraints = Constraints(min_length, match, ignore_case, novel, unique, distance)
-    is_constrained = max_length is not None or constraints != Constraints(ignore_case=ignore_case)
-    blocks = draw_names(
-        jax.random.key(seed),
-        trained,
-        max_draws if is_constrained else num,
-        prompt=composed_start(prompt, ignore_case),
-        max_length=max_length,
-        controls=make_controls(temperature, top_k, top_p, min_p),
-    )
-    if is_constrained:
-        blocks = (block.names for block in accept(blocks, num, constraints, learned))
-    names, *arrays, drawn_as = zip(*blocks, strict=True)
+    options: dict[str, Any] = {
+        "prompt": composed_start(prompt, ignore_case),
+        "max_length": max_length,
+        "controls": make_controls(temperature, top_k, top_p, min_p),
+    }
+    key = jax.random.key(seed)
+    if max_length is not None or constraints != Constraints(ignore_case=ignore_case):
+        blocks = draw_names(key, trained, max_draws, **options)
+    else:
+        blocks = draw_names(key, trained, num, most=10 * num + max_draws, **options)
+        constraints = constraints._replace(cut=True)
+    accepted = (block.names for block in accept(blocks, num, constraints, learned))
+    names, *arrays, drawn_as = zip(*accepted, strict=True)
     log_probabilities, drawn, ended = map(np.concatenate, arrays)
     chosen, spelled = (list(chain.from_iterable(each)) for each in (names, drawn_as))
     return Names(chosen, log_probabilities, drawn, ended, spelled)

@@ -46,11 +46,11 @@ def most_probable_names(
 ) -> MostProbable:
     """The `num` most probable names that begin with `prompt` and end within `max_length` more.
 
-    `max_length` is `trained.max_length` by default. This is a best-first search that reads
-    `batch_size` prefixes side by side. No name is more probable than its prefix, so once `num`
-    names are at least as probable as every unread prefix, they are the most probable ones. After
-    `max_prefixes`, only those names are returned that are certain. The loop is in Python and calls
-    `jax.jit`.
+    None of them is empty. `max_length` is `trained.max_length` by default. This is a best-first
+    search that reads `batch_size` prefixes side by side. No name is more probable than its prefix,
+    so once `num` names are at least as probable as every unread prefix, they are the most probable
+    ones. After `max_prefixes`, only those names are returned that are certain. The loop is in
+    Python and calls `jax.jit`.
 
     Raises:
         ValueError: a name cannot begin with the prompt.
@@ -63,6 +63,8 @@ def most_probable_names(
         state, logits = model.step(params, state, previous)
         return state, jax.nn.log_softmax(logits, axis=-1)
 
+    # A name of blanks alone is empty; see `composed_names`.
+    blanks, is_begun = {i for i, c in enumerate(vocab.characters) if c.isspace()}, prompt.strip()
     state, previous, log_probability = jax.device_get(begin(trained, prompt, is_name=True))
     numbers = count()
     prefixes = [_Prefix(-float(log_probability), next(numbers), (int(previous),), state)]
@@ -85,7 +87,9 @@ def most_probable_names(
             values = log_probabilities[row].astype(float) - cost
             # Among equally probable names, those found first stay.
             ended = float(values[model.newline]), -next(numbers), ids[1:]
-            if len(found) < num:
+            if not is_begun and blanks.issuperset(ids[1:]):
+                pass
+            elif len(found) < num:
                 heapq.heappush(found, ended)
             elif ended > found[0]:
                 heapq.heapreplace(found, ended)

@@ -6,7 +6,6 @@ These functions loop in Python and call `jax.jit`.
 import unicodedata
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain, count
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +37,7 @@ class Names(NamedTuple):
     """Names as strings, prompt included, and arrays [num] as in `draw.Samples`."""
 
     names: list[str]
-    """In Unicode's composed form (NFC), like names that are read."""
+    """In Unicode's composed form (NFC), without blanks at the ends, like names that are read."""
     log_probabilities: NDArray[Any]
     drawn_log_probabilities: NDArray[Any]
     """NaN for names that were not drawn."""
@@ -52,6 +51,7 @@ def draw_names(
     trained: Trained,
     num: int,
     *,
+    most: int | None = None,
     prompt: str = "",
     max_length: int | None = None,
     controls: Controls = UNCONTROLLED,
@@ -60,15 +60,17 @@ def draw_names(
 ) -> Iterator[Names]:
     """Draw `num` names that begin with `prompt`, in blocks, each when it is asked for.
 
-    A name is cut after `max_length` characters (default: `trained.max_length`), the prompt not
-    counted. It depends on the key and its place, but not on `num` or `num_devices` (default: all).
-    A stream on a device has room for about `stream_size` characters: 21 MB by default.
+    A caller that refuses some of them may ask for more, up to `most` in all. A name is cut after
+    `max_length` characters (default: `trained.max_length`), the prompt not counted. It depends on
+    the key and its place, but not on `num`, `most` or `num_devices` (default: all). A stream on a
+    device has room for about `stream_size` characters: 21 MB by default.
 
     Raises:
         ValueError: a name cannot begin with the prompt, a number is out of range, or there are too
             few devices.
     """
     check_range("num", num, 1, 10**12)
+    most = num if most is None else most
     max_length = trained.max_length if max_length is None else max_length
     check_range("max_length", max_length, 1, 10_000)
     beginning = begin(trained, prompt, is_name=True)
@@ -83,20 +85,26 @@ def draw_names(
     mesh = parallel.make_mesh(num_streams)
 
     def draw_blocks() -> Iterator[Names]:
-        num_drawn = 0
+        num_drawn, size, first = 0, length, 0
+        number: int | None = None
         inputs = trained.params, beginning, controls
-        for number in chain([None], count(1, num_streams)):
-            fixed = trained.model, FIRST_BLOCK if number is None else length, max_length
+        while True:
+            fixed = trained.model, FIRST_BLOCK if number is None else size, max_length
             samples = jax.device_get(_draw(fixed, mesh, key, number, *inputs))
-            for start in range(0, len(samples.ids), BLOCK):
-                stop = start + min(BLOCK, num - num_drawn)
+            for start in range(first, len(samples.ids), BLOCK):
+                stop = start + min(BLOCK, most - num_drawn)
                 ids, lengths, whole, drawn, ended = (x[start:stop] for x in samples)
                 drawn_as = decode_names(trained.vocab, ids, lengths, prompt)
                 names = composed_names(trained.vocab, drawn_as)
                 yield Names(names, whole, drawn, ended, drawn_as)
                 num_drawn += len(ids)
-                if num_drawn == num:
+                if num_drawn == most:
                     return
+            if number is not None and size < longest * BLOCK:
+                # More are wanted than expected: the same names again, and as many after them.
+                first, size = size, min(2 * size, longest * BLOCK)
+            else:
+                first, number = 0, 1 if number is None else number + num_streams
 
     return draw_blocks()
 
@@ -166,10 +174,15 @@ def begin(trained: Trained, prompt: str, *, is_name: bool = False) -> Beginning:
 
 
 def composed_names(vocab: Vocab, drawn_as: list[str]) -> list[str]:
-    """Names that a model with this vocabulary spelled, in Unicode's composed form (NFC)."""
+    """Names that a model with this vocabulary spelled, in the form in which names are read.
+
+    This is Unicode's composed form (NFC) without white space at the ends.
+    """
+    has_blanks = any(map(str.isspace, vocab.characters.replace("\n", "")))
+    names = [name.strip() for name in drawn_as] if has_blanks else drawn_as
     if vocab.characters.isascii():
-        return drawn_as
-    return [unicodedata.normalize("NFC", name) for name in drawn_as]
+        return names
+    return [unicodedata.normalize("NFC", name) for name in names]
 
 
 def decode_names(vocab: Vocab, ids: NDArray[Any], lengths: NDArray[Any], prompt: str) -> list[str]:

@@ -1,16 +1,33 @@
 // Writing names, or on with a text, and the favourites among what was written.
 
 const NUM_NAMES = 10, TEXT_LENGTH = 400, PIECE = 8;
+// For a name that is not empty.
+const MOST_DRAWS = 100;
 
 /** The step that predicts the first character. */
 const firstStep = (network) => nextStep(network, freshStep(network), network.vocabSize);
+
+/** New names and how each was drawn, as `write` says; fewer than `num` if too many are empty. */
+function writeSome(num, network, vocabulary, first, random, options) {
+  const found = [];
+  for (let left = num * MOST_DRAWS; left > 0 && found.length < num; left--) {
+    const drawn = write(network, first, random, options);
+    // The data are composed and stripped, but the network may draw a letter and its accent one by
+    // one, and blanks at the ends.
+    const name = vocabulary.decode(drawn.ids).normalize("NFC").trim();
+    if (name) found.push({ name, drawn });
+  }
+  return found;
+}
 
 /** Something to read at first: a few names, or a piece of a text, that the network wrote. */
 function exampleText({ network, vocabulary, isText, data }) {
   const random = generator(1), newline = isText ? -1 : vocabulary.newline;
   const options = { temperature: 0.7, topP: 1, newline, length: isText ? 150 : data.maxLength };
-  const one = () => vocabulary.decode(write(network, firstStep(network), random, options).ids);
-  return Array.from({ length: isText ? 1 : 3 }, one).join("\n");
+  const first = firstStep(network);
+  if (isText) return vocabulary.decode(write(network, first, random, options).ids);
+  const names = writeSome(3, network, vocabulary, first, random, options);
+  return names.map(({ name }) => name).join("\n");
 }
 
 function writeView(app) {
@@ -62,16 +79,16 @@ function writeView(app) {
   function writeNames(first, random) {
     const { network, controls } = app, { newline } = vocabulary;
     const options = { ...controls, length: data.maxLength, newline };
-    const rows = Array.from({ length: NUM_NAMES }, () => {
-      const drawn = write(network, first, random, options);
-      // The data are composed, but the network may draw a letter and its accent one by one.
-      const name = vocabulary.decode(drawn.ids).normalize("NFC"), shown = vocabulary.shown(name);
+    const names = writeSome(NUM_NAMES, network, vocabulary, first, random, options);
+    const rows = names.map(({ name, drawn }) => {
+      const shown = vocabulary.shown(name);
       const words = element("span", { className: "text" },
         element("span", { className: "name", textContent: shown }),
         aboutName(name, drawn));
       return element("li", {}, star(shown), words);
     });
-    list.replaceChildren(...rows);
+    const textContent = "Only empty names come with these settings.";
+    list.replaceChildren(...(rows.length ? rows : [element("li", { textContent })]));
   }
 
   /** Write a text piece by piece, between which the page can be used. */
