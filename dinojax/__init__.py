@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dinojax.runs.session import train as train
     from dinojax.runs.sweeping import sweep as sweep
     from dinojax.sampling.accept import sample as sample
+    from dinojax.sampling.following import next_characters as next_characters
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOMES = {
     "fit_ngram": "runs.session",
     "load": "runs.session",
     "mix": "runs.mixtures",
+    "next_characters": "sampling.following",
     "sample": "sampling.accept",
     "score": "evaluation.strings",
     "search": "runs.searching",

@@ -20,9 +20,27 @@ def seeded(program, arguments):
     return [*arguments, "--seed=0"] if is_open else [*arguments]
 
 
-def call_here(program, *arguments, cwd):
-    """The code of a command and what it printed, as if a user had started it in a folder."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+class Output(io.TextIOWrapper):
+    """Standard output as a file in UTF-8, or as a terminal."""
+
+    def __init__(self, is_terminal=False):
+        super().__init__(io.BytesIO(), "utf-8", newline="")
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode()
+
+
+def call_here(program, *arguments, cwd, is_terminal=False):
+    """The code of a command and what it printed, as if a user had started it in a folder.
+
+    Its output may seem to go to a terminal.
+    """
+    out, err = Output(is_terminal), Output()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         # A command must not change what this process does on a signal, and JAX has started.
@@ -35,7 +53,4 @@ def call_here(program, *arguments, cwd):
                 run(program, partial(call, program, [*map(str, arguments)]))
         except SystemExit as end:
             code = end.code
-        for stream in (out, err):
-            stream.flush()
-    said = (stream.buffer.getvalue().decode() for stream in (out, err))
-    return SimpleNamespace(code=code, **dict(zip(("out", "err"), said, strict=True)))
+    return SimpleNamespace(code=code, out=out.text(), err=err.text())

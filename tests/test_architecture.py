@@ -32,13 +32,12 @@ OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
     "messages", "config", "recipes", "files", "startup", "platforms", "processes",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "data.reading",
-    "data.standard_library", "evaluation.ngram", "sampling.patterns", "cli.main", "cli.arguments",
-    "cli.terminal",
-    "cli.data", "cli.auto", "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep",
-    "cli.sample", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram",
+    "data.standard_library", "evaluation.ngram", "evaluation.copying", "sampling.patterns",
+    "cli.main", "cli.arguments", "cli.terminal", "cli.colours", "cli.data", "cli.auto",
+    "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.advise", "cli.sample",
+    "cli.next", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram",
     "cli.page", "cli.prepare", "cli.reproduce", "cli.doctor", "doctor.machine",
     "doctor.examination",
-    "cli.advise",
 ]  # fmt: skip
 
 

@@ -12,10 +12,11 @@ import pytest
 from test_scripts import assert_one_line, compile_once, flip_byte, here, succeed
 
 from dinojax.data.batches import cut_text, pad_names
+from dinojax.evaluation import copying, quality
 from dinojax.evaluation import losses as evaluate
-from dinojax.evaluation import quality
 from dinojax.evaluation.compare import compare, compare_samples
 from dinojax.evaluation.ngram import draw_names, fit_ngrams, nats
+from dinojax.messages import shortened
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
 from dinojax.sampling.stream import stream_names
@@ -442,9 +443,70 @@ def test_the_table_of_samples_is_the_json_rounded(place):
     assert f"random sets of {samples['num_floor']} real names" in table.out
 
 
+def test_a_text_is_compared_with_held_out_text(place):
+    by_default, long, learned = answers(
+        place,
+        ["text", "--samples=500"],
+        ["text", "--samples=900", "--seed=3", "--split=test"],
+        ["text", "--samples=40", "--split=train"],
+    )
+    assert "samples" not in answers(place, ["text"])[0]
+    _, parts = parts_of(place / "text")
+    train = str(parts["train"])
+    for answer, num, seed in (by_default, 500, 0), (long, 900, 3), (learned, 40, 0):
+        held_out = "" if answer is learned else str(parts[answer["split"]])[:num]
+        samples = answer["samples"]
+        assert samples.keys() == {"num", "seed", "num_held_out", "models"}
+        numbers = [samples[name] for name in ("num", "seed", "num_held_out")]
+        assert numbers == [num, seed, len(held_out)]
+        drawn = here("sample.py", "text", f"--length={num}", f"--seed={seed}", cwd=place)
+        texts = {"network": drawn.out.removesuffix("\n"), "held-out": held_out}
+        assert [row["model"] for row in samples["models"]] == [x for x in texts if texts[x]]
+        for row in samples["models"]:
+            text, span = texts[row["model"]], row["longest_copy"]
+            figures = copying.describe_text(text, copying.longest_copies(text, [train]))
+            assert row == {"model": row["model"], **figures, "longest_copy": span}
+            assert len(span["text"]) == row["longest_copied"]
+            start, learned_start = span["place"], span["training_place"]
+            assert span["text"] == text[start:][: len(span["text"])]
+            assert span["text"] == train[learned_start:][: len(span["text"])]
+    # The test part is shorter than the text that was drawn.
+    assert long["samples"]["num_held_out"] == 600
+
+
+def test_the_table_of_a_text_is_the_json_rounded(place):
+    commands = ["text", "--samples=500"], ["text", "--samples=900", "--split=test"]
+    for command in *commands, ["text", "--samples=40", "--split=train"]:
+        table, answer = evaluated(place, command, [*command, "--json"])
+        assert (table.code, table.err) == (0, "")
+        assert max(map(len, table.out.split("\n"))) <= 80
+        samples = json.loads(answer.out)["samples"]
+        *_, title, figures, spans, notes = table.out.split("\n\n")
+        assert title == f"a text of {samples['num']} characters, drawn at temperature 1, seed 0"
+        head, *lines = figures.split("\n")
+        assert head.split() == [row["model"] for row in samples["models"]]
+        names = [name for name in samples["models"][0] if name not in ("model", "longest_copy")]
+        for line, name in zip(lines, names, strict=True):
+            values = [row[name] for row in samples["models"]]
+            digits = 0 if name == "longest_copied" else 4
+            assert line[36:].split() == [f"{value:.{digits}f}" for value in values]
+        for line, row in zip(spans.split("\n")[1:], samples["models"], strict=True):
+            copy = row["longest_copy"]
+            _, place_shown, _ = line.split(maxsplit=2)
+            assert place_shown == f"{copy['training_place']:,}"
+            # Long ones are shortened.
+            assert line.endswith(shortened(repr(copy["text"]), 50))
+        says = {
+            "validation": "the first 500 characters", "test": "has only 600 characters",
+            "train": "no held-out text",
+        }  # fmt: skip
+        assert says[json.loads(answer.out)["split"]] in notes
+
+
 def test_bad_flags_for_samples_are_refused(place):
     cases = [
-        (["text", "--samples=10"], "--samples is for runs of names; text learned a text"),
+        (["text", "--samples=100001"], "--samples of a text: expected a number from 1 to 100,000"),
+        (["text", "--samples=9", "--max-length=9"], "--max-length is for runs of names; text"),
         (["names", "--samples=0"], "--samples: expected a number from 1 to 1,000,000, got 0"),
         (["names", "--samples", "-3"], "--samples: expected a number from 1 to 1,000,000, got -3"),
         (["names", "--samples=1000001"], "--samples: expected a number from 1 to 1,000,000"),

@@ -27,8 +27,9 @@ from dinojax.cli import (
     search,
     sweep,
 )
+from dinojax.cli import next as next_
+from dinojax.cli.colours import painted
 from dinojax.cli.main import COMMANDS, answer, call
-from dinojax.cli.score import painted
 from dinojax.cli.terminal import MOST_SAID, Program, json_encoder, run
 from dinojax.config import TrainConfig, config_from
 from dinojax.data.vocab import build_vocab
@@ -154,7 +155,7 @@ def assert_one_safe_line(said):
 @pytest.fixture
 def no_jax(monkeypatch):
     for module in (
-        advise, evaluate, export, import_, jobs, mix, ngram, page, plot, reproduce, sample, score,
+        advise, evaluate, export, import_, jobs, mix, next_, ngram, page, plot, reproduce, sample, score,
         search, sweep,
     ):  # fmt: skip
         monkeypatch.setattr(module, "start_jax", lambda *_: None)
@@ -192,6 +193,11 @@ CASES = [
     ("sample", ["none", "--match=({}"]),
     ("sample", ["none", "--which={}"]),
     ("sample", ["none", "--out=none/{}"]),
+    ("next", ["{}"]),
+    ("next", ["none", "{}"]),
+    ("next", ["none", "--which={}"]),
+    ("next", ["none", "--out=none/{}"]),
+    ("next", ["none", "--out={}.pdf"]),
     ("score", ["{}", "--names", "a"]),
     ("score", ["none", "--file={}"]),
     ("score", ["none", "--names=a", "--column={}"]),

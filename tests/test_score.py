@@ -31,6 +31,7 @@ from test_scripts import (
     start,
 )
 
+from dinojax.cli.colours import width
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
 from dinojax.data.batches import Batch, pad_names
@@ -47,6 +48,8 @@ from dinojax.runs import folder as runs
 from dinojax.sampling.draw import sample_names
 from dinojax.sampling.stream import stream_names
 from dinojax.training.loss import mean_cross_entropy
+
+from in_process import Output
 
 __all__ = ["compile_once"]
 
@@ -304,21 +307,6 @@ def place(tmp_path_factory):
     return folder
 
 
-class Output(io.TextIOWrapper):
-    """Standard output as a file in UTF-8, or as a terminal."""
-
-    def __init__(self, is_terminal):
-        super().__init__(io.BytesIO(), "utf-8", newline="")
-        self.is_terminal = is_terminal
-
-    def isatty(self):
-        return self.is_terminal
-
-    def text(self):
-        self.flush()
-        return self.buffer.getvalue().decode()
-
-
 def score(place, *arguments, terminal=False, **environment):
     """What the script says, in this process, which saves it the start."""
     out, err = Output(terminal), io.StringIO()
@@ -331,6 +319,7 @@ def score(place, *arguments, terminal=False, **environment):
         # JAX has started.
         patch.setattr("dinojax.cli.score.start_jax", lambda: None)
         patch.delenv("NO_COLOR", raising=False)
+        patch.setenv("TERM", "xterm-256color")
         for name, value in environment.items():
             patch.setenv(name, value)
         try:
@@ -387,12 +376,14 @@ def answers(place):
     names = ["ZOË", " a\u0301da ", "X\u0301A", "\U0001f995é", "E\x1b[1mX", "zab", "щи", "zab"]
     command = "names", "--characters", "--seed=3", "--names", *names
     processes = [start("score.py", "--json", *command, cwd=place, **FLAGS)]
+    in_colour = {name: x for name, x in ENVIRONMENT.items() if name != "NO_COLOR"}
+    in_colour["TERM"] = "xterm-256color"
     terminal = [sys.executable, "-c", TERMINAL, sys.executable, str(SCRIPTS / "score.py"), *command]
     processes.append(
         subprocess.Popen(
             terminal,
             cwd=place,
-            env={name: x for name, x in ENVIRONMENT.items() if name != "NO_COLOR"} | FLAGS,
+            env=in_colour | FLAGS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -528,10 +519,33 @@ def test_numbers_elsewhere_and_where_colours_are_not_wanted(place, answers):
     of_text = "text", "--file=poem.txt", "--characters"
     expected = score(place, *of_text)
     assert "\x1b" not in expected.out
-    assert score(place, *of_text, terminal=True, NO_COLOR="1") == expected
+    for plain in {"NO_COLOR": "1"}, {"TERM": "dumb"}:
+        assert score(place, *of_text, terminal=True, COLUMNS="1000", **plain) == expected
     # An empty one does not count.
     assert "\x1b[48;5;" in score(place, *of_text, terminal=True, NO_COLOR="").out
     assert "\x1b[48;5;" in score(place, *of_text, terminal=True).out
+
+
+@pytest.mark.parametrize("looks", [{}, {"NO_COLOR": "1"}])
+def test_rows_of_characters_fit_the_terminal(place, looks):
+    of_text = "text", "--file=poem.txt", "--characters"
+
+    def rows(columns):
+        out = score(place, *of_text, terminal=True, COLUMNS=str(columns), **looks).out
+        *_, shown = re.sub("\x1b.*?m", "", out).removesuffix("\n").split("\n\n")
+        return shown.split("\n")
+
+    lines_of_poem, narrow = rows(10_000), rows(20)
+    assert max(map(width, narrow)) <= 20 < max(map(width, lines_of_poem))
+    # Each row but the last of a line has no room for what begins the next.
+    at = iter(narrow)
+    for line in lines_of_poem:
+        joined, row = next(at), None
+        while joined != line:
+            between = "  " if looks else ""
+            row = next(at)
+            joined += between + row
+            assert line.startswith(joined)
 
 
 def test_names_in_python_have_the_scores_that_the_command_prints(place, answers):

@@ -622,6 +622,16 @@ HELP = {
         "--stop": ("stop", ""),
         "--context": ("fresh state", "the state is carried"),
     },
+    "next.py": {
+        "--which": ("checkpoint", "best"),
+        "--num": ("likeliest", 10),
+        "--json": ("bits", ""),
+        "--out": ("PNG", ""),
+        "--temperature": ("logits", 1),
+        "--top-k": ("likeliest", "all"),
+        "--top-p": ("sum", 1),
+        "--min-p": ("times", 0),
+    },
     "score.py": {
         "--names": ("more names", ""),
         "--file": ("one a line", ""),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.copying import table_of_text
 from dinojax.cli.loaded import (
     HELP_RUN,
     add_which,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from dinojax.runs.folder import Run
 
 MAX_SHOWN = 10
+MOST_OF_TEXT = 100_000
+"""Longest text that is drawn, in characters."""
 RANGES = {"samples": (1, 1_000_000), "seed": (0, 2**32 - 1), "max_length": (1, 10_000)}
 FIGURES = {
     "validity": "ended within {max_length} characters",
@@ -69,10 +72,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_context += "characters, each from a fresh state (default: both, with windows of 256)"
     add("--context", metavar="N", type=context, help=help_context)
     add_which(parser)
-    help_samples = "for a run of names: also draw N names, to see how new and how real they look"
+    help_samples = "also draw N names, to see how new and how real they look, or a text of N "
+    help_samples += "characters, to see how much of it is copied or repeated"
     add("--samples", metavar="N", type=whole_number, help=help_samples)
     add("--seed", metavar="N", type=whole_number, help="seed of these draws (default: 0)")
-    help_length = "where these names are cut, in characters (default: 1.5 times the length of the "
+    help_length = "where names are cut, in characters (default: 1.5 times the length of the "
     help_length += "longest name learned, at least 50)"
     add("--max-length", metavar="N", type=whole_number, help=help_length)
     add("--json", action="store_true", help="print one object with all figures")
@@ -104,7 +108,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.context and not is_text:
             raise ValueError(f"--context is for runs of a text; {arguments.run} learned names")
         if arguments.samples is not None and is_text:
-            raise ValueError(f"--samples is for runs of names; {arguments.run} learned a text")
+            check_range("--samples of a text", arguments.samples, 1, MOST_OF_TEXT)
+            if arguments.max_length is not None:
+                is_for = "--max-length is for runs of names"
+                raise ValueError(f"{is_for}; {arguments.run} learned a text")
         if arguments.data:
             split, part = str(arguments.data), read_known(parser, arguments, run)
         else:
@@ -115,7 +122,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         needed_by = "--samples" if arguments.samples is not None else ""
         learned = load_learned(parser, run, needed_by)
         if arguments.samples is not None and (is_prepared(part) or is_prepared(learned)):
-            raise ValueError("--samples is for lists of names that fit into memory")
+            data = "texts" if is_text else "lists of names"
+            raise ValueError(f"--samples is for {data} that fit into memory")
     answer, said = measure(arguments, run, split, part, learned)
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
@@ -123,7 +131,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         print(heading(arguments.run, run) + visible(f", on {split}"), end="\n\n")
         print(table(answer["models"], is_text, said))
         if "samples" in answer:
-            print(f"\n{table_of_samples(answer['samples'])}")
+            print(f"\n{(table_of_text if is_text else table_of_samples)(answer['samples'])}")
     return 0
 
 
@@ -134,7 +142,7 @@ def measure(
     import jax
 
     from dinojax.data.stored import is_prepared, num_in_excerpt
-    from dinojax.evaluation.compare import CONTEXTS, MOST_COUNTED, compare, compare_samples
+    from dinojax.evaluation.compare import CONTEXTS, MOST_COUNTED, compare
     from dinojax.evaluation.prepared import num_stretches
     from dinojax.runs.lineage import num_learned
 
@@ -153,6 +161,7 @@ def measure(
             said = f",\n{describe_learned(num, run.description)}"
     if is_text and num is None:
         said += ";\nn-gram models learned the text of this run alone"
+        said += ", and copies are from it alone" if arguments.samples else ""
     contexts = [arguments.context] if arguments.context else CONTEXTS
     models = compare(run.trained, learned, part, contexts=contexts)
     if is_text and is_prepared(part) and "carry" in contexts:
@@ -164,14 +173,30 @@ def measure(
         said += f";\nn-gram models counted {counted}"
     kind = kind_of(run)
     answer["models"] = [row_of(found, kind) for found in models]
-    if arguments.samples:
-        held_out, seed = [] if split == "train" else part, arguments.seed or 0
-        options = {"seed": seed, "max_length": arguments.max_length}
-        drawn = compare_samples(run.trained, learned or (), held_out, arguments.samples, **options)
-        head = {name: value for name, value in drawn._asdict().items() if value is not None}
-        answer["samples"] = head | {"models": [row_of(found, kind) for found in drawn.models]}
+    if arguments.samples and learned is not None:
+        held_out = part[:0] if split == "train" else part
+        answer["samples"] = measure_samples(arguments, run, learned, held_out)
     answer["seconds"] = time.monotonic() - started
     return answer, said
+
+
+def measure_samples(
+    arguments: Namespace, run: "Run", learned: "Part", held_out: "Part"
+) -> dict[str, Any]:
+    """The figures of new names, or of a new text, as an object of JSON."""
+    from dinojax.data.stored import Text
+    from dinojax.evaluation.compare import compare_samples, compare_text
+
+    trained, num, seed, kind = run.trained, arguments.samples, arguments.seed or 0, kind_of(run)
+    if isinstance(learned, str | Text) and isinstance(held_out, str | Text):
+        text = compare_text(trained, learned, held_out, num, seed=seed)._asdict()
+        spans = [{"longest_copy": span._asdict()} for span in text.pop("longest_copies")]
+        rows = [row_of(each, kind) for each in text["models"]]
+        return text | {"models": [row | span for row, span in zip(rows, spans, strict=True)]}
+    options = {"seed": seed, "max_length": arguments.max_length}
+    drawn = compare_samples(trained, learned, held_out, num, **options)
+    head = {name: value for name, value in drawn._asdict().items() if value is not None}
+    return head | {"models": [row_of(found, kind) for found in drawn.models]}
 
 
 def kind_of(run: "Run") -> dict[str, Any]:

@@ -22,6 +22,7 @@ COMMANDS = {
     "machine for some seconds, and says how long training takes and what loss to expect.",
     "prepare": "Read large texts or lists of names ahead of training, once, into the user's cache.",
     "sample": "Write new names, or continue a text, with a trained model.",
+    "next": "Show what a trained model expects next, after the beginning of a name or of a text.",
     "score": "Say how probable names, or a text, are to a trained model.",
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
     "mix": "Mix the models of several runs, and an n-gram model, into one that predicts better.",

@@ -55,12 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--seed", "N", help_seed)
     help_prompt = "how every name, or the text, begins; for a text, the command asks in a terminal"
     add("--prompt", "TEXT", help_prompt)
-    add = partial(add_value, parser.add_argument_group("what may be drawn, in this order"))
-    help_temperature = "divides the logits: above 1, unlikely characters come more often, below 1, "
-    add("--temperature", "T", f"{help_temperature}less; at 0, only the likeliest (default: 1)")
-    add("--top-k", "K", "only the K likeliest characters, with ties (default: all)")
-    add("--top-p", "P", "only the fewest likeliest whose probabilities sum to P (default: 1)")
-    add("--min-p", "P", "only those at least P times as likely as the likeliest (default: 0)")
+    add_controls(parser)
     names = parser.add_argument_group("for a run of names")
     add = partial(add_value, names)
     switch = partial(names.add_argument, action="store_true", default=None)
@@ -86,6 +81,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--stop", "TEXT", "stop after this text, if it comes sooner")
     help_context = "for each character, read only the last N again from a fresh state, with zeros "
     add("--context", "N", f"{help_context}before the text (default: the state is carried)")
+
+
+def add_controls(parser: ArgumentParser) -> None:
+    """Add a flag for each of `Controls`."""
+    add = partial(add_value, parser.add_argument_group("what may be drawn, in this order"))
+    help_temperature = "divides the logits: above 1, unlikely characters come more often, below 1, "
+    add("--temperature", "T", f"{help_temperature}less; at 0, only the likeliest (default: 1)")
+    add("--top-k", "K", "only the K likeliest characters, with ties (default: all)")
+    add("--top-p", "P", "only the fewest likeliest whose probabilities sum to P (default: 1)")
+    add("--min-p", "P", "only those at least P times as likely as the likeliest (default: 0)")
 
 
 def add_value(group: Any, flag: str, metavar: str, text: str) -> None:

@@ -1,16 +1,15 @@
 """Say how probable names, or a text, are under a trained model; see --help."""
 
 import math
-import os
 import re
 import sys
-import unicodedata
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.colours import character, in_colour, in_rows, padded, painted, scale, width
 from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, load_learned
 from dinojax.cli.settings import OF_THE_RUN, add_columns, check_columns
 from dinojax.cli.terminal import json_encoder
@@ -27,8 +26,6 @@ Scored = tuple[list[dict[str, Any]], list[str], list[Any]]
 NUM_SAMPLES = 10_000
 KINDS = {"names": "names", "file": "--file FILE", "text": "--text TEXT"}
 """What may be scored, as messages call it."""
-COLOURS = 17, 19, 60, 102, 144, 186, 228
-"""Terminal colours behind characters of 0, 1, 2, .. bits: dark (the first three) to light."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -182,7 +179,7 @@ def table(rows: Sequence[dict[str, Any]], has_origin: bool) -> str:
         is_known = row["nearest"] is not None
         nearest = f"{visible(row['nearest'])} ({row['distance']})" if is_known else "-"
         lines.append(
-            f"{name}{' ' * (wide - width(name))}{row['log_probability']:17.3f}"
+            f"{padded(name, wide)}{row['log_probability']:17.3f}"
             f"{row['bits_per_character']:18.4f}{row['rank']:8.2%}"
             f"  {says[row['in_training_data']]:7}  {nearest}"
         )
@@ -193,32 +190,18 @@ def table(rows: Sequence[dict[str, Any]], has_origin: bool) -> str:
     return "\n".join(lines) + ",\nor a run it began with" * has_origin
 
 
-def width(text: str) -> int:
-    """How many columns of a terminal a text takes."""
-    spacing = [c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf")]
-    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in spacing)
-
-
 def show_characters(strings: Sequence[str], bits: Sequence[Any]) -> None:
     """Print the surprisal of each character, line by line: as colours in a terminal, or numbers."""
-    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    *levels, last = range(len(COLOURS))
-    scale = "".join(painted(f" {level} ", level) for level in levels) + painted(f" {last}+ ", last)
-    print(f"\nbits  {scale}\n" if in_colour else "\nbits of each character\n")
+    is_coloured = in_colour()
+    print(f"\nbits  {scale()}\n" if is_coloured else "\nbits of each character\n")
     for string, values in zip(strings, bits, strict=True):
         rest = iter(values.tolist())
         # Unlike splitlines, this splits only at newlines.
         for line in re.findall(r"[^\n]*\n|[^\n]+", string):
-            # A combining character gets a circle to combine with.
-            marks = (f"◌{c}" if unicodedata.category(c)[0] == "M" else visible(c) for c in line)
-            cells = [(shown, next(rest)) for shown in marks]
-            numbers = "  ".join(f"{shown} {value:.2f}" for shown, value in cells)
-            print("".join(painted(*cell) for cell in cells) if in_colour else numbers)
-
-
-def painted(text: str, bits: float) -> str:
-    """A text for a terminal on the colour of a number of bits, rounded down."""
-    highest = len(COLOURS) - 1
-    level = int(bits) if bits < highest else highest
-    white, black = 231, 16
-    return f"\x1b[48;5;{COLOURS[level]};38;5;{white if level < 3 else black}m{text}\x1b[0m"
+            cells = [(character(c), next(rest)) for c in line]
+            if is_coloured:
+                rows = in_rows((shown, painted(shown, value)) for shown, value in cells)
+            else:
+                numbers = [f"{shown} {value:.2f}" for shown, value in cells]
+                rows = in_rows(zip(numbers, numbers, strict=True), between="  ")
+            print(*rows, sep="\n")

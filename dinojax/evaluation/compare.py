@@ -12,6 +12,7 @@ from dinojax.config import check_range
 from dinojax.data.batches import cut_text
 from dinojax.data.stored import NameList, Text, excerpt, has_borders, in_vocab
 from dinojax.data.vocab import Vocab
+from dinojax.evaluation.copying import describe_text, longest_copies
 from dinojax.evaluation.losses import (
     Costs,
     column_evaluation,
@@ -26,7 +27,7 @@ from dinojax.evaluation.quality import describe_names, describe_samples, diverge
 from dinojax.evaluation.strings import text_nats
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
-from dinojax.sampling.strings import composed_names
+from dinojax.sampling.strings import begin, composed_names, stream_text
 
 Part = Sequence[str] | str
 MOST_COUNTED = 2**23
@@ -55,6 +56,27 @@ class SampleComparison(NamedTuple):
     num_floor: int | None
     """Number of names in each of the two sets whose divergences are those of "held-out"."""
     models: list[ModelFigures]
+
+
+class CopiedSpan(NamedTuple):
+    """The longest span of a text that is in the training text."""
+
+    text: str
+    place: int
+    """Where it begins in the text."""
+    training_place: int
+    """Where it begins in the training text, at one place of perhaps several."""
+
+
+class TextComparison(NamedTuple):
+    """How much a text of `num` characters copies and repeats; see `compare_text`."""
+
+    num: int
+    seed: int
+    num_held_out: int
+    models: list[ModelFigures]
+    longest_copies: list[CopiedSpan]
+    """Of the text of each model."""
 
 
 def compare(
@@ -182,6 +204,33 @@ def compare_samples(
     real = {**describe_names(held_out, train), **divergences(*floor)}
     models.append(ModelFigures("held-out", real))
     return SampleComparison(num, seed, max_length, num_held_out, len(floor[0]), models)
+
+
+def compare_text(
+    trained: Trained, train: str | Text, held_out: str | Text, num: int, *, seed: int = 0
+) -> TextComparison:
+    """How much a text that a network draws copies and repeats, beside held-out text.
+
+    The network draws `num` characters from a fresh state. Beside them are as many from the
+    beginning of `held_out`, or all if there are fewer; none if it is empty. Copies are looked for
+    in each document of `train`. See `describe_text` for the figures.
+
+    Raises:
+        ValueError: `num` is below 1 or above 100,000, which take about 100 MB of memory.
+    """
+    check_range("num", num, 1, 100_000)
+    pieces = stream_text(jax.random.key(seed), trained, begin(trained, ""), num)
+    texts = {"network": "".join(pieces)}
+    if len(held_out):
+        texts["held-out"] = str(held_out[:num])
+    models, spans = [], []
+    for model, text in texts.items():
+        copies = longest_copies(text, [train] if isinstance(train, str) else train.documents())
+        models.append(ModelFigures(model, describe_text(text, copies)))
+        start = int(copies.lengths.argmax())
+        span = text[start : start + int(copies.lengths[start])]
+        spans.append(CopiedSpan(span, start, int(copies.places[start])))
+    return TextComparison(num, seed, len(texts.get("held-out", "")), models, spans)
 
 
 def joined(vocab: Vocab, part: Part) -> tuple[NDArray[Any], NDArray[np.bool]]:

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ STYLE = {
     "svg.hashsalt": "dinojax",
 }
 """Changes to matplotlib's defaults. The user's settings, which could turn TeX on, are ignored."""
+SUFFIXES = ".png", ".svg"
 MAX_PIXELS = 30_000
 """Longest side of a PNG file. Matplotlib fails at twice as many."""
 
@@ -49,18 +51,31 @@ def save(figure: Figure, path_without_suffix: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    dpi = min(160, MAX_PIXELS / max(figure.get_size_inches()))
     paths = []
     remove_leftovers(path_without_suffix.parent)
-    with matplotlib.style.context(STYLE, after_reset=True):
-        for suffix, options in ("png", {"dpi": dpi}), ("svg", {"metadata": {"Date": None}}):
-            content = io.BytesIO()
-            figure.savefig(content, format=suffix, **options)
-            # with_suffix would replace whatever follows a dot in the name.
-            path = path_without_suffix.with_name(f"{path_without_suffix.name}.{suffix}")
-            write_atomically(path, content.getvalue())
-            paths.append(path)
+    for suffix in SUFFIXES:
+        # with_suffix would replace whatever follows a dot in the name.
+        path = path_without_suffix.with_name(f"{path_without_suffix.name}{suffix}")
+        save_as(figure, path)
+        paths.append(path)
     return paths
+
+
+def save_as(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG or as SVG, by the suffix of the path. Equal figures give equal bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: the suffix is another.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+    dpi = min(160, MAX_PIXELS / max(figure.get_size_inches()))
+    options: dict[str, Any] = {".png": {"dpi": dpi}, ".svg": {"metadata": {"Date": None}}}
+    content = io.BytesIO()
+    with matplotlib.style.context(STYLE, after_reset=True):
+        figure.savefig(content, format=path.suffix[1:], **options[path.suffix])
+    write_atomically(path, content.getvalue())
 
 
 def is_drawable(character: str) -> bool:
