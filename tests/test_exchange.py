@@ -171,7 +171,7 @@ def step(train_step, state, dataset, *, steps, **_):
         state = state._replace(params=params, step=np.asarray(state.step + 1, np.int32))
         summary = {"gradient_norm": np.float32(1), "clipped_share": np.float32(0)}
         losses = np.ones(1, np.float32) / state.step
-        yield Progress(state, losses, np.array([5]), summary)
+        yield Progress(state, losses, np.array([5]), summary, 1.0)
 
 
 @pytest.fixture(params=PRESETS)
@@ -220,7 +220,7 @@ def trial(request, monkeypatch):
 
 
 def without_clock(folder):
-    clock = "seconds", "characters_per_second"
+    clock = "seconds", "training_seconds", "characters_per_second"
     lines = [line for line in read_metrics(folder) if "event" not in line]
     return [{name: x for name, x in line.items() if name not in clock} for line in lines]
 

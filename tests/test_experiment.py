@@ -170,7 +170,7 @@ def last_checkpoint(folder):
 def lines_of(folder):
     """The metrics without events and times, which depend on interruptions."""
     lines = [line for line in read_metrics(folder) if "event" not in line]
-    timed = "seconds", "characters_per_second"
+    timed = "seconds", "training_seconds", "characters_per_second"
     return [{name: line[name] for name in line if name not in timed} for line in lines]
 
 
@@ -759,6 +759,39 @@ def test_the_time_of_a_line_is_that_of_its_steps(finished, replay, tmp_path):
         speed = np.mean(counts[first : line["step"]])
         assert line["characters_per_second"] == pytest.approx(speed, rel=1e-6)
         first = line["step"]
+
+
+def test_training_seconds_leave_out_first_calls_validations_and_pauses(finished, tmp_path):
+    """The calls take 1, 2, 4, .. seconds; the first of each process compiles."""
+    job, now, taken = finished("padded").job, [0.0], []
+
+    def timed(experiment, state):
+        options = {"steps": STEPS, "stops": [LOG_EVERY, EVERY], "summarize": lambda _: {}}
+        for done in loop.run(experiment.train_step, state, experiment.dataset, **options):
+            taken.append((int(done.state.step), 2.0 ** len(taken)))
+            now[0] += taken[-1][1]
+            yield done._replace(seconds=taken[-1][1])
+            # What is done between calls, such as a validation or a pause.
+            now[0] += 1e6
+
+    def reports(experiment, state, tally):
+        options = {"folder": tmp_path, "log_every": LOG_EVERY, "clock": lambda: now[0]}
+        return record(timed(experiment, state), experiment, state, tally, **options)
+
+    experiment = set_up(job)
+    state, tally = session.start(experiment, tmp_path)
+    read_on(reports(experiment, state, tally), job.config, 3)
+    num_before = len(taken)
+    state, tally = session.resume(experiment, *runs.load_checkpoint(tmp_path, "last"))
+    read_on(reports(experiment, state, tally), job.config)
+    lines = [line for line in read_metrics(tmp_path) if "event" not in line]
+    last_line = max(line["step"] for line in lines if line["step"] <= taken[num_before - 1][0])
+    counted = [taken[1:num_before], taken[num_before + 1 :]]
+    for line in lines:
+        expected = sum(s for step, s in counted[0] if step <= min(line["step"], last_line))
+        expected += sum(s for step, s in counted[1] if step <= line["step"] > last_line)
+        assert line["training_seconds"] == expected
+    assert lines[-1]["seconds"] > 1e6
 
 
 # Training by one call.

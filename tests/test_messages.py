@@ -155,8 +155,8 @@ def assert_one_safe_line(said):
 @pytest.fixture
 def no_jax(monkeypatch):
     for module in (
-        advise, evaluate, export, import_, jobs, mix, next_, ngram, page, plot, reproduce, sample, score,
-        search, sweep,
+        advise, evaluate, export, import_, jobs, mix, next_, ngram, page, plot, reproduce, sample,
+        score, search, sweep,
     ):  # fmt: skip
         monkeypatch.setattr(module, "start_jax", lambda *_: None)
 
@@ -208,6 +208,8 @@ CASES = [
     ("mix", ["{}", "--out=none"]),
     ("mix", ["none", "--out=none", "--weights={}"]),
     ("plot", ["none", "{}"]),
+    ("plot", ["none", "--names={}"]),
+    ("plot", ["none", "--out={}/none"]),
     ("import", ["{}", "--data=none", "--out=none"]),
     ("export", ["{}", "--format=numpy", "--out=none"]),
     ("export", ["none", "--format={}", "--out=none"]),

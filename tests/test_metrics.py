@@ -88,6 +88,7 @@ def test_a_bad_line_that_is_not_the_last_is_named(place, bad, tmp_path):
     [
         *(("seconds", value) for value in ("1e400", "NaN", "null", '"1"', "true", "[1]", "-1")),
         ("characters", "9" * 400),
+        ("training_seconds", "null"),
         ("training_loss", "-1e40"),
         ("validation_loss", '{"a": 1}'),
         ("gradient_norm", "Infinity"),

@@ -24,7 +24,7 @@ from dinojax.models.cells import CELLS  # noqa: E402
 from dinojax.models.layers import from_cell  # noqa: E402
 from dinojax.models.model import char_model  # noqa: E402
 from dinojax.models.trained import Trained  # noqa: E402
-from dinojax.plots import heat_maps, losses, style  # noqa: E402
+from dinojax.plots import fonts, heat_maps, losses, style  # noqa: E402
 from dinojax.runs import folder as runs  # noqa: E402
 
 from conftest import ROOT, USERS_ENVIRONMENT  # noqa: E402
@@ -62,6 +62,15 @@ def curve(metrics, across, loss):
 def legend_of(figure):
     (legend,) = figure.legends
     return [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.fixture(autouse=True)
+def no_other_fonts(monkeypatch):
+    """As where only matplotlib's own fonts are installed."""
+    monkeypatch.setattr(fonts, "_installed", list)
+    fonts._family.cache_clear()
+    yield
+    fonts._family.cache_clear()
 
 
 @pytest.fixture(scope="module", params=CELLS)
@@ -118,7 +127,8 @@ def test_the_most_varying_units_come_first():
 
 
 def test_lines_are_the_metrics():
-    metrics = {"first": make_metrics(), "second": make_metrics(50, 7, 0.5)}
+    # So few that they are not smoothed.
+    metrics = {"first": make_metrics(), "second": make_metrics(39, 7, 0.5)}
     figure = losses.plot_losses(metrics)
     assert legend_of(figure) == [
         f"{name}, {loss}" for loss in ("training", "validation") for name in metrics
@@ -291,7 +301,21 @@ def test_every_character_is_shown_safely(character, mark):
 
 def test_code_points_are_explained():
     figure = heat_maps.plot_surprisal(["a龍"], [[1.0, 1.0]])
-    assert figure.axes[0].get_xlabel().endswith("; in small digits: code points")
+    expected = "place in the string (characters);\nin small digits: code points"
+    assert figure.axes[0].get_xlabel() == expected
+
+
+def test_no_label_is_cut():
+    text = "a \n\t\x1b"
+    for figure in (
+        heat_maps.plot_surprisal([text], [np.ones(5)]),
+        heat_maps.plot_activations(text, np.zeros((5, 1)), [0], 0),
+        heat_maps.plot_surprisal(["a\x1b"], [np.ones(2)]),
+        heat_maps.plot_surprisal([" \n"], [np.ones(2)]),
+    ):
+        figure.draw_without_rendering()
+        box = figure.axes[0].xaxis.label.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.get_size_inches()[0] * figure.dpi
 
 
 @pytest.mark.parametrize(
@@ -472,8 +496,8 @@ def test_chosen_units_of_a_chosen_layer(trained):
 def test_runs_of_equal_names_are_compared(trained):
     result = plot("other/run", trained.folder, cwd=trained.cwd)
     assert (result.code, result.err) == (0, "")
-    assert result.out == "other/run/loss.png\nother/run/loss.svg\n"
-    content = (trained.cwd / "other" / "run" / "loss.svg").read_text("utf-8")
+    assert result.out == "other/run/loss-compared.png\nother/run/loss-compared.svg\n"
+    content = (trained.cwd / "other" / "run" / "loss-compared.svg").read_text("utf-8")
     for name in "other/run", f"{trained.cwd.name}/run":
         assert f"<!-- {name}, validation -->" in content
 

@@ -292,6 +292,9 @@ def test_the_run_holds_the_settings_the_names_and_two_checkpoints(trained):
     }
     expected = {".lock", "config.json", "loss.png", "loss.svg", "metrics.jsonl", "train.txt"}
     assert others == expected
+    (said,) = re.findall("^Losses drawn in (.+)$", trained.out, re.M)
+    pictures = {trained.cwd / each for each in said.split(" and ")}
+    assert pictures == {*trained.folder.glob("loss.*")}
 
 
 def test_training_is_that_of_the_library(trained):

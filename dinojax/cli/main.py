@@ -26,8 +26,9 @@ COMMANDS = {
     "score": "Say how probable names, or a text, are to a trained model.",
     "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
     "mix": "Mix the models of several runs, and an n-gram model, into one that predicts better.",
-    "plot": "Draw the losses of runs or of a sweep, and surprisal and activations of one run. "
-    "Writes PNG and SVG files into the folder of the first run. Needs matplotlib.",
+    "plot": "Draw the losses of runs or of a sweep, and surprisal, activations and early names of "
+    "one run. Writes PNG and SVG files. Runs that differ in their seeds alone are drawn as their "
+    "mean. Needs matplotlib.",
     "import": "Make a run of a model that Keras or PyTorch saved.",
     "export": "Write a trained model in the format of another program, and prove what was written.",
     "page": "Write a page of HTML in which a trained model runs. It invents, predicts and shows "

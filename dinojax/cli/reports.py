@@ -230,7 +230,7 @@ def describe_result(
 
 
 def draw_losses(parser: Parser, folder: Path) -> None:
-    """Write a picture of the losses into the folder, if matplotlib is installed."""
+    """Write a picture of the losses into the folder, if matplotlib is installed, and say where."""
     metrics = read_metrics(folder) if importlib.util.find_spec("matplotlib") else []
     # A run that was stopped at once has no losses.
     if any("event" not in line for line in metrics):
@@ -238,7 +238,8 @@ def draw_losses(parser: Parser, folder: Path) -> None:
             from dinojax.plots.losses import plot_losses
             from dinojax.plots.style import save
 
-            save(plot_losses({folder.name: metrics}), folder / "loss")
+            files = save(plot_losses({folder.name: metrics}), folder / "loss")
+            print(f"Losses drawn in {' and '.join(visible(str(file)) for file in files)}")
         # A bad setting such as MPLBACKEND, or a full disk. Everything else is saved.
         except (ImportError, OSError, ValueError) as error:
             parser.note(f"no picture: {describe_error(error)}")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from dinojax.plots.style import is_drawable, new_figure
+from dinojax.plots.fonts import is_drawable
+from dinojax.plots.style import new_figure
 
 BAR_HEIGHT = 0.28
 """Height of a row, in inches."""
@@ -25,7 +26,8 @@ def plot_following(
     """
     is_controlled = list(probabilities) != list(drawn_probabilities)
     places = range(len(labels))
-    with new_figure(6.5, len(labels) * BAR_HEIGHT + 1.2) as figure:
+    height = len(labels) * BAR_HEIGHT + 1.2
+    with new_figure(6.5, height, "".join([*labels, title])) as figure:
         axes = figure.subplots()
         colour = EXPECTED if is_controlled else DRAWN
         axes.barh(places, probabilities, 0.8, color=colour, label="of the model")
@@ -43,5 +45,5 @@ def plot_following(
 
 
 def _shown(character: str) -> str:
-    """A character, or its code point if the font lacks it."""
+    """A character, or its code point if no font has it."""
     return character if is_drawable(character) else f"U+{ord(character):04X}"

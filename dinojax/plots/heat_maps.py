@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from dinojax.evaluation.probe import hidden_states, most_varying
 from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.models.trained import Trained
-from dinojax.plots.style import is_drawable, new_figure
+from dinojax.plots.fonts import is_drawable
+from dinojax.plots.style import new_figure
 
 COLUMNS = 40
 """Characters in a row. Longer texts continue in the next row."""
@@ -26,6 +27,8 @@ MARK_SIZE, CODE_SIZE = 12.0, 6.5
 """Font sizes of characters and of code points, in points."""
 MARKS = {" ": ("␣", "space"), "\n": ("↵", "newline"), "\t": ("⇥", "tab")}
 """Signs for invisible characters, and what they mean."""
+CHARACTERS_PER_CELL = 3.5
+"""How many characters of a label fit under a cell."""
 
 
 def plot_strings(trained: Trained, strings: Sequence[str], *, as_names: bool = True) -> Figure:
@@ -76,7 +79,8 @@ def plot_surprisal(strings: Sequence[str], nats: Sequence[ArrayLike]) -> Figure:
     for line, (_, bits) in zip(grid, rows, strict=True):
         line[: len(bits)] = bits
     width = max(MIN_COLUMNS, columns)
-    with new_figure(width * CELL_WIDTH + 1, len(rows) * CELL_HEIGHT + 1.35) as figure:
+    height = len(rows) * CELL_HEIGHT + 1.35
+    with new_figure(width * CELL_WIDTH + 1, height, "".join(strings)) as figure:
         axes = figure.subplots()
         # The range of colours must not be empty, even if no character is surprising.
         mesh = _heat_map(axes, grid, "cividis", 0, max(1.0, float(np.nanmax(grid))), width)
@@ -95,7 +99,7 @@ def plot_surprisal(strings: Sequence[str], nats: Sequence[ArrayLike]) -> Figure:
         axes.set_xticks(places, [str(place + 1) for place in places])
         axes.set_yticks(list(totals), list(totals.values()))
         whole = "row" if len(rows) > len(strings) else "string"
-        axes.set_xlabel(f"place in the {whole} (characters){_explain_marks(strings)}")
+        axes.set_xlabel(_label(f"place in the {whole} (characters)", strings, width))
         axes.set_ylabel("total (bits)")
         _colour_bar(figure, mesh, [axes], label="surprisal (bits)")
     return figure
@@ -112,7 +116,7 @@ def plot_activations(text: str, activations: ArrayLike, units: Sequence[int], la
     starts = range(0, len(text), columns)
     width = max(MIN_COLUMNS, columns)
     height = len(starts) * (len(units) * CELL_HEIGHT * 0.75 + 0.45) + 0.95
-    with new_figure(width * CELL_WIDTH + 1, height) as figure:
+    with new_figure(width * CELL_WIDTH + 1, height, text) as figure:
         panels = figure.subplots(len(starts), squeeze=False)[:, 0]
         for axes, start in zip(panels, starts, strict=True):
             mesh = _heat_map(axes, shown[:, start : start + columns], "RdBu_r", -1, 1, width)
@@ -123,7 +127,7 @@ def plot_activations(text: str, activations: ArrayLike, units: Sequence[int], la
                 tick.set_fontsize(CODE_SIZE if "\n" in mark else MARK_SIZE)
             axes.set_yticks(range(len(units)), [str(unit) for unit in units])
         figure.supylabel(f"unit of layer {layer}", fontsize=11)
-        panels[-1].set_xlabel(f"the text, a character a column{_explain_marks([text])}")
+        panels[-1].set_xlabel(_label("the text, a character a column", [text], width))
         label, ticks = "activation after the character (-1 to 1)", [-1, -0.5, 0, 0.5, 1]
         _colour_bar(figure, mesh, list(panels), ticks=ticks, label=label)
     return figure
@@ -162,10 +166,14 @@ def _mark(character: str) -> str:
     return f"◌{character}" if unicodedata.category(character)[0] == "M" else character
 
 
-def _explain_marks(texts: Iterable[str]) -> str:
-    """The meaning of the signs in the texts, such as "; ␣ space, ↵ newline"."""
+def _label(what: str, texts: Iterable[str], width: int) -> str:
+    """What is drawn along x, and the meaning of the signs in the texts, on a second line if long.
+
+    An example is "the text, a character a column; ␣ space, ↵ newline". `width` is that in cells.
+    """
     present: set[str] = set().union(*texts)
     meanings = [" ".join(MARKS[character]) for character in MARKS if character in present]
     if any("\n" in _mark(character) for character in present):
         meanings.append("in small digits: code points")
-    return f"; {', '.join(meanings)}" if meanings else ""
+    label = "; ".join([what, ", ".join(meanings)] if meanings else [what])
+    return label if len(label) <= CHARACTERS_PER_CELL * width else label.replace("; ", ";\n", 1)

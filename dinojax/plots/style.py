@@ -1,7 +1,6 @@
 """The look of all pictures, and how they are saved."""
 
 import io
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 
 from dinojax.files import remove_leftovers, write_atomically
+from dinojax.plots.fonts import FONT, families
 
-FONT = "DejaVu Sans"
 STYLE = {
     "font.family": FONT,
     "font.size": 11,
@@ -35,9 +33,12 @@ MAX_PIXELS = 30_000
 
 
 @contextmanager
-def new_figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of this size in inches, to be drawn on in the `with` block."""
-    with matplotlib.style.context(STYLE, after_reset=True):
+def new_figure(width: float, height: float, text: str = "") -> Iterator[Figure]:
+    """A figure of this size in inches, to be drawn on in the `with` block.
+
+    `text` has the characters that it may show beside those of messages and numbers.
+    """
+    with matplotlib.style.context(STYLE | {"font.family": families(text)}, after_reset=True):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         # Fix the layout: each rendering would move things a little, and so change the bytes.
@@ -76,9 +77,3 @@ def save_as(figure: Figure, path: Path) -> None:
     with matplotlib.style.context(STYLE, after_reset=True):
         figure.savefig(content, format=path.suffix[1:], **options[path.suffix])
     write_atomically(path, content.getvalue())
-
-
-def is_drawable(character: str) -> bool:
-    """Whether the font has a visible glyph for a character."""
-    has_glyph = get_font(findfont(FONT)).get_char_index(ord(character)) > 0
-    return has_glyph and unicodedata.category(character)[0] not in "CZ"

@@ -37,7 +37,7 @@ def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]]
 
     def write_line(line: Mapping[str, Any]) -> None:
         at = {"wall_time": time.time(), "step": line["step"]}
-        skipped = "step", "seconds"
+        skipped = "step", "seconds", "training_seconds"
         values = {k: v for k, v in line.items() if k not in skipped and v is not None}
         write(*(Event(summary=scalar(name, value), **at) for name, value in values.items()))
 

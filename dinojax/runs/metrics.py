@@ -2,7 +2,9 @@
 
     step, epoch               done so far
     characters                number of targets so far
-    seconds                   training time so far, including that before a resume
+    seconds                   time so far, including that before a resume
+    training_seconds          time in training steps so far: without the first call in each
+                              process, which compiles, validations, reports and checkpoints
     training_loss             mean since the previous line, nats per character
     validation_loss           nats per character; null if there was no validation
     learning_rate             of the last step
@@ -22,7 +24,7 @@ from typing import Any
 from dinojax.files import named_errors, read_regular, write_atomically
 from dinojax.runs.exchange import METRICS_FILE, current
 
-COUNTS = "step", "characters", "seconds"
+COUNTS = "step", "characters", "seconds", "training_seconds"
 MEASURES = (
     *("epoch", "training_loss", "validation_loss", "learning_rate", "gradient_norm"),
     *("clipped_share", "characters_per_second"),

@@ -72,6 +72,8 @@ def record(
     last = lines[-1] if lines else {}
     # A user may have edited the lines.
     characters, seconds = last.get("characters", 0), last.get("seconds", 0)
+    # Earlier versions of dinojax did not record it.
+    training_seconds, is_first = last.get("training_seconds", seconds), True
     # Characters read before a resume took none of the time that is measured here.
     untimed = tally.characters
 
@@ -87,6 +89,9 @@ def record(
             state, step = done.state, int(done.state.step)
             tally, is_last = _count(tally, done, experiment), step == config.steps
             line = validation_loss = None
+            # The first call also compiles, and takes few steps.
+            training_seconds += 0 if is_first else done.seconds
+            is_first = False
             if experiment.evaluate and (is_last or step % config.evaluate_every == 0):
                 validation_loss = summarize(experiment.evaluate(state.params))["nats_per_character"]
                 tally = _compare(tally, step, validation_loss)
@@ -100,6 +105,7 @@ def record(
                     "epoch": step / experiment.dataset.steps_per_epoch,
                     "characters": characters,
                     "seconds": seconds + now - started,
+                    "training_seconds": training_seconds,
                     "training_loss": tally.nats / max(tally.characters, 1),
                     "validation_loss": validation_loss,
                     "learning_rate": float(experiment.schedule(step - 1)),

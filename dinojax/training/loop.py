@@ -32,6 +32,8 @@ class Progress(NamedTuple):
     """Targets that counted in each of these steps, [steps]."""
     summary: Any
     """Of the gradients in the last of these steps."""
+    seconds: float
+    """Time that these steps took. The first call in a process compiles, too."""
 
 
 def run(
@@ -96,8 +98,8 @@ def run(
         new_losses = np.asarray(losses)[:num_steps]
         check_finite(state.params, new_losses, step)
         step += num_steps
-        yield Progress(state, new_losses, counts[:num_steps], summary)
         seconds = clock() - started
+        yield Progress(state, new_losses, counts[:num_steps], summary, seconds)
         # A call of twice the size stays below half a second.
         if seconds < 0.25:
             size = min(size * 2, chunk_size)

@@ -102,6 +102,7 @@ def run(
         # All at once, as one transfer takes less time than many.
         rest = stacked._replace(key=None)
         rest, losses, summaries = jax.device_get((rest, losses[:, :num_steps], summaries))
+        seconds = clock() - started
         for i in moving:
             done[i] += num_steps
             state, summary = jax.tree.map(lambda x, i=i: x[i], (rest, summaries))
@@ -112,9 +113,9 @@ def run(
                 active.discard(i)
                 continue
             counts = count_targets(order[i, :num_steps])
-            unread[i].append(Progress(state._replace(key=keys[i]), losses[i], counts, summary))
+            state = state._replace(key=keys[i])
+            unread[i].append(Progress(state, losses[i], counts, summary, seconds))
         active.difference_update([i for i in active if done[i] >= steps])
-        seconds = clock() - started
         if seconds < SECONDS_PER_CALL:
             size = min(size * 2, chunk_size)
         elif seconds > 2.5 * SECONDS_PER_CALL:
