@@ -8,15 +8,19 @@
     mine = dinojax.train(["ada", "bob", "eve"], steps=500, seed=0)
 
 These functions are imported when they are first used, as importing JAX takes a moment. All others
-are in the packages below, which the README lists in reading order.
+are in the packages below, which the README lists in reading order, and which are imported likewise:
+`dinojax.data.corpus` needs no import of its own.
 """
 
+from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinojax.evaluation.strings import score as score
     from dinojax.runs.advising import advise as advise
+    from dinojax.runs.code import trust as trust
     from dinojax.runs.mixtures import mix as mix
     from dinojax.runs.searching import search as search
     from dinojax.runs.session import fit_ngram as fit_ngram
@@ -39,12 +43,24 @@ _HOMES = {
     "search": "runs.searching",
     "sweep": "runs.sweeping",
     "train": "runs.session",
+    "trust": "runs.code",
 }
+
+
+def submodules(package: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a package that imports its modules when they are first used."""
+
+    def get(name: str) -> Any:
+        if name.startswith("_") or not find_spec(f"{package}.{name}"):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return import_module(f"{package}.{name}")
+
+    return get
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'dinojax' has no attribute {name!r}")
+        return submodules("dinojax")(name)
     return getattr(import_module(f"dinojax.{_HOMES[name]}"), name)
 
 

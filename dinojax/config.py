@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from dinojax.messages import quoted, shortened
+from dinojax.own import brief, own_code
 
 # ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
@@ -24,11 +25,19 @@ WITH_GATES = "gru", "gru_reset_before", "lstm"
 """The cells whose gates may have another function than the sigmoid."""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
+WITH_CODE = "cell", "loss", "optimizer"
+"""The settings whose value may be a function in a Python file; see `own`."""
 COLUMNS = "column", "count_column", "label_column"
 """The settings that say which columns of a table hold what; empty for none."""
 OF_THE_DATA = "batches", "lowercase", *COLUMNS, "validation_fraction", "test_fraction", "split_seed"
 """The settings that decide what the data are and how they are split."""
 _NATS = "nats per unit"
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """The names that a setting of this type has for its values; none if it is a number."""
+    inner = [choices_of(each) for each in get_args(kind) if each is not str]
+    return get_args(kind) if get_origin(kind) is Literal else sum(inner, ())
 
 
 def _setting(default: Any, text: str, *bounds: float, unit: str = "", or_zero: bool = False) -> Any:
@@ -60,7 +69,7 @@ class TrainConfig:
         "first line is a row unless its count is no number",
     )
     label_column: str = _setting("", "column of labels, one for each name")
-    cell: CellName = _setting("vanilla", "recurrent cell of each layer")
+    cell: CellName | str = _setting("vanilla", "recurrent cell of each layer")
     gate: GateName = _setting("sigmoid", f"function of the gates of {', '.join(WITH_GATES)}")
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
@@ -76,10 +85,10 @@ class TrainConfig:
         64, "length of a packed row or of a window of a text", 1, 100_000, unit="characters"
     )
     reset_rate: float = _setting(0.0, "share of rows whose state is reset in a step", 0, 0.99)
-    loss: LossName = _setting("summed", "sum over the characters of a name, or mean of all")
+    loss: LossName | str = _setting("summed", "sum over the characters of a name, or mean of all")
     steps: int = _setting(35_000, "number of training steps", 1, 10**9)
     epochs: float = _setting(0.0, "passes over the data; above 0, they set the steps", 0, 10**6)
-    optimizer: OptimizerName = _setting("sgd", "rule that turns gradients into updates")
+    optimizer: OptimizerName | str = _setting("sgd", "rule that turns gradients into updates")
     learning_rate: float = _setting(0.01, "size of the updates", 1e-12, 1e3)
     schedule: ScheduleName = _setting("constant", "learning rate after the warm-up")
     warmup: float = _setting(0.0, "share of the steps with a rising learning rate", 0, 0.99)
@@ -110,10 +119,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            name, value, choices = each.name, getattr(self, each.name), get_args(each.type)
-            if choices and value not in choices:
-                expected = f"expected one of {', '.join(choices)}"
-                raise ValueError(f"{name}: {expected}, got {quoted(value)}")
+            name, value, choices = each.name, getattr(self, each.name), choices_of(each.type)
+            if choices and value not in choices and not (name in WITH_CODE and own_code(value)):
+                said = f"{name}: expected one of {', '.join(choices)}, got {quoted(value)}"
+                hint = "; or a Python file, a colon and the name of a function in it"
+                raise ValueError(said + hint * (name in WITH_CODE))
             if each.type in (int, float) and not (each.metadata["or_zero"] and value == 0):
                 check_range(name.replace("_", " "), value, *each.metadata["range"])
         for name in COLUMNS if self.is_text else ():
@@ -121,7 +131,7 @@ class TrainConfig:
                 raise ValueError(f"{name.replace('_', ' ')}: for a list of names; a text has none")
         if self.cell not in WITH_GATES and self.gate != "sigmoid":
             raise ValueError(
-                f"gate: a {self.cell} cell has no choice of gates; "
+                f"gate: a {brief(self.cell)} cell has no choice of gates; "
                 f"expected sigmoid, got {self.gate}"
             )
         if self.recurrence == "fused" and (
@@ -129,7 +139,8 @@ class TrainConfig:
         ):
             raise ValueError(
                 f"recurrence: the fused kernel is for cells vanilla, gru and lstm of up to "
-                f"{MAX_FUSED} hidden units, got {self.cell} of {self.hidden_size:,}; choose auto"
+                f"{MAX_FUSED} hidden units, got {brief(self.cell)} of {self.hidden_size:,}; "
+                "choose auto"
             )
         if (held_out := self.validation_fraction + self.test_fraction) > 0.99:
             raise ValueError(
@@ -166,7 +177,7 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
     for name, value in settings.items():
         if name not in types:
             raise ValueError(f"unknown setting {quoted(name)}; expected some of {', '.join(types)}")
-        expected: Any = str if get_args(types[name]) else types[name]
+        expected: Any = str if choices_of(types[name]) else types[name]
         # JSON may write the float 5.0 as 5, and bool is a subclass of int.
         if type(value) is not expected and (type(value), expected) != (int, float):
             raise ValueError(f"{name}: expected {expected.__name__}, got {quoted(value)}")
@@ -206,7 +217,8 @@ def resolve(
     for name, value in inherited.items():
         if given.get(name, value) != value:
             raise ValueError(
-                f"{name.replace('_', ' ')}: the earlier run has {value}, got {given[name]}"
+                f"{name.replace('_', ' ')}: the earlier run has {brief(value)}, got "
+                f"{brief(given[name])}"
             )
     if earlier and recorded is None:
         inherited["lowercase"] = earlier.lowercase
@@ -233,8 +245,7 @@ def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfi
     """
     given = _without_epochs(given)
     differences = [
-        f"{name.replace('_', ' ')}: the run has {_shown(getattr(config, name))}, "
-        f"got {_shown(value)}"
+        f"{name.replace('_', ' ')}: the run has {brief(getattr(config, name))}, got {brief(value)}"
         for name, value in given.items()
         if name not in ("steps", "epochs", "patience", "devices", "recurrence")
         and value != getattr(config, name)
@@ -242,10 +253,6 @@ def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfi
     if differences:
         raise ValueError(f"{'; '.join(differences)}; a resumed run keeps its settings")
     return replace(config, **given)
-
-
-def _shown(value: Any) -> Any:
-    return "none" if value == "" else value
 
 
 def with_steps(config: TrainConfig, steps_per_epoch: int) -> TrainConfig:

@@ -15,7 +15,17 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "dinojax"
 STOREYS = [
-    ["messages", "config", "recipes", "files", "startup", "processes", "parallel", "platforms"],
+    [
+        "messages",
+        "own",
+        "config",
+        "recipes",
+        "files",
+        "startup",
+        "processes",
+        "parallel",
+        "platforms",
+    ],  # fmt: skip
     ["data"],
     ["models"],
     ["training"],
@@ -30,13 +40,14 @@ STOREYS = [
 """The reading order."""
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
-    "messages", "config", "recipes", "files", "startup", "platforms", "processes",
+    "messages", "own", "config", "recipes", "files", "startup", "platforms", "processes",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "data.reading",
-    "data.standard_library", "evaluation.ngram", "evaluation.copying", "sampling.patterns",
-    "cli.main", "cli.arguments", "cli.terminal", "cli.colours", "cli.data", "cli.auto",
-    "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.advise", "cli.sample",
-    "cli.next", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix", "cli.ngram",
-    "cli.page", "cli.prepare", "cli.reproduce", "cli.doctor", "doctor.machine",
+    "data.standard_library", "models.code", "evaluation.ngram", "evaluation.copying",
+    "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.colours", "cli.data",
+    "cli.auto", "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.advise",
+    "cli.sample", "cli.next", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix",
+    "cli.ngram", "cli.page", "cli.prepare", "cli.trust", "cli.reproduce", "cli.doctor",
+    "doctor.machine",
     "doctor.examination",
 ]  # fmt: skip
 
@@ -84,9 +95,10 @@ def test_files_import_only_from_their_own_storey_and_those_below(module):
             assert is_ground or other.split(".")[0] == module.split(".")[0]
 
 
-def test_the_ground_imports_nothing_of_ours_but_how_messages_are_worded():
+def test_the_ground_imports_nothing_of_ours_but_how_messages_and_code_are_worded():
     for module in STOREYS[0]:
-        assert set(imports_of(module)) <= {"messages"} - {module}
+        names_code = {"own"} if module == "config" else set()
+        assert set(imports_of(module)) <= ({"messages"} | names_code) - {module}
 
 
 def test_files_of_a_storey_import_in_one_direction():
@@ -120,6 +132,16 @@ def test_the_library_neither_prints_nor_exits_nor_knows_of_commands(module):
 @pytest.mark.parametrize("module", WITHOUT_JAX)
 def test_reading_arguments_and_names_does_not_import_jax(module):
     code = f"import sys, dinojax.{module}; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_packages_and_files_are_there_without_an_import_of_their_own():
+    uses = "; ".join(f"dinojax.{module}" for module in WITHOUT_JAX)
+    code = (
+        f"import sys, dinojax; {uses}; assert 'jax' not in sys.modules; "
+        "assert dinojax.data.corpus.read_names and dinojax.models.cells.CELLS; "
+        "assert not hasattr(dinojax.data, 'nothing') and not hasattr(dinojax, 'nothing')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
@@ -162,6 +184,26 @@ def test_public_functions_are_annotated_and_documented(function):
     assert signature.return_annotation is not inspect.Signature.empty
     for parameter in signature.parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty
+
+
+MACHINERY = "exchange", "checkpoint", "recorder", "references", "results", "study"
+"""Files of `runs` whose functions are given paths by those that a user calls."""
+
+
+def functions_for_users():
+    for parameter in public_functions():
+        _, storey, *file = parameter.values[0].__module__.split(".")
+        if storey in ("data", "runs", "interchange", "plots") and file[0] not in (
+            *MACHINERY, "prepared", "sources", "readers"
+        ):  # fmt: skip
+            yield parameter
+
+
+@pytest.mark.parametrize("function", list(functions_for_users()))
+def test_strings_serve_where_paths_do(function):
+    for name, parameter in inspect.signature(function).parameters.items():
+        if "Path" in str(kind := parameter.annotation) and "Mapping" not in str(kind):
+            assert re.search(r"\bstr\b", str(kind)), f"{name}: {kind}"
 
 
 OF_OURS = [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]

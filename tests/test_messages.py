@@ -176,6 +176,7 @@ CASES = [
     ("train", ["--count-column={}"]),
     ("train", ["--label-column={}"]),
     ("train", ["text", "--column={}"]),
+    ("train", ["--loss={}.py:f"]),
     ("train", ["--learning-rate={}"]),
     ("train", ["ngram", "--data={}"]),
     ("sweep", ["--data={}"]),
@@ -217,6 +218,7 @@ CASES = [
     ("page", ["none", "--out=none/{}"]),
     ("reproduce", ["--data={}"]),
     ("reproduce", ["--json=none/{}"]),
+    ("trust", ["{}"]),
     ("completion", ["{}"]),
 ]
 

@@ -895,10 +895,10 @@ def test_a_run_learns_for_one_more_epoch_and_reads_its_data_as_before(poet):
     # Settings of the command line or of --config take precedence over the earlier run's.
     flags = f"--config={poet.folder / 'longer' / 'config.json'}", "--no-lowercase", "--out=capital"
     result = here("train.py", *flags, cwd=poet.folder)
-    assert_one_line(result, "train.py", code=2)
-    assert "cannot read poem.txt: 'F' at position 0" in result.err
-    assert "--init-from" in result.err
-    assert not (poet.folder / "capital").exists()
+    assert result.code == 0
+    assert (
+        "note: 2 characters that run did not know begin with random parameters: 'FÁ'" in result.err
+    )
 
 
 @pytest.mark.parametrize(

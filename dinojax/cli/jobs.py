@@ -16,7 +16,7 @@ from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import resolve, resolve_resumed, with_steps
 from dinojax.data.standard_library import is_library, library_path
-from dinojax.messages import about, count
+from dinojax.messages import about, count, quoted
 from dinojax.processes import compare, exchange, num_processes, num_sharing, process_id
 from dinojax.recipes import AUTO
 from dinojax.startup import best_share, num_cores, start_jax
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dinojax.data.batches import Dataset
+    from dinojax.data.vocab import Vocab
     from dinojax.runs.description import Description, Origin, Parts, Tally
     from dinojax.runs.experiment import Experiment
     from dinojax.runs.folder import Run
@@ -39,17 +40,20 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.cli import auto
     from dinojax.cli.data import read_data
     from dinojax.data.corpus import STANDARD_INPUT, bundled_names, shown_all
+    from dinojax.models.code import pinned
+    from dinojax.runs.code import check_copies, codes_in
     from dinojax.runs.description import describe, fitted
     from dinojax.runs.exchange import CONFIG_FILE
     from dinojax.runs.metadata import read_config
 
-    given, recorded, sources = given_settings(arguments), None, dict[str, str]()
+    given, recorded, sources = pinned(given_settings(arguments)), None, dict[str, str]()
     if arguments.config:
         if arguments.config.is_dir():
             raise ValueError(
                 f"--config: {arguments.config} is a folder; give {arguments.config / CONFIG_FILE}"
             )
         recorded, sources = read_config(arguments.config)
+        check_copies(arguments.config.parent, codes_in(recorded))
         if sources["extensions"] and not {"steps", "epochs"} & given.keys():
             raise ValueError(
                 f"the run of {arguments.config} was extended ({sources['extensions']}); give the "
@@ -121,8 +125,22 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         )
     if preset == AUTO and (note := auto.describe_few(parser.program, folder, corpus.data)):
         parser.note(note)
-    state, tally = session.start(experiment, folder, earlier.params if earlier else None)
+    params = None
+    if earlier:
+        note_new(parser, earlier, experiment.description.vocab)
+        params = session.inherited(experiment, earlier.trained)
+    state, tally = session.start(experiment, folder, params)
     return folder, experiment, state, tally
+
+
+def note_new(parser: Parser, earlier: "Run", vocab: "Vocab") -> None:
+    """Print a note on the characters of a vocabulary that an earlier run did not know."""
+    if new := sorted(set(vocab.characters) - set(earlier.vocab.characters)):
+        verb = "begins" if len(new) == 1 else "begin"
+        parser.note(
+            f"{count(len(new), 'character')} that {earlier.folder} did not know {verb} with random "
+            f"parameters: {quoted(''.join(new))}"
+        )
 
 
 def check_there(path: Path, config: Path, flag: str) -> None:
@@ -160,6 +178,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.cli.data import drawn, note_wait
     from dinojax.data.corpus import shown_all
     from dinojax.data.reading import checksum_of
+    from dinojax.models.code import pinned
     from dinojax.runs import folder as runs
     from dinojax.runs.description import extended, make_dataset
 
@@ -171,7 +190,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     run, arrays = runs.load_checkpoint(folder, "last")
     note_damaged(parser, run)
     runs.check_is_network(run, "only a network is trained step by step, and resumed")
-    config = resolve_resumed(run.config, given_settings(arguments))
+    config = resolve_resumed(run.config, pinned(given_settings(arguments)))
     if data := arguments.data:
         for file in data:
             note_wait(parser, file)

@@ -33,6 +33,8 @@ COMMANDS = {
     "export": "Write a trained model in the format of another program, and prove what was written.",
     "page": "Write a page of HTML in which a trained model runs. It invents, predicts and shows "
     "what surprises it, in any browser and offline.",
+    "trust": "Let the code in the folder of a run be executed. A run with a cell, a loss or an "
+    "optimizer of its own holds its file, code-*.py. Where it was not trained, read that first.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
     "doctor": "Say whether dinojax works on this machine. It looks at what is installed, whether "
     "gradients, seeds, samples and checkpoints are right, and how fast it is, in ten seconds.",

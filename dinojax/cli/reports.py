@@ -20,6 +20,7 @@ from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
 from dinojax.messages import count, visible
 from dinojax.models.cells import Params
+from dinojax.own import own_code
 from dinojax.runs.description import HELD_OUT, Description, Parts
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
 from dinojax.runs.folder import Run
@@ -144,7 +145,9 @@ def new_names(write: Writer, params: Params, step: int) -> tuple[list[str], int,
 
 
 def describe_loss(loss: float, config: TrainConfig) -> str:
-    """The loss that training minimises, with its unit."""
+    """The loss that training minimises, with its unit; that of the user's own may have any."""
+    if own_code(config.loss):
+        return f"loss {loss:.4g}"
     return f"{loss:.2f} nats a {'name' if config.loss == 'summed' else 'character'}"
 
 

@@ -5,10 +5,11 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any
 
 from dinojax.cli.arguments import number, whole_number
-from dinojax.config import COLUMNS, PRESETS, TrainConfig
+from dinojax.config import COLUMNS, PRESETS, WITH_CODE, TrainConfig, choices_of
+from dinojax.own import own_code
 
 FLAG_FOR = {
     "the earlier run": "the run of --init-from",
@@ -22,6 +23,15 @@ FLAG_FOR = {
 
 OF_THE_RUN = "those of the run, if the file is a table that has them"
 """Where the columns of other data come from unless they are given."""
+
+
+class OrCode(tuple[str, ...]):
+    """Names to choose from, and any function in a Python file."""
+
+    __slots__ = ()
+
+    def __contains__(self, value: object) -> bool:
+        return super().__contains__(value) or own_code(value) is not None
 
 
 def add_settings(
@@ -38,7 +48,7 @@ def add_settings(
     for field in fields(TrainConfig):
         if field.name in without:
             continue
-        choices = get_args(field.type)
+        choices = choices_of(field.type)
         values = {name: getattr(preset, field.name) for name, preset in PRESETS.items()}
         if field.name == "steps":
             values |= {name: "by its epochs" for name, preset in PRESETS.items() if preset.epochs}
@@ -48,6 +58,8 @@ def add_settings(
         unit = f", in {field.metadata['unit']}" if field.metadata["unit"] else ""
         text = f"{field.metadata['help']}{unit} (default: {default or shown})"
         options: dict[str, Any] = {"choices": choices}
+        if field.name in WITH_CODE:
+            options["choices"] = OrCode((*choices, "FILE.py:NAME"))
         if field.type is bool:
             options = {"action": BooleanOptionalAction}
         elif field.type is int:

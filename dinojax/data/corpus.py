@@ -45,12 +45,13 @@ class Corpus(NamedTuple, Generic[Data_co]):
     """What is unusual or was changed, as in "2 blank lines skipped"."""
 
 
-def shown(file: Path) -> str:
+def shown(file: Path | str) -> str:
     """What messages call a file that is read."""
+    file = Path(file)
     return "standard input" if file == STANDARD_INPUT else str(file)
 
 
-def shown_all(files: Sequence[Path]) -> str:
+def shown_all(files: Sequence[Path | str]) -> str:
     """What messages call several files that are read."""
     more = f" and {count(len(files) - 1, 'other')}" if files[1:] else ""
     return shown(files[0]) + more
@@ -63,7 +64,7 @@ def bundled_names() -> Path:
     return installed if installed.exists() else package.parent / "data" / "dinos.txt"
 
 
-def read_names(file: Path, lowercase: bool = True, **columns: str) -> Corpus[list[str]]:
+def read_names(file: Path | str, lowercase: bool = True, **columns: str) -> Corpus[list[str]]:
     """The names in a file, one a line or, with `columns` as in `tables.Columns`, in a table.
 
     Text is composed as by `read_text`. Lines are stripped of white space; blank ones and comments
@@ -95,7 +96,7 @@ def lines_of(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def read_running_text(file: Path, lowercase: bool = False) -> Corpus[str]:
+def read_running_text(file: Path | str, lowercase: bool = False) -> Corpus[str]:
     """The text in a file, as `read_text` reads it; a ValueError if it is empty."""
     content = read_bytes(file)
     text, notes = parsed(content, shown(file), lowercase)
@@ -104,7 +105,7 @@ def read_running_text(file: Path, lowercase: bool = False) -> Corpus[str]:
     return Corpus(text, digest(content), [*notes, *hints(content)])
 
 
-def read_text(file: Path, lowercase: bool = False) -> Corpus[str]:
+def read_text(file: Path | str, lowercase: bool = False) -> Corpus[str]:
     """The text of a UTF-8 file without its byte order mark, as `composed` gives it.
 
     Raises:
@@ -126,13 +127,14 @@ def parsed(content: bytes, name: str, lowercase: bool) -> tuple[str, list[str]]:
         return composed(text, lowercase), notes
 
 
-def read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path | str) -> bytes:
     """The content of a file, or of a pipe or a terminal until it is closed.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is a device, or a pipe with more than `MAX_PIPE` bytes.
     """
+    file = Path(file)
     is_standard = file == STANDARD_INPUT
     with open(0 if is_standard else file, "rb", closefd=not is_standard) as stream:
         mode = os.fstat(stream.fileno()).st_mode

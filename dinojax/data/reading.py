@@ -34,7 +34,7 @@ ten times: with this limit, well under one gigabyte.
 Data = str | list[str] | Text | NameList
 
 
-def checksum_of(paths: Sequence[Path]) -> str:
+def checksum_of(paths: Sequence[Path | str]) -> str:
     """The checksum that `read` gives for these files, of which pipes are read to their end."""
     files = sources.data_files(paths)
     if len(files) == 1 and not files[0].is_file():
@@ -43,7 +43,7 @@ def checksum_of(paths: Sequence[Path]) -> str:
 
 
 def read(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     is_text: bool,
     lowercase: bool,

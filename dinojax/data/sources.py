@@ -30,7 +30,7 @@ class Block(NamedTuple):
     """Where it ends in the file, in bytes; of a compressed file, in what it holds."""
 
 
-def data_files(paths: Sequence[Path]) -> list[Path]:
+def data_files(paths: Sequence[Path | str]) -> list[Path]:
     """The files at `paths`, in their order.
 
     Those of a folder are the regular files in it, sorted by name, except for hidden ones. Folders
@@ -41,7 +41,7 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
         ValueError: there is no path, or no file in a folder; or see `library_files`.
     """
     found = []
-    for path in paths:
+    for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(x for x in path.iterdir() if x.is_file() and x.name[0] != ".")
             if not inside:

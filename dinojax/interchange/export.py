@@ -15,6 +15,7 @@ from dinojax.interchange.proof import Logits, choose_strings, prove
 from dinojax.interchange.torch import has_cell, has_layout
 from dinojax.messages import quoted
 from dinojax.models.trained import Trained
+from dinojax.own import brief, own_code
 from dinojax.runs.description import build_model
 from dinojax.runs.folder import Run, check_is_network, read_part
 
@@ -35,7 +36,7 @@ class Exported(NamedTuple):
     """Lines of Python that load the model; empty where a file is a program itself."""
 
 
-def export(run: Run, form: str, folder: Path) -> Exported:
+def export(run: Run, form: str, folder: Path | str) -> Exported:
     """Write a run in one of the `FORMATS` into a new folder, and prove it; see `prove`.
 
     What is written computes in float32, also where training rounded factors to bfloat16.
@@ -47,11 +48,17 @@ def export(run: Run, form: str, folder: Path) -> Exported:
             that is the format or its layout, lacks, the folder exists, or the data of the run were
             changed.
     """
+    folder = Path(folder)
     if form not in FORMATS:
         raise ValueError(f"expected a format of {', '.join(FORMATS)}, got {quoted(form)}")
     check_is_network(
         run, "other programs get networks; export its members one by one, if it has any"
     )
+    if form != "stablehlo" and own_code(run.config.cell):
+        raise ValueError(
+            f"{brief(run.config.cell)} is code of the user's own, which this format cannot hold; "
+            "export it as stablehlo"
+        )
     if form == "torch" and not has_cell(run.config):
         raise ValueError(
             f"PyTorch has no {run.config.cell} cell with {run.config.gate} gates; export it in "

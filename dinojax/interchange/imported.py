@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import TrainConfig, resolve
-from dinojax.data.stored import Text
+from dinojax.data.corpus import shown
+from dinojax.data.stored import NameList, Text, in_vocab
 from dinojax.data.vocab import Vocab
+from dinojax.messages import about
 from dinojax.models.cells import Params
 from dinojax.runs import folder as runs
 from dinojax.runs import session
@@ -68,7 +70,7 @@ def with_rows_for(config: TrainConfig, data: Part) -> TrainConfig:
 
 def start_run(
     imported: Imported,
-    folder: Path,
+    folder: Path | str,
     config: TrainConfig,
     data: Part,
     *,
@@ -89,6 +91,15 @@ def start_run(
         ValueError: the data have more or fewer characters than the model, or do not suit the
             configuration, or the folder is not suitable; see `folder.take_folder`.
     """
+    folder = Path(folder)
+    if imported.vocab:
+        named = shown(Path(source)) if source else "these data"
+        with about(f"the earlier run cannot read {named}"):
+            if isinstance(data, Text | NameList):
+                in_vocab(data, imported.vocab)
+            else:
+                for text in [data] if isinstance(data, str) else data:
+                    imported.vocab.encode(text)
     origin = Origin(init_from, imported.vocab, "", (), ())
     description, parts, dataset = describe(config, data, origin, source=source, sha256=sha256)
     num_inputs, num = len(imported.params["layers"][0]["input_kernel"]), description.vocab.size

@@ -31,7 +31,7 @@ SETTINGS: Mapping[str, Allowed] = {
 """The layers that have a counterpart, and what those of their settings may be that matter."""
 
 
-def read(path: Path) -> Imported:
+def read(path: Path | str) -> Imported:
     """The model in a file of Keras: one-hot characters, recurrent layers, a Dense readout.
 
     The recurrent layers are of one kind, SimpleRNN, GRU or LSTM, and of one size. The softmax may
@@ -49,6 +49,7 @@ def read(path: Path) -> Imported:
         OSError: the file cannot be opened, or is a pipe or a device.
         ValueError: it is damaged, or something in it has no counterpart here.
     """
+    path = Path(path)
     damaged = f"{path} is damaged, or not a model that Keras saved"
     with open_regular(path) as file:
         try:

@@ -18,6 +18,7 @@ from dinojax.interchange.proof import choose_strings, model_logits
 from dinojax.messages import count
 from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
+from dinojax.own import brief, own_code
 from dinojax.runs.description import Part
 from dinojax.runs.folder import Run, check_is_network
 from dinojax.runs.lineage import num_learned
@@ -68,6 +69,8 @@ def make_page(
             `MAX_NAMES`, the order is out of range, or a parameter does not fit into half precision.
     """
     check_is_network(run, "a page holds a network, beside an n-gram model if that is asked for")
+    if own_code(run.config.cell):
+        raise ValueError(f"a page holds cells of dinojax, not {brief(run.config.cell)}")
     has_names = learned is not None and not isinstance(learned, str | Text)
     if with_names and not (has_names and len(learned or ()) <= MAX_NAMES):
         got = _size(learned or ()) if has_names else "no names"

@@ -83,7 +83,7 @@ def vocab_content(vocab: Vocab) -> bytes:
     return f"{json.dumps({'characters': vocab.characters})}\n".encode()
 
 
-def torch_code(config: TrainConfig, vocab_size: int, folder: Path) -> str:
+def torch_code(config: TrainConfig, vocab_size: int, folder: Path | str) -> str:
     """Lines of Python that load a model into PyTorch from its folder, and compute logits."""
     return _TORCH.format(
         folder=str(folder),
@@ -96,7 +96,7 @@ def torch_code(config: TrainConfig, vocab_size: int, folder: Path) -> str:
     )
 
 
-def read(path: Path) -> Imported:
+def read(path: Path | str) -> Imported:
     """The model in a safetensors file; see `from_state_dict` for what it may hold.
 
     A configuration and a vocabulary come from `config.json` and `vocab.json` beside it, where they
@@ -107,6 +107,7 @@ def read(path: Path) -> Imported:
         OSError: a file cannot be read.
         ValueError: a file is damaged or holds something else, or the files contradict each other.
     """
+    path = Path(path)
     from safetensors import SafetensorError
 
     config_file, vocab_file = path.with_name(CONFIG_FILE), path.with_name(VOCAB_FILE)

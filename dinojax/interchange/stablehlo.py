@@ -98,7 +98,7 @@ def files(trained: Trained, is_text: bool) -> dict[str, bytes]:
     }
 
 
-def code(trained: Trained, is_text: bool, folder: Path) -> str:
+def code(trained: Trained, is_text: bool, folder: Path | str) -> str:
     """Lines of Python that load a model from its folder, compute logits and sample."""
     state = jax.eval_shape(lambda: trained.model.initial_state((1,)))
     return _CODE.format(

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from dinojax.config import CellName
-from dinojax.models import linear_recurrence, recurrence
+from dinojax.messages import about
+from dinojax.models import code, linear_recurrence, recurrence
 from dinojax.models.cells import CELLS, Activations, Cell, Init, InitialState, Params, State
 from dinojax.models.linear_cells import LINEAR_CELLS, LinearCell
-from dinojax.models.products import are_ids
+from dinojax.models.products import ProductDType, are_ids
+from dinojax.own import brief
 
 Step = Callable[[Params, State, jax.Array], tuple[State, jax.Array]]
 """Reads one time step, ids [...] or vectors [..., features].
@@ -115,14 +117,38 @@ def from_linear_cell(
     return Layer(cell.hidden_size, cell.init, cell.initial_state, step, unroll)
 
 
-def make_layer(name: CellName, *sizes: int, run: Run = recurrence.loop, **options: Any) -> Layer:
+def make_layer(
+    name: CellName | str, *sizes: int, run: Run = recurrence.loop, **options: Any
+) -> Layer:
     """The layer of the cell of this name, with its arguments; see `CELLS` and `LINEAR_CELLS`.
 
-    A cell of `CELLS` trains by `run`; see `from_cell`.
+    The name may also be that of a cell of the user's own; see `own_cell`. A `Cell` trains by `run`;
+    see `from_cell`.
     """
     if name in LINEAR_CELLS:
         return from_linear_cell(LINEAR_CELLS[name](*sizes, **options))
-    return from_cell(CELLS[name](*sizes, **options), run)
+    cell = CELLS[name](*sizes, **options) if name in CELLS else own_cell(name, *sizes, **options)
+    return from_cell(cell, run) if isinstance(cell, Cell) else from_linear_cell(cell)
+
+
+def own_cell(
+    value: str, input_size: int, hidden_size: int, *, product_dtype: ProductDType = None
+) -> Cell | LinearCell:
+    """The cell that the function of the user's own in a setting returns; see `models.code`.
+
+    The function gets the input size and the hidden size, and `product_dtype` if that is not None.
+
+    Raises:
+        ValueError: it cannot be called so, or does not return a cell.
+    """
+    make = code.load(value)
+    options = {} if product_dtype is None else {"product_dtype": product_dtype}
+    with about(f"cell: {brief(value)}"):
+        cell = code.call(value, make, input_size, hidden_size, **options)
+        if not isinstance(cell, Cell | LinearCell):
+            got = type(cell).__name__
+            raise ValueError(f"expected a Cell or a LinearCell of dinojax.models, got {got}")
+    return cell
 
 
 def _after(length: jax.Array | int, start: jax.Array, states: jax.Array) -> jax.Array:

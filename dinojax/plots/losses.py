@@ -40,7 +40,7 @@ MAX_LABEL = 32
 """Longest run name, in characters, that fits into a legend of two columns."""
 
 
-def plot_runs(folders: Sequence[Path]) -> Figure:
+def plot_runs(folders: Sequence[Path | str]) -> Figure:
     """The losses of the runs in these folders; see `plot_losses`.
 
     Runs that differ in their seeds alone are drawn as one: the mean of their losses, and a band of
@@ -51,13 +51,14 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
         ValueError: a folder is missing or given twice, or its metrics are damaged or hold no loss.
     """
     names = short_names(folders)
-    for folder in folders:
+    paths = [*map(Path, folders)]
+    for folder in paths:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder; expected the folder of a run")
         if not current(folder, METRICS_FILE).exists():
             raise ValueError(not_a_run(folder, METRICS_FILE))
     groups, seeds = dict[str, dict[str, Metrics]](), set[tuple[str, str]]()
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in zip(names, paths, strict=True):
         setting, seed = _setting(folder)
         # The same run twice says nothing about the spread over seeds.
         group = str(folder) if (setting, seed) in seeds else setting
@@ -66,7 +67,7 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
     return _plot([*groups.values()])
 
 
-def short_names(folders: Sequence[Path]) -> list[str]:
+def short_names(folders: Sequence[Path | str]) -> list[str]:
     """The last parts of each folder's path, as many as distinguish it; no folder may come twice."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     names = []

@@ -46,12 +46,13 @@ def new_figure(width: float, height: float, text: str = "") -> Iterator[Figure]:
         figure.set_layout_engine("none")
 
 
-def save(figure: Figure, path_without_suffix: Path) -> list[Path]:
+def save(figure: Figure, path_without_suffix: Path | str) -> list[Path]:
     """Write a figure as PNG and as SVG; returns the two paths. Equal figures give equal bytes.
 
     Raises:
         OSError: a file cannot be written.
     """
+    path_without_suffix = Path(path_without_suffix)
     paths = []
     remove_leftovers(path_without_suffix.parent)
     for suffix in SUFFIXES:

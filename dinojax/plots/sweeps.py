@@ -19,7 +19,7 @@ MAX_LABEL = 64
 """Longest name of a setting, in characters, that fits into the legend."""
 
 
-def plot_sweep(folder: Path) -> Figure:
+def plot_sweep(folder: Path | str) -> Figure:
     """The validation losses of a sweep's settings against the characters seen in training.
 
     Each setting has a line, the mean over its seeds, and a band: that mean plus and minus its
@@ -31,6 +31,7 @@ def plot_sweep(folder: Path) -> Figure:
         ValueError: the folder holds no sweep, no validation yet, or too many settings for one
             picture.
     """
+    folder = Path(folder)
     outcomes, settings = read_outcomes(folder), dict[str, list[Path]]()
     for replica in plan(read_sweep(folder)):
         outcome = outcomes.get(replica.folder)

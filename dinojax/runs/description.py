@@ -3,7 +3,6 @@
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.config import WITH_GATES, TrainConfig, with_steps
@@ -12,7 +11,6 @@ from dinojax.data.corpus import (
     MIN_LIMIT,
     length_limit,
     longest_usual,
-    shown,
 )
 from dinojax.data.splits import split_names, split_text
 from dinojax.data.stored import (
@@ -26,7 +24,6 @@ from dinojax.data.stored import (
 )
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest
-from dinojax.messages import about
 from dinojax.recipes import recipe
 from dinojax.runs.kinds import Kind, Mixture, Ngram
 from dinojax.runs.references import reference_to
@@ -121,25 +118,22 @@ def describe(
 
     The configuration gets its number of steps and, for packed names unless `keep_window`, a window
     that holds the longest name, unless that is far longer than the others (see `longest_usual`). A
-    run that begins with an `origin` has its vocabulary, and names that were learned before are held
-    out only where no others are left. `source` is the path of the data and `sha256` its checksum.
+    run that begins with an `origin` has the characters of its vocabulary and those of the data, and
+    names that were learned before are held out only where no others are left. `source` is the path
+    of the data and `sha256` its checksum.
 
     Raises:
-        ValueError: the data are too small to split or to fill a batch, a name does not fit into
-            the window, or the vocabulary of `origin` lacks a character.
+        ValueError: the data are too small to split or to fill a batch, or a name does not fit into
+            the window.
     """
     learned = origin.names if origin else ()
     fractions = config.validation_fraction, config.test_fraction
-    known = origin.vocab if origin else None
-    with about(f"the earlier run cannot read {shown(Path(source)) if source else 'these data'}"):
-        if isinstance(data, Text | NameList):
-            vocab = known or data.vocab
-            data = in_vocab(data, vocab)
-        else:
-            texts = [data] if isinstance(data, str) else data
-            vocab = known or build_vocab(texts)
-            for text in texts if known else []:
-                vocab.encode(text)
+    before = [origin.vocab.characters] if origin and origin.vocab else []
+    if isinstance(data, Text | NameList):
+        vocab = build_vocab([*before, data.vocab.characters])
+        data = in_vocab(data, vocab)
+    else:
+        vocab = build_vocab([*before, *([data] if isinstance(data, str) else data)])
     split: Sequence[Part]
     if isinstance(data, str | Text):
         split, earlier = split_text(data, *fractions), list[str]()

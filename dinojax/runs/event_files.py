@@ -12,7 +12,7 @@ from dinojax.files import named_errors
 
 
 @contextmanager
-def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def event_file(folder: Path | str, step: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A function that writes a line of metrics into a new event file.
 
     It overrides what other event files of the folder say about steps after `step`.
@@ -27,7 +27,7 @@ def event_file(folder: Path, step: int) -> Iterator[Callable[[Mapping[str, Any]]
     from tensorboardX.summary import scalar
 
     name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-    file = folder / name
+    file = Path(folder) / name
 
     def write(*events: Any) -> None:
         with named_errors(file, file):

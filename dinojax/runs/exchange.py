@@ -24,8 +24,11 @@ from dinojax.runs.description import PARTS
 CONFIG_FILE, METRICS_FILE, LOCK_FILE = "config.json", "metrics.jsonl", ".lock"
 CHECKPOINT = re.compile(r"checkpoint-\d{9,}\.npz")
 """Name of a checkpoint."""
+CODE = re.compile(r"code-[0-9a-f]{16}\.py")
+"""Name of a copy of the user's own code; see `code`."""
 RUN_FILE = re.compile(
-    rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.(?:txt|json)|{CONFIG_FILE}|{METRICS_FILE}"
+    rf"{CHECKPOINT.pattern}|(?:{'|'.join(PARTS)})\.(?:txt|json)|{CODE.pattern}|{CONFIG_FILE}"
+    rf"|{METRICS_FILE}"
 )
 """Name of any file of a run but the lock."""
 DERIVED = re.compile(

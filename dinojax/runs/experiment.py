@@ -15,13 +15,15 @@ from dinojax.data.batches import Dataset, cut_text
 from dinojax.data.stored import Text, excerpt, has_borders, is_prepared
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.losses import Costs, column_evaluation, name_evaluation
+from dinojax.models import code
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.runs.description import Description, Part, Parts, build_model
 from dinojax.runs.memory import check_training
 from dinojax.startup import best_share
 from dinojax.training import stack
-from dinojax.training.loss import mean_cross_entropy, summed_cross_entropy
+from dinojax.training.contract import check_own
+from dinojax.training.loss import LOSSES
 from dinojax.training.optimizers import make_optimizer, make_schedule
 from dinojax.training.step import TrainState, TrainStep, init_train_state, make_train_step
 
@@ -110,7 +112,8 @@ def make_experiment(
 
     Raises:
         ValueError: there are not as many devices, processes cannot share the rows, there is not
-            enough memory, or the device cannot run the recurrence asked for.
+            enough memory, the device cannot run the recurrence asked for, or code of the user's own
+            is not kept, or does not do what is expected of it; see `contract`.
     """
     config, vocab = description.config, description.vocab
     num = processes.num_processes()
@@ -122,7 +125,8 @@ def make_experiment(
     mesh = parallel.make_mesh(config.devices)
     recurrence = platforms.recurrence(config.recurrence, jax.default_backend())
     model, optimizer = build_model(config, vocab, recurrence), make_optimizer(config)
-    loss = summed_cross_entropy if config.loss == "summed" else mean_cross_entropy
+    loss = LOSSES[config.loss] if config.loss in LOSSES else code.load(config.loss)
+    check_own(config, vocab, model, optimizer)
     train_step = make_train_step(
         model,
         optimizer,

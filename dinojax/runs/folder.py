@@ -6,6 +6,7 @@ runs/dinos/train.txt                    names or text that the model learned fro
 runs/dinos/validation.txt, test.txt     names or text that were held out, if any
 runs/dinos/train.json, ..               in place of these, where large data lie; see `references`
 runs/dinos/earlier.txt                  further names that the runs before it learned, if any
+runs/dinos/code-0123456789abcdef.py     code of the user's own that it needs, if any; see `code`
 runs/dinos/metrics.jsonl                losses and speed over time; see `metrics`
 runs/dinos/.lock                        locked by the process that trains; always empty
 runs/dinos/.new                         a run that is to take the place of this; see `exchange`
@@ -33,7 +34,7 @@ from dinojax.messages import about
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
-from dinojax.runs import checkpoint, exchange
+from dinojax.runs import checkpoint, code, exchange
 from dinojax.runs.description import (
     Description,
     Parts,
@@ -76,15 +77,14 @@ class Run(NamedTuple):
     @property
     def folder(self) -> Path:
         """The folder of the run; of several that are mixed, that of the first."""
-        parent = self.checkpoint.parent
-        return parent.parent if parent.name == exchange.NEW else parent
+        return _folder_of(self.checkpoint)
 
     @property
     def trained(self) -> Trained:
         return Trained(self.model, self.params, self.vocab, self.description.max_length)
 
 
-def take_folder(folder: Path, overwrite: bool = False) -> None:
+def take_folder(folder: Path | str, overwrite: bool = False) -> None:
     """Make `folder` for a new run, or accept one that is empty except for an incomplete start.
 
     With `overwrite` it may hold a run, which stays until `start_run` has replaced it.
@@ -92,6 +92,7 @@ def take_folder(folder: Path, overwrite: bool = False) -> None:
     Raises:
         ValueError: it is a file, it holds a run and `overwrite` is false, or it holds other files.
     """
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder for the run, or a new name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def take_folder(folder: Path, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path | str) -> Iterator[None]:
     """Lock the folder of a run, and tidy up what a process that was killed has left there.
 
     The lock of a process that has died does not count.
@@ -122,6 +123,7 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: the lock file cannot be made.
         ValueError: another process has locked it.
     """
+    folder = Path(folder)
     message = "wait until it has ended, or choose another folder"
     with files.locked(folder / LOCK_FILE, f"another process trains in {folder}; {message}"):
         exchange.finish(folder)
@@ -129,19 +131,25 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def start_run(folder: Path, state: TrainState, description: Description, parts: Parts) -> None:
+def start_run(
+    folder: Path | str, state: TrainState, description: Description, parts: Parts
+) -> None:
     """Write the first checkpoint and the data of a new run, replacing an earlier run.
 
     The folder must be locked. At any moment it holds all of the earlier run or all of the new one;
     see `exchange`. If the new one cannot be written, the earlier run is still there.
     """
+    folder = Path(folder)
     first = _checkpoint_path(folder, int(state.step)).name
     files_of = {f"{name}.{'json' if is_prepared(x) else 'txt'}": x for name, x in parts.items()}
-    names = [*files_of, CONFIG_FILE, METRICS_FILE, first]
+    codes = code.copies(code.codes_of(description.config) | code.codes_of(description.kind))
+    names = [*files_of, *codes, CONFIG_FILE, METRICS_FILE, first]
     try:
         new = exchange.begin(folder, names)
         for file, part in files_of.items():
             write_atomically(new / file, part_content(part))
+        for file, source in codes.items():
+            write_atomically(new / file, source)
         write_config(new / CONFIG_FILE, description)
         write_atomically(new / METRICS_FILE, b"")
         save_checkpoint(new, state, description, Tally())
@@ -150,12 +158,18 @@ def start_run(folder: Path, state: TrainState, description: Description, parts: 
 
 
 def save_checkpoint(
-    folder: Path, state: TrainState, description: Description, tally: Tally, *, keep: int = NUM_KEPT
+    folder: Path | str,
+    state: TrainState,
+    description: Description,
+    tally: Tally,
+    *,
+    keep: int = NUM_KEPT,
 ) -> Path:
     """Write a checkpoint into the folder of a run, and remove all but the newest and the best.
 
     If it cannot be written, the older ones are still there.
     """
+    folder = Path(folder)
     step, packages = int(state.step), ("jax", "jaxlib", "numpy", "optax")
     metadata = to_metadata(description, tally) | {
         "step": step,
@@ -172,12 +186,12 @@ def save_checkpoint(
     return path
 
 
-def load_run(folder: Path, which: str = "best") -> Run:
+def load_run(folder: Path | str, which: str = "best") -> Run:
     """The run in a folder at one of its checkpoints; see `load_checkpoint`."""
     return load_checkpoint(folder, which)[0]
 
 
-def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
+def load_checkpoint(folder: Path | str, which: str) -> tuple[Run, Mapping[str, Any]]:
     """The run in a folder at one of its checkpoints, and all arrays of that checkpoint by name.
 
     `which` is "best", by validation loss (the last where there was no validation), "last", or a
@@ -186,6 +200,7 @@ def load_checkpoint(folder: Path, which: str) -> tuple[Run, Mapping[str, Any]]:
     Raises:
         ValueError: the folder holds no run, no such checkpoint, or none that can be read.
     """
+    folder = Path(folder)
     checkpoints = find_checkpoints(folder) if folder.is_dir() else []
     if not checkpoints:
         is_there = folder.is_dir()
@@ -234,8 +249,9 @@ def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> Trai
         return checkpoint.restore(arrays, like)
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
+def find_checkpoints(folder: Path | str) -> list[Path]:
     """The checkpoints of the run in a folder, oldest first."""
+    folder = Path(folder)
     where = folder / exchange.NEW if exchange.is_decided(folder) else folder
     found = [path for path in where.iterdir() if exchange.CHECKPOINT.fullmatch(path.name)]
     return sorted(found, key=step_of)
@@ -245,6 +261,8 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     metadata, arrays = checkpoint.load(path)
     with about(f"{path} could not be read"):
         description, tally = from_metadata(metadata)
+    code.check_copies(_folder_of(path), code.codes_of(description.kind))
+    with about(f"{path} could not be read"):
         model = build_model(description.kind, description.vocab)
         shapes = stored_params(description.kind, description.vocab, arrays)
         like = {"params": shapes, "step": jax.ShapeDtypeStruct((), jnp.int32)}
@@ -260,6 +278,11 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     return run, arrays
 
 
+def _folder_of(path: Path) -> Path:
+    """The folder of the run of which a file is a checkpoint."""
+    return path.parent.parent if path.parent.name == exchange.NEW else path.parent
+
+
 def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         # A mean of squared gradients may overflow to infinity, and training goes on.
@@ -272,6 +295,6 @@ def _checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:09d}.npz"
 
 
-def step_of(path: Path) -> int:
+def step_of(path: Path | str) -> int:
     """The number of steps of a checkpoint, from its name."""
-    return int(path.stem.split("-")[1])
+    return int(Path(path).stem.split("-")[1])

@@ -11,12 +11,13 @@ from dinojax.runs.folder import Run, check_is_network, read_part
 LEARNED = "train", "earlier"
 
 
-def read_origin(folder: Path, run: Run) -> Origin:
+def read_origin(folder: Path | str, run: Run) -> Origin:
     """What a new run takes over from the `run` in a folder, besides its parameters.
 
     Raises:
         ValueError: its model is no network.
     """
+    folder = Path(folder)
     check_is_network(run, "a new run begins with a network; give one of its members, if it has any")
     description = run.description
     own, names = description.parts["train"], list[str]()
@@ -39,7 +40,7 @@ def read_origin(folder: Path, run: Run) -> Origin:
     return Origin(str(folder), run.vocab, sha256, before, names)
 
 
-def read_learned(folder: Path, description: Description) -> Part:
+def read_learned(folder: Path | str, description: Description) -> Part:
     """All names that a run and the runs it began with learned, as far as known; or its text.
 
     Raises:

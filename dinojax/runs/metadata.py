@@ -97,7 +97,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     return type(value) is kind and value == value
 
 
-def write_config(file: Path, description: Description) -> None:
+def write_config(file: Path | str, description: Description) -> None:
     """Write the sources and the settings of a run as JSON, which `read_config` reads.
 
     Of a model that is no network of its configuration, the settings are those of its data.
@@ -109,16 +109,17 @@ def write_config(file: Path, description: Description) -> None:
     whole = sources | _model(description) | settings
     content = json.dumps(whole, indent=2, ensure_ascii=False)
     # A path that is not UTF-8 has surrogates, which JSON can escape.
-    write_atomically(file, f"{content}\n".encode(errors="backslashreplace"))
+    write_atomically(Path(file), f"{content}\n".encode(errors="backslashreplace"))
 
 
-def read_config(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_config(file: Path | str) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings of a run and its sources, as `write_config` wrote them.
 
     Raises:
         ValueError: it holds something else, the model is no network, or a setting is unknown or has
             a bad value.
     """
+    file = Path(file)
     with about(file):
         try:
             settings = json.loads(read_regular(file).decode())

@@ -33,27 +33,27 @@ LARGEST = 1e39
 """More than any float32; what is computed from it is finite in float64."""
 
 
-def append_metrics(folder: Path, line: Mapping[str, Any]) -> None:
+def append_metrics(folder: Path | str, line: Mapping[str, Any]) -> None:
     """Append one line to the metrics of a run and hand it to the operating system.
 
     Raises:
         ValueError: a number is not finite.
     """
     text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-    path, data = folder / METRICS_FILE, text.encode()
+    path, data = Path(folder) / METRICS_FILE, text.encode()
     with named_errors(path, path), path.open("ab", buffering=0) as file:
         if file.write(data) != len(data):
             raise OSError(f"{path}: written in part; is the disk full?")
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     """The lines of a run's metrics, without an incomplete last line.
 
     Raises:
         ValueError: another line is not a JSON object with a step, or what should be a number is
             none, or out of all bounds; names the line.
     """
-    path, lines = current(folder, METRICS_FILE), []
+    path, lines = current(Path(folder), METRICS_FILE), []
     for number, text in enumerate(read_regular(path).split(b"\n")[:-1], start=1):
         try:
             line = json.loads(text)
@@ -73,8 +73,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def rewind_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
+def rewind_metrics(folder: Path | str, step: int) -> list[dict[str, Any]]:
     """Remove the lines of later steps and an incomplete last line; returns the remaining lines."""
+    folder = Path(folder)
     path = folder / METRICS_FILE
     lines = [line for line in read_metrics(folder) if line["step"] <= step] if path.exists() else []
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

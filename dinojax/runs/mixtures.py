@@ -95,7 +95,7 @@ def mix(
     return Mixed(whole, description, names, kind.weights, figures, is_sample)
 
 
-def load_any(folder: Path, which: str = "best") -> Run:
+def load_any(folder: Path | str, which: str = "best") -> Run:
     """The run in a folder, as `load_run` loads it, or the ensemble of a sweep's best setting.
 
     A folder may be that of a sweep, or that of one of its settings; each replica takes part with
@@ -105,6 +105,7 @@ def load_any(folder: Path, which: str = "best") -> Run:
         OSError: a file cannot be read.
         ValueError: see `folder.load_checkpoint` and `sweep.members`.
     """
+    folder = Path(folder)
     if is_sweep(folder) or is_sweep(folder.resolve().parent):
         return ensemble([load_run(replica, which) for replica in members(folder)])
     return load_run(folder, which)

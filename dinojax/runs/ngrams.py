@@ -75,7 +75,7 @@ def costs_of(character_nats: NDArray[np.float64], part: Part) -> Costs:
 
 def save_untrained(
     params: Params,
-    folder: Path,
+    folder: Path | str,
     description: Description,
     parts: Parts,
     *,
@@ -87,6 +87,7 @@ def save_untrained(
         OSError: a file cannot be written.
         ValueError: the folder is not suitable; see `folder.take_folder`.
     """
+    folder = Path(folder)
     key, step = jax.random.key(description.config.seed), jnp.zeros((), jnp.int32)
     state = TrainState(params, (), (), key, step, jnp.zeros(()))
     runs.take_folder(folder, overwrite)

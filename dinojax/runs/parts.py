@@ -11,7 +11,7 @@ from dinojax.runs.description import Description, Part, part_from
 from dinojax.runs.references import find_store, referenced
 
 
-def read_part(folder: Path, description: Description, name: str) -> Part:
+def read_part(folder: Path | str, description: Description, name: str) -> Part:
     """A part of a run's data: its names, or its text.
 
     Prepared data are read where they are, and prepared again if they are no longer there.
@@ -20,6 +20,7 @@ def read_part(folder: Path, description: Description, name: str) -> Part:
         ValueError: the run has no such part, or the file was changed; or prepared data are gone,
             and so are the files that they were made from.
     """
+    folder = Path(folder)
     content, is_reference = _part_content(folder, description, name)
     if not is_reference:
         return part_from(content, description.config.is_text, description.vocab)
@@ -27,8 +28,9 @@ def read_part(folder: Path, description: Description, name: str) -> Part:
     return referenced(content, store, description.vocab)
 
 
-def restore_data(folder: Path, description: Description) -> Generator[Progress, None, Any]:
+def restore_data(folder: Path | str, description: Description) -> Generator[Progress, None, Any]:
     """The data of a run that were prepared, again if they are no longer there; None for others."""
+    folder = Path(folder)
     if not exchange.current(folder, "train.json").exists():
         return None
     content, _ = _part_content(folder, description, "train")

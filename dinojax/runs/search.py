@@ -151,7 +151,7 @@ def config_of(search: Search, values: Values) -> TrainConfig:
     )
 
 
-def write_search(folder: Path, search: Search) -> None:
+def write_search(folder: Path | str, search: Search) -> None:
     """Write `search.json`; see `read_search`."""
     space = {
         name: each._asdict() if isinstance(each, Range) else each
@@ -159,21 +159,22 @@ def write_search(folder: Path, search: Search) -> None:
     }
     content = {"format": FORMAT, **search._asdict(), "space": space}
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(folder / SEARCH_FILE, f"{text}\n".encode(errors="backslashreplace"))
+    write_atomically(Path(folder) / SEARCH_FILE, f"{text}\n".encode(errors="backslashreplace"))
 
 
-def is_search(folder: Path) -> bool:
+def is_search(folder: Path | str) -> bool:
     """Whether a folder is that of a search."""
-    return (folder / SEARCH_FILE).is_file()
+    return (Path(folder) / SEARCH_FILE).is_file()
 
 
-def read_search(folder: Path) -> Search:
+def read_search(folder: Path | str) -> Search:
     """What was asked of the search in a folder.
 
     Raises:
         OSError: `search.json` cannot be read.
         ValueError: the folder holds no search, that of a newer dinojax, or a damaged one.
     """
+    folder = Path(folder)
     if not is_search(folder):
         raise ValueError(f"{folder} holds no search: it has no {SEARCH_FILE}")
     file = folder / SEARCH_FILE

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.config import config_from
 from dinojax.messages import why
+from dinojax.models.code import pinned
 from dinojax.runs import replica
+from dinojax.runs.code import codes_in, write_copies
 from dinojax.runs.description import describe
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current
 from dinojax.runs.experiment import make_experiment
@@ -132,7 +134,7 @@ def _report(trial: "optuna.Trial", number: int, loss: float) -> None:
         trial.report(loss, number)
 
 
-def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[Trial | None]:
+def work(folder: Path | str, *, data: str | None = None, jobs: int = 0) -> Generator[Trial | None]:
     """Work on the search in a folder until no trial is left, and report those that end.
 
     Other processes may work on it at the same time; the trials that they end are reported, too.
@@ -144,6 +146,7 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[T
         OSError: the data cannot be read, or the results not be written.
         ValueError: the folder holds no search, the data have changed, or a process could not go on.
     """
+    folder = Path(folder)
     search = read_search(folder)
     first = {name: space[0] for name, space in search.space.items()}
     file = search.data if data is None else data
@@ -212,13 +215,13 @@ def search(
 
 
 def new_search(preset: str, data: str, *, settings: Mapping[str, Any], **asked: Any) -> Search:
-    """What is asked of a search, with the checksum of its data; see `make_search`.
+    """What is asked of a search, with the checksum of its data and of code; see `make_search`.
 
     Raises:
         OSError: the data cannot be read.
         ValueError: they, or memory, do not suffice for the largest of all values.
     """
-    wanted = make_search(preset, data, "", settings=settings, **asked)
+    wanted = make_search(preset, data, "", settings=pinned(settings), **asked)
     largest = {
         name: space.high if isinstance(space, Range) else max(space, key=_size)
         for name, space in wanted.space.items()
@@ -237,12 +240,13 @@ def _keeps_window(search: Search) -> bool:
     return "window" in {**search.settings, **search.space}
 
 
-def begin(folder: Path, wanted: Search) -> None:
+def begin(folder: Path | str, wanted: Search) -> None:
     """Make the folder of a new search, or find that it holds this one.
 
     Raises:
         ValueError: it holds something else.
     """
+    folder = Path(folder)
     if is_search(folder):
         if (recorded := read_search(folder)) != wanted:
             names = [n for n in Search._fields if getattr(recorded, n) != getattr(wanted, n)]
@@ -252,4 +256,5 @@ def begin(folder: Path, wanted: Search) -> None:
             )
         return
     take_folder(folder)
+    write_copies(folder, codes_in({**wanted.settings, **wanted.space}))
     write_search(folder, wanted)

@@ -17,6 +17,8 @@ from dinojax.data.text import composed
 from dinojax.files import digest
 from dinojax.messages import quoted
 from dinojax.models.cells import Params
+from dinojax.models.code import pinned
+from dinojax.models.grown import grown
 from dinojax.models.trained import Trained
 from dinojax.recipes import AUTO
 from dinojax.runs import folder as runs
@@ -31,6 +33,7 @@ from dinojax.runs.description import (
 )
 from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
+from dinojax.runs.lineage import read_origin
 from dinojax.runs.metadata import write_config
 from dinojax.runs.metrics import append_metrics, rewind_metrics
 from dinojax.runs.mixtures import load_any
@@ -42,18 +45,31 @@ from dinojax.training.step import TrainState
 
 
 def start(
-    experiment: Experiment, folder: Path | None, initial_params: Params | None = None
+    experiment: Experiment, folder: Path | str | None, initial_params: Params | None = None
 ) -> tuple[TrainState, Tally]:
     """Start a new run in a folder, replacing an earlier one; without a folder, in memory.
 
     It starts from `initial_params`, or from random parameters.
     """
+    folder = None if folder is None else Path(folder)
     state = experiment.initial_state(initial_params)
     # Processors of another kind may round otherwise.
     state = state._replace(params=parallel.of_first(state.params))
     if folder and parallel.may_write():
         runs.start_run(folder, state, experiment.description, experiment.parts)
     return state, Tally()
+
+
+def inherited(experiment: Experiment, earlier: Trained) -> Params:
+    """The parameters with which a run begins that begins with an `earlier` model.
+
+    For characters that the earlier model did not know, they are those of a run that begins with
+    random ones; see `grown`.
+    """
+    vocab = experiment.description.vocab
+    if vocab == earlier.vocab:
+        return earlier.params
+    return grown(earlier.params, experiment.initial_state(None).params, earlier.vocab, vocab)
 
 
 def resume(
@@ -83,7 +99,7 @@ def work(
     experiment: Experiment,
     state: TrainState,
     tally: Tally,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     *,
     keep: int = runs.NUM_KEPT,
     save_every: int = 0,
@@ -99,6 +115,7 @@ def work(
         FloatingPointError: a loss or a parameter is not finite.
         OSError: a file cannot be written; the last good checkpoint is still there.
     """
+    folder = None if folder is None else Path(folder)
     clock = processes.common_clock(clock)
     log_every, options = course(experiment.config, save_every, lines_per_validation)
     progress = loop.run(
@@ -142,6 +159,7 @@ def train(
     *,
     seed: int = 0,
     folder: Path | str | None = None,
+    init_from: Path | str | None = None,
     **settings: Any,
 ) -> Trained:
     """Train a model on a list of names, or on a text: a string, or what `data.reading` read.
@@ -149,8 +167,10 @@ def train(
     The settings are those of `preset` (by default "dinos" for names and "text" for a text; "auto"
     for those that suit the data, see `recipes`), except for `settings`, fields of `TrainConfig`.
     A text may be too short for all rows of a batch, see `fitted`. Names are stripped, and blank
-    ones skipped. With a `folder`, an ordinary run is recorded there. Returns the model of the best
-    validation, or without validation the last.
+    ones skipped. With a `folder`, an ordinary run is recorded there. The run begins with the
+    parameters of the run in the folder `init_from`, if it is given, and then has its cell, gate,
+    layers and hidden units. Returns the model of the best validation, or without validation the
+    last.
 
     Several processes that have met (see `processes.join`) train one model if each calls this with
     the same arguments. The first writes the folder, and all return the model.
@@ -162,12 +182,16 @@ def train(
         ValueError: a setting, the data or the folder is not suitable, or processes differ in them.
     """
     is_text = isinstance(names, str | Text)
-    preset, settings = preset or ("text" if is_text else "dinos"), settings | {"seed": seed}
-    recorded = None
+    preset, given = preset or ("text" if is_text else "dinos"), pinned(settings | {"seed": seed})
+    earlier = origin = recorded = None
+    if init_from is not None:
+        earlier = runs.load_run(Path(init_from))
+        origin = read_origin(Path(init_from), earlier)
     if preset == AUTO:
         recorded = recipe_for(clean(names, bool(settings.get("lowercase"))))
         preset = "dinos"
-    config = resolve(preset, recorded=recorded, given=settings)
+    known = earlier.config if earlier else None
+    config = resolve(preset, recorded=recorded, earlier=known, given=given)
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
@@ -175,7 +199,9 @@ def train(
     config, sha256 = fitted(config, data, settings), digest(part_content(data))
     with ExitStack() as stack:
         with processes.together("start"):
-            described = describe(config, data, keep_window="window" in settings, sha256=sha256)
+            described = describe(
+                config, data, origin, keep_window="window" in settings, sha256=sha256
+            )
             processes.compare("data", facts(described[0]))
             experiment = make_experiment(*described)
             folder = Path(folder) if folder is not None else None
@@ -183,7 +209,9 @@ def train(
                 runs.take_folder(folder)
                 stack.enter_context(runs.locked(folder))
             processes.exchange("folder", None)
-            state, tally = start(experiment, folder)
+            state, tally = start(
+                experiment, folder, inherited(experiment, earlier.trained) if earlier else None
+            )
         best = state.params
         for report in stack.enter_context(closing(work(experiment, state, tally, folder))):
             best = report.state.params if report.is_best else best
@@ -248,4 +276,4 @@ def load(folder: Path | str, which: str = "best") -> Trained:
         OSError: a file cannot be read.
         ValueError: the folder holds no run, or no such checkpoint.
     """
-    return load_any(Path(folder), which).trained
+    return load_any(folder, which).trained

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from dinojax.config import OF_THE_DATA, PRESETS, TrainConfig, check_range, config_from, resolve
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted, shortened
+from dinojax.own import brief
 
 SWEEP_FILE, RESULTS_FILE, TABLE_FILE = "sweep.json", "results.json", "results.txt"
 FORMAT = 1
@@ -187,27 +188,29 @@ def setting_name(preset: str, values: Values) -> str:
 
 def shown(value: Any) -> str:
     """A value of a setting as tables show it."""
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    is_short = isinstance(value, float) and float(f"{value:g}") == value
+    return f"{value:g}" if is_short else brief(value)
 
 
-def write_sweep(folder: Path, sweep: Sweep) -> None:
+def write_sweep(folder: Path | str, sweep: Sweep) -> None:
     """Write `sweep.json`; see `read_sweep`."""
     content = json.dumps({"format": FORMAT, **sweep._asdict()}, indent=2, ensure_ascii=False)
-    write_atomically(folder / SWEEP_FILE, f"{content}\n".encode(errors="backslashreplace"))
+    write_atomically(Path(folder) / SWEEP_FILE, f"{content}\n".encode(errors="backslashreplace"))
 
 
-def is_sweep(folder: Path) -> bool:
+def is_sweep(folder: Path | str) -> bool:
     """Whether a folder is that of a sweep."""
-    return (folder / SWEEP_FILE).is_file()
+    return (Path(folder) / SWEEP_FILE).is_file()
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(folder: Path | str) -> Sweep:
     """What was asked of the sweep in a folder.
 
     Raises:
         OSError: `sweep.json` cannot be read.
         ValueError: the folder holds no sweep, or that of a newer dinojax, or one that is damaged.
     """
+    folder = Path(folder)
     if not is_sweep(folder):
         raise ValueError(f"{folder} holds no sweep: it has no {SWEEP_FILE}")
     file = folder / SWEEP_FILE
@@ -230,30 +233,31 @@ def read_sweep(folder: Path) -> Sweep:
     return sweep
 
 
-def read_outcomes(folder: Path) -> dict[Path, Outcome]:
+def read_outcomes(folder: Path | str) -> dict[Path, Outcome]:
     """How the replicas of a sweep ended, by their folders relative to that of the sweep.
 
     Those that have not ended are missing.
     """
     return {
         Path(each["folder"]): Outcome(**{name: each[name] for name in Outcome._fields})
-        for each in _read_results(folder)["replicas"]
+        for each in _read_results(Path(folder))["replicas"]
     }
 
 
-def best_setting(folder: Path) -> str:
+def best_setting(folder: Path | str) -> str:
     """The name of a sweep's best setting; see `results.summarize`.
 
     Raises:
         ValueError: no replica has finished.
     """
+    folder = Path(folder)
     best = _read_results(folder)["best"]
     if best is None:
         raise ValueError(f"{folder} has no finished replica yet")
     return str(best)
 
 
-def members(folder: Path) -> list[Path]:
+def members(folder: Path | str) -> list[Path]:
     """The folders of the finished replicas of a sweep's best setting, in the order of their seeds.
 
     `folder` may also be that of one of its settings.
@@ -262,6 +266,7 @@ def members(folder: Path) -> list[Path]:
         OSError: a file cannot be read.
         ValueError: the folder is none of a sweep, or no replica has finished.
     """
+    folder = Path(folder)
     sweep, setting = folder, None
     if not is_sweep(folder) and is_sweep(folder.resolve().parent):
         sweep, setting = folder.resolve().parent, folder.resolve().name

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from dinojax import files, platforms
+from dinojax.models.code import pinned
+from dinojax.runs.code import codes_in, write_copies
 from dinojax.runs.description import Part, describe
 from dinojax.runs.exchange import LOCK_FILE
 from dinojax.runs.experiment import make_experiment
@@ -60,12 +62,13 @@ def num_processes(num_replicas: int, jobs: int = 0, operations: float = math.inf
     return min(suited, jobs or suited)
 
 
-def take_folder(folder: Path) -> None:
+def take_folder(folder: Path | str) -> None:
     """Make `folder` for a new sweep, or accept one that is empty.
 
     Raises:
         ValueError: it is a file, or it holds a sweep or other files.
     """
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder for the sweep, or a new name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +79,14 @@ def take_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path | str) -> Iterator[None]:
     """Lock the folder of a sweep, and remove what a process that was killed has left there.
 
     Raises:
         OSError: the lock file cannot be made.
         ValueError: another process has locked it.
     """
+    folder = Path(folder)
     message = "wait until it has ended, or choose another folder"
     with files.locked(folder / LOCK_FILE, f"another process works in {folder}; {message}"):
         files.remove_leftovers(folder)
@@ -124,8 +128,9 @@ def check(sweep: Sweep, left: Sequence[Replica], *, data: str | None = None, job
     return chosen
 
 
-def replicas_left(folder: Path) -> list[Replica]:
+def replicas_left(folder: Path | str) -> list[Replica]:
     """The replicas of the sweep in a folder that neither finished nor diverged, or are gone."""
+    folder = Path(folder)
     outcomes, ended = read_outcomes(folder), (FINISHED, DIVERGED)
     there = {
         x for x, outcome in outcomes.items() if outcome.status in ended and (folder / x).is_dir()
@@ -133,7 +138,9 @@ def replicas_left(folder: Path) -> list[Replica]:
     return [replica for replica in plan(read_sweep(folder)) if replica.folder not in there]
 
 
-def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[Progress | None]:
+def work(
+    folder: Path | str, *, data: str | None = None, jobs: int = 0
+) -> Generator[Progress | None]:
     """Train what is left of the sweep in a folder, which must be locked, and report it.
 
     `data` is where the data are now, if not where `sweep.json` says. At most `jobs` replicas
@@ -145,8 +152,10 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[P
         OSError: the results cannot be written.
         ValueError: the folder holds no sweep, or its results were changed.
     """
+    folder = Path(folder)
     sweep, left = read_sweep(folder), replicas_left(folder)
     again = {replica.folder for replica in left}
+    write_copies(folder, codes_in({**sweep.settings, **sweep.values}))
     outcomes = {where: x for where, x in read_outcomes(folder).items() if where not in again}
     tasks = [task_of(sweep, each, folder, data) for each in left]
     with closing(_train(tasks, num_processes(len(left), jobs))) as coming:
@@ -164,10 +173,10 @@ def work(folder: Path, *, data: str | None = None, jobs: int = 0) -> Generator[P
     write_results(folder, sweep, outcomes)
 
 
-def task_of(sweep: Sweep, replica: Replica, folder: Path, data: str | None = None) -> Task:
+def task_of(sweep: Sweep, replica: Replica, folder: Path | str, data: str | None = None) -> Task:
     """What a process needs to train a replica."""
     return Task(
-        folder=str(folder / replica.folder),
+        folder=str(Path(folder) / replica.folder),
         settings=asdict(replica.config),
         keep_window=_keeps_window(sweep),
         data=sweep.data if data is None else data,
@@ -222,7 +231,8 @@ def new_sweep(
     settings: Mapping[str, Any],
     baseline: Mapping[str, Any] | None = None,
 ) -> Sweep:
-    """What is asked of a sweep, with the checksum of its data; see `make_sweep`."""
+    """What is asked of a sweep, with the checksum of its data and of code; see `make_sweep`."""
+    settings, baseline = pinned(settings), pinned(baseline or {})
     asked: dict[str, Any] = {"seeds": seeds, "settings": settings, "baseline": baseline}
     config = plan(make_sweep(preset, data, "", **asked))[0].config
     return make_sweep(preset, data, read_data(data, config)[1], **asked)

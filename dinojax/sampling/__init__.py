@@ -1,1 +1,5 @@
 """New names and texts from a trained model."""
+
+from dinojax import submodules
+
+__getattr__ = submodules(__name__)

@@ -1,1 +1,5 @@
 """From a loss to many training steps."""
+
+from dinojax import submodules
+
+__getattr__ = submodules(__name__)

@@ -37,3 +37,7 @@ def mean_cross_entropy(
     """
     nats = cross_entropy(logits, targets, weights)
     return nats.sum(), weights.sum().astype(nats.dtype)
+
+
+LOSSES = {"summed": summed_cross_entropy, "mean": mean_cross_entropy}
+"""All losses by name."""

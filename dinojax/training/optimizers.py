@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import optax
 
 from dinojax.config import TrainConfig
+from dinojax.messages import about
+from dinojax.models import code
 from dinojax.models.cells import Params
+from dinojax.own import brief
 
 
 def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransformation:
@@ -30,7 +33,14 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clipping by value, clipping by norm, and the optimizer with its schedule, in this order."""
+    """Clipping by value, clipping by norm, and the optimizer with its schedule, in this order.
+
+    A function of the user's own gets the learning rate, a number or a schedule, and returns the
+    optimizer, any `optax.GradientTransformation`; see `models.code`.
+
+    Raises:
+        ValueError: it returns another thing, or raises an exception.
+    """
     rate = config.learning_rate if config.has_constant_rate else make_schedule(config)
     optimizers = {
         "sgd": lambda: optax.sgd(rate),
@@ -40,12 +50,22 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
         "lion": lambda: optax.lion(rate, weight_decay=config.weight_decay),
     }
-    parts = [optimizers[config.optimizer]()]
+    parts = [optimizers.get(config.optimizer, lambda: _own_optimizer(config.optimizer, rate))()]
     if config.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.clip_value:
         parts.insert(0, optax.clip(config.clip_value))
     return optax.chain(*parts)
+
+
+def _own_optimizer(value: str, rate: float | optax.Schedule) -> optax.GradientTransformation:
+    make = code.load(value)
+    with about(f"optimizer: {brief(value)}"):
+        optimizer = code.call(value, make, rate)
+        if not isinstance(optimizer, optax.GradientTransformation):
+            got = type(optimizer).__name__
+            raise ValueError(f"expected an optax.GradientTransformation, got {got}")
+    return optimizer
 
 
 def describe_gradients(
