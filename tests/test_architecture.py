@@ -15,17 +15,8 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "dinojax"
 STOREYS = [
-    [
-        "messages",
-        "own",
-        "config",
-        "recipes",
-        "files",
-        "startup",
-        "processes",
-        "parallel",
-        "platforms",
-    ],  # fmt: skip
+    ["messages", "own", "config", "recipes"],
+    ["files", "startup", "processes", "parallel", "platforms"],
     ["data"],
     ["models"],
     ["training"],

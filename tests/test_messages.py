@@ -192,6 +192,7 @@ CASES = [
     ("sample", ["{}"]),
     ("sample", ["none", "{}"]),
     ("sample", ["none", "--match=({}"]),
+    ("sample", ["none", "--label={}"]),
     ("sample", ["none", "--which={}"]),
     ("sample", ["none", "--out=none/{}"]),
     ("next", ["{}"]),

@@ -579,7 +579,8 @@ def test_a_file_of_names_is_read_as_the_run_reads_it(place, answers, tmp_path):
     (tmp_path / "some.txt").write_text(content, "utf-8", newline="")
     command = "names", "--file", tmp_path / "some.txt", "--json", "--seed=3"
     result = score(place, *command)
-    note = "1 blank line skipped, 1 duplicate kept"
+    stripped = "white space at the ends of 1 line dropped"
+    note = f"1 blank line skipped, {stripped}, 1 duplicate kept"
     assert result.err == f"score.py: note: {tmp_path / 'some.txt'}: {note}\n"
     result.err = ""
     for row, expected in zip(rows_of(result), answers.rows, strict=True):

@@ -603,6 +603,7 @@ HELP = {
     },
     "sample.py": {
         "--which": ("checkpoint", "best"),
+        "--label": ("with this label", "any"),
         "--num": ("names", 10),
         "--seed": ("random", "another each time"),
         "--temperature": ("logits", 1),
@@ -640,7 +641,7 @@ HELP = {
         "--file": ("one a line", ""),
         "--text": ("a text", ""),
         "--column": ("names", "those of the run"),
-        "--label-column": ("labels", "those of the run"),
+        "--label": ("labels", "sum"),
         "--which": ("checkpoint", "best"),
         "--characters": ("bits", ""),
         "--seed": ("new names", 0),

@@ -26,7 +26,7 @@ from dinojax.runs import workers
 from dinojax.runs.checkpoint import load
 from dinojax.runs.folder import load_run
 from dinojax.runs.metrics import read_metrics
-from dinojax.runs.replica import Step, why
+from dinojax.runs.replica import Step
 from dinojax.runs.results import summarize, table
 from dinojax.runs.sweep import (
     Outcome,
@@ -36,6 +36,7 @@ from dinojax.runs.sweep import (
     plan,
     read_outcomes,
     read_sweep,
+    write_sweep,
 )
 from dinojax.runs.sweeping import new_sweep, task_of
 

@@ -26,10 +26,12 @@ def settle(
     files: Sequence[Path],
     earlier: TrainConfig | None,
     given: Mapping[str, Any],
+    labels: Sequence[str] = (),
 ) -> tuple[TrainConfig, Corpus[Data]]:
     """The configuration that suits the data in files, and the data.
 
-    Settings that are `given`, and those of an `earlier` run to begin with, stay as they are.
+    Settings that are `given`, and those of an `earlier` run to begin with, stay as they are. For
+    the `labels` of that run, see `data.read_data`.
     """
     if earlier:
         is_text = earlier.is_text
@@ -43,7 +45,7 @@ def settle(
         return resolve(recorded=suited | inherited, earlier=earlier, given=given)
 
     # The data are read alike, whatever their size.
-    corpus = read_data(parser, files, resolved(recipe(1, None if is_text else 1)))
+    corpus = read_data(parser, files, resolved(recipe(1, None if is_text else 1)), labels)
     return resolved(recipe_for(corpus.data)), corpus
 
 

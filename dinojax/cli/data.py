@@ -33,24 +33,35 @@ KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training
 """Keys of the JSON object of a name."""
 
 
-def read_data(parser: Parser, paths: Sequence[Path], config: TrainConfig) -> Corpus[Data]:
-    """A text or names from files or folders, as a run of this configuration reads them."""
+def read_data(
+    parser: Parser, paths: Sequence[Path], config: TrainConfig, labels: Sequence[str] = ()
+) -> Corpus[Data]:
+    """A text or names from files or folders, as a run of this configuration reads them.
+
+    For those known as `labels`, see `with_labels`.
+    """
     for file in paths:
         note_wait(parser, file)
     ways = {"is_text": config.is_text, "lowercase": config.lowercase}
-    return drawn(read(paths, **ways, columns=columns_of(config)))
+    return drawn(read(paths, **ways, columns=columns_of(config), labels=labels))
 
 
-def read_and_note(parser: Parser, file: Path, config: TrainConfig) -> Corpus[Data]:
+def read_and_note(
+    parser: Parser, file: Path, config: TrainConfig, labels: Sequence[str] = ()
+) -> Corpus[Data]:
     """The same for one, with a note on what is unusual or was changed."""
-    corpus = read_data(parser, [file], config)
+    corpus = read_data(parser, [file], config, labels)
     if corpus.notes:
         parser.note(f"{shown(file)}: {', '.join(map(with_flags, corpus.notes))}")
     return corpus
 
 
 def read_other(
-    parser: Parser, file: Path, config: TrainConfig, arguments: Namespace
+    parser: Parser,
+    file: Path,
+    config: TrainConfig,
+    arguments: Namespace,
+    labels: Sequence[str] = (),
 ) -> Corpus[Data]:
     """The same for data that a run of this configuration did not learn from.
 
@@ -60,10 +71,12 @@ def read_other(
     columns = Columns(*(getattr(arguments, name, None) or "" for name in COLUMNS))
     if not any(getattr(arguments, name, None) is not None for name in COLUMNS):
         columns = columns_in(file, columns_of(config))
+    if any(columns):
+        columns = columns._replace(column=columns.column or "1")
     unread = {name: "" for name in COLUMNS if not hasattr(arguments, name)}
     with named_flags():
         config = replace(config, **columns._replace(**unread)._asdict())
-    return read_and_note(parser, file, config)
+    return read_and_note(parser, file, config, labels)
 
 
 def drawn(progress: Generator[Progress, None, Result]) -> Result:
@@ -120,14 +133,16 @@ def write_names(
     *,
     as_json: bool,
     lowercase: bool,
+    with_labels: bool = True,
 ) -> int:
     """Write names, one a line; returns how many there were.
 
-    They are the names that other commands read. A terminal shows lower-cased ones capitalized. In
-    JSON, `in_training_data` is null where what was `learned` is not known.
+    They are the names that other commands read, `with_labels`, if they have any, after a tab. A
+    terminal shows lower-cased ones capitalized. In JSON, `in_training_data` is null where what was
+    `learned` is not known, and labels are always given.
     """
     encode, is_terminal, written = json_encoder(file.encoding), file.isatty(), 0
-    for names, whole, drawn, ended, drawn_as in blocks:
+    for names, whole, drawn, ended, drawn_as, labels in blocks:
         lines = list(map(capitalized, names)) if lowercase and is_terminal else names
         if as_json:
             known = [None if learned is None else name in learned for name in names]
@@ -136,10 +151,15 @@ def write_names(
             for each, name, spelled in zip(objects, names, drawn_as, strict=True):
                 if spelled != name:
                     each["drawn_as"] = spelled
+            for each, label in zip(objects, labels, strict=False):
+                each["label"] = label
             lines = list(map(encode, objects))
         elif is_terminal:
             pairs = zip(lines, ended.tolist(), strict=True)
             lines = [visible(name) + ("" if has_ended else CUT) for name, has_ended in pairs]
+        if labels and with_labels and not as_json:
+            shown = map(visible, labels) if is_terminal else labels
+            lines = [f"{line}\t{label}" for line, label in zip(lines, shown, strict=True)]
         # One write for the block: one for each name would take as long as drawing it.
         file.write("".join(f"{line}\n" for line in lines))
         written += len(names)

@@ -217,10 +217,15 @@ def read_known(parser: Parser, arguments: Namespace, run: "Run") -> "Part":
     """Names or a text from other data; a ValueError if the run does not know a character."""
     from dinojax.cli.data import read_other
     from dinojax.data.corpus import shown
+    from dinojax.data.labels import Labelled, listed
     from dinojax.data.stored import NameList, Text
 
     file: Path = arguments.data
-    part = read_other(parser, file, run.config, arguments).data
+    part = read_other(parser, file, run.config, arguments, run.vocab.labels).data
+    labels = part.labels if isinstance(part, Labelled) else ()
+    if labels != run.vocab.labels:
+        ours, theirs = (listed(each) or "no labels" for each in (run.vocab.labels, labels))
+        raise ValueError(f"{shown(file)} has {theirs}, {arguments.run} has {ours}")
     found = part.vocab.characters if isinstance(part, Text | NameList) else "".join(part)
     unknown = sorted(set(found) - set(run.vocab.characters))
     if unknown:
@@ -256,7 +261,13 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> s
     amount, pieces = f"{rows[0]['num_characters']:,.0f} characters", "blocks or windows"
     if not is_text:
         num = count(int(rows[0]["num_pieces"]), "name")
-        amount, pieces = f"{num}, {amount}, newlines included", "names"
+        has_labels = "nats_per_label" in rows[0]
+        included = "newlines and labels included" if has_labels else "newlines included"
+        amount, pieces = f"{num}, {amount}, {included}", "names"
+        if has_labels:
+            label, name = rows[0]["nats_per_label"], rows[0]["nats_per_piece_given_label"]
+            apart = f"{label:.3f} nats a label and {name:.3f} a name given its label"
+            lines.append(f"\nof the first line, {apart}")
     return "\n".join([*lines, f"\n{amount}{said}; ± one standard error over {pieces}"])
 
 

@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--data", metavar="FILE", type=path, required=True, help=text)
     text = "convert the data to lower case (default: as the config.json or the preset says)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
-    add_columns(parser, "none, or as the config.json says")
+    add_columns(parser, "none, or as the config.json says", without=("label_column",))
     add("--out", metavar="FOLDER", type=path, required=True, help="folder of the run")
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
 

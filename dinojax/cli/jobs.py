@@ -70,12 +70,13 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         if expected_origin is not None:
             check_there(Path(init_from), arguments.config, "--init-from")
         earlier, origin = load_origin(parser, Path(init_from), expected_origin)
-    preset, known = arguments.preset or "dinos", earlier.config if earlier else None
+    preset, before = arguments.preset or "dinos", earlier.config if earlier else None
+    labels = origin.vocab.labels if origin and origin.vocab else ()
     if preset == AUTO:
         files = data or [bundled_names()]
-        config, corpus = auto.settle(parser, files, known, given)
+        config, corpus = auto.settle(parser, files, before, given, labels)
     else:
-        config = resolve(preset, recorded=recorded, earlier=known, given=given)
+        config = resolve(preset, recorded=recorded, earlier=before, given=given)
         if config.is_text and not data:
             if recorded is not None:
                 raise ValueError("these settings are for a running text; give its file with --data")
@@ -84,7 +85,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         for file in files if expected is not None else []:
             if file != STANDARD_INPUT:
                 check_there(file, arguments.config, "--data")
-        corpus = read_data(parser, files, config)
+        corpus = read_data(parser, files, config, labels)
     source, sha256 = "\n".join(map(str, data)), corpus.sha256
     if expected not in (None, sha256):
         raise ValueError(

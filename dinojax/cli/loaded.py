@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinojax.cli.arguments import MAX_DIGITS, Parser
-from dinojax.messages import count, quoted, visible
+from dinojax.data.labels import number_of
+from dinojax.messages import about, count, quoted, visible
 from dinojax.runs.kinds import Mixture, kind_name
 
 if TYPE_CHECKING:
@@ -39,6 +40,21 @@ def load(parser: Parser, arguments: Namespace) -> "Run":
     if replicas := described_replicas(arguments.run, run):
         parser.note(f"{arguments.run}: the {replicas}, with equal weights")
     return run
+
+
+def read_label(arguments: Namespace, run: "Run") -> str | None:
+    """The label that a flag gives, as the run calls it; None if it is not given.
+
+    Raises:
+        ValueError: the run has no labels, or not this one.
+    """
+    from dinojax.data.text import composed
+
+    if arguments.label is None:
+        return None
+    labels = run.vocab.labels
+    with about(f"--label: {arguments.run}"):
+        return labels[number_of(labels, composed(arguments.label, run.config.lowercase).strip())]
 
 
 def described_replicas(folder: Path, run: "Run") -> str:

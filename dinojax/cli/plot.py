@@ -73,7 +73,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if any(each is not None for each in (arguments.strings, arguments.text, arguments.names)):
             start_jax()
             from dinojax.plots.heat_maps import plot_strings, plot_text
-            from dinojax.runs.folder import check_is_network
+            from dinojax.runs.folder import check_is_network, check_without_labels
             from dinojax.runs.mixtures import load_any
 
             run = load_any(arguments.runs[0])
@@ -93,6 +93,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
                 drawn += "".join(strings)
             if arguments.text is not None:
                 check_is_network(run, "--text draws the units of a network")
+                check_without_labels(run, "--text is read without one")
                 layer = run.config.num_layers - 1 if arguments.layer is None else arguments.layer
                 check_range("--layer", layer, 0, run.config.num_layers - 1)
                 units = arguments.units or []
@@ -142,7 +143,7 @@ def as_read(run: "Run", text: str) -> str:
     text = composed(text, run.config.lowercase)
     if not text:
         raise ValueError("expected a text, got an empty one")
-    run.vocab.encode(text)
+    run.vocab.plain.encode(text)
     if not run.config.is_text and "\n" in text:
         raise ValueError("a name holds no newline")
     return text

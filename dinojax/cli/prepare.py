@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--data", metavar="FILE", type=path, nargs="+", required=True, help=text)
     text = "convert the data to lower case (default: as the preset says)"
     add("--lowercase", action=BooleanOptionalAction, help=text)
-    add_columns(parser)
+    add_columns(parser, without=("label_column",))
 
 
 def main(parser: Parser, arguments: Namespace) -> int:

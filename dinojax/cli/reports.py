@@ -2,7 +2,7 @@
 
 import importlib.util
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from dinojax.cli.loaded import describe_learned
 from dinojax.cli.settings import with_flags
 from dinojax.cli.terminal import CUT, describe_error
 from dinojax.config import TrainConfig
+from dinojax.data.labels import labels_of, without_labels
 from dinojax.data.stored import lookup
 from dinojax.data.text import capitalized
 from dinojax.evaluation.losses import summarize
@@ -28,7 +29,7 @@ from dinojax.runs.lineage import learned_of, num_learned
 from dinojax.runs.metrics import read_metrics
 from dinojax.runs.recorder import Report
 from dinojax.sampling.draw import read_prompt, sample_names, sample_text
-from dinojax.sampling.strings import composed_names
+from dinojax.sampling.strings import composed_names, num_to_draw
 from dinojax.training.optimizers import make_schedule
 
 NAMES_PER_REPORT = 4
@@ -43,7 +44,7 @@ USELESS = 2
 
 
 class Written(NamedTuple):
-    """Names as a terminal shows them, or one text."""
+    """Names as a terminal shows them, with their labels in brackets, or one text."""
 
     texts: list[str]
     is_new: list[bool]
@@ -77,15 +78,20 @@ def describe_data(description: Description, parts: Parts, notes: Sequence[str] =
             amounts.append(f"{len(parts[name]):,} for {name}{before}")
     if notes:
         amounts[-1] += f" ({', '.join(map(with_flags, notes))})"
-    return f"{', '.join(amounts)}, {count(description.vocab.size, 'symbol')}"
+    labels = description.vocab.labels
+    of_labels = f", {count(len(labels), 'label')}" if labels else ""
+    return f"{', '.join(amounts)}, {count(description.vocab.plain.size, 'symbol')}{of_labels}"
 
 
 def make_writer(experiment: Experiment) -> Writer:
     """The writer of a run, which knows what the run has learned."""
     model, max_length = experiment.model, experiment.description.max_length
     vocab = experiment.description.vocab
+    max_length += num_to_draw(vocab, None)
     is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
-    learned = () if is_text else lookup(learned_of(experiment.parts))
+    learned: Container[str] = ()
+    if not is_text:
+        learned = lookup(without_labels(learned_of(experiment.parts), vocab.labels))
 
     @jax.jit
     def draw(key: Any, params: Any) -> Any:
@@ -104,8 +110,11 @@ def make_writer(experiment: Experiment) -> Writer:
         texts = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
         if is_text:
             return Written(["\n".join(map(visible, text.split("\n"))) for text in texts], [])
-        names = composed_names(vocab, texts)
+        names = composed_names(vocab, list(without_labels(texts, vocab.labels)))
         marks = ["" if has_ended else CUT for has_ended in ended.tolist()]
+        if vocab.labels:
+            labels = labels_of(texts, vocab.labels)
+            marks = [f"{mark} ({visible(x)})" for mark, x in zip(marks, labels, strict=True)]
         pairs = [pair for pair in zip(names, marks, strict=True) if pair[0]][:NAMES_AT_END]
         shown_names = [visible(shown(name)) + mark for name, mark in pairs]
         return Written(shown_names, [name not in learned for name, _ in pairs])
@@ -211,6 +220,8 @@ def describe_result(
         said = f"\nNew text:\n{write(best.params, best.step).texts[0]}\n\n"
     else:
         thing, figure = "name", "newline included"
+        if description.vocab.labels:
+            figure = "newline and label included"
         names = describe_names(write, best.params, best.step, experiment.config)
         said = f"\n{names}\n\n{figures['nats_per_piece']:.3f} nats a name, "
     part = parts.get("validation", parts["train"])

@@ -15,7 +15,7 @@ from dinojax.cli.arguments import (
     path,
     whole_number,
 )
-from dinojax.cli.loaded import HELP_RUN, add_which, load, load_learned
+from dinojax.cli.loaded import HELP_RUN, add_which, load, load_learned, read_label
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import tell
 from dinojax.config import check_range
@@ -38,9 +38,11 @@ RANGES = {
 }  # fmt: skip
 OF_DRAWING = "seed", "temperature", "top_k", "top_p", "min_p", "num", "max_draws", "devices"
 CONSTRAINTS = "min_length", "match", "novel", "unique", "distance"
-FOR_NAMES = "num", "max_length", *CONSTRAINTS, "max_draws", "best", "devices", "json", "out"
+FOR_NAMES = (
+    "label", "num", "max_length", *CONSTRAINTS, "max_draws", "best", "devices", "json", "out",
+)  # fmt: skip
 FOR_TEXT = "length", "stop", "context"
-KINDS = {"TEXT": str, "REGEX": str, "FILE": path, "P": number, "T": number}
+KINDS = {"TEXT": str, "REGEX": str, "LABEL": str, "FILE": path, "P": number, "T": number}
 """Types of the values of flags, by their names in the help; others are whole numbers."""
 
 
@@ -59,13 +61,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     names = parser.add_argument_group("for a run of names")
     add = partial(add_value, names)
     switch = partial(names.add_argument, action="store_true", default=None)
+    help_label = "only names with this label, for a run of names with labels (default: any; then "
+    help_label += "a line is a name, a tab and its label); flags below are about the name alone"
+    add("--label", "LABEL", help_label)
     add("--num", "N", f"how many names (default: {NUM})")
     help_length = "most characters after the prompt: only names that end by then (default: all "
     help_length += "names, cut at 1.5 times the length of the longest name learned, at least 50)"
     add("--max-length", "N", help_length)
     add("--min-length", "N", "fewest characters of the whole name (default: any)")
     add("--match", "REGEX", "only names in which this Python regex is found (default: any)")
-    switch("--novel", help="only names that the model has not learned from")
+    switch("--novel", help="only names that the model has not learned from, with any label")
     switch("--unique", help="no name twice")
     add("--distance", "D", "only names at least D edits from all those learned from (default: any)")
     add("--max-draws", "N", f"give up after N draws (default: {MAX_DRAWS})")
@@ -73,7 +78,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--devices", "N", "how many GPUs or cores share the work for many names (default: all)")
     help_json = "one object a line: name, log_probability of the model and drawn_log_probability, "
     help_json += "under what may be drawn, in nats, ended (by itself, not cut), in_training_data, "
-    help_json += "and drawn_as where the model spelled the name in other characters (not NFC)"
+    help_json += "drawn_as where the model spelled the name in other characters (not NFC), and "
+    help_json += "label if there are labels; probabilities are those of the name given --label or, "
+    help_json += "without it, of name and label"
     switch("--json", help=help_json)
     add("--out", "FILE", "write the names to this file, all or nothing")
     add = partial(add_value, parser.add_argument_group("for a run of a text"))
@@ -107,7 +114,7 @@ def check_arguments(arguments: Namespace) -> None:
     """Raise a ValueError or an OSError for arguments that no run allows."""
     for name, value in given(arguments, RANGES).items():
         check_range(flag_of(name), value, *RANGES[name])
-    for name, text in given(arguments, ["prompt", "stop", "match"]).items():
+    for name, text in given(arguments, ["prompt", "stop", "match", "label"]).items():
         if not text:
             raise ValueError(f"{flag_of(name)}: expected a text, got an empty one; leave it out")
     if arguments.best is not None:
@@ -191,6 +198,7 @@ def note_seed(parser: Parser, arguments: Namespace) -> None:
 def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
     """Write names, one a line; returns the exit code."""
     from dinojax.cli.data import output, write_names
+    from dinojax.data.labels import without_labels
     from dinojax.data.stored import lookup
 
     num, lowercase = arguments.best or arguments.num or NUM, run.config.lowercase
@@ -199,12 +207,13 @@ def sample_names(parser: Parser, arguments: Namespace, run: "Run") -> int:
         learned = None
         if arguments.json or needed_by:
             learned = load_learned(parser, run, needed_by)
+            learned = learned and without_labels(learned, run.vocab.labels)
         blocks = name_blocks(parser, arguments, run, num, learned or ())
     note_seed(parser, arguments)
     with output(arguments.out) as file:
         known = None if learned is None else lookup(learned)
-        as_json = bool(arguments.json)
-        written = write_names(blocks, file, known, as_json=as_json, lowercase=lowercase)
+        options: dict[str, Any] = {"as_json": bool(arguments.json), "lowercase": lowercase}
+        written = write_names(blocks, file, known, with_labels=arguments.label is None, **options)
     return int(written < num)
 
 
@@ -222,12 +231,13 @@ def name_blocks(
 
     with about("--prompt"):
         prompt = composed_start(arguments.prompt or "", run.config.lowercase)
+    label = read_label(arguments, run)
     max_length = arguments.max_length or run.trained.max_length
     if (arguments.min_length or 0) > max_length + len(prompt):
         default = "" if arguments.max_length else ", its default"
         lengths = f"--min-length {arguments.min_length} and --max-length {max_length}{default}"
         raise ValueError(f"{lengths}: expected a minimum that is not above the maximum")
-    options: dict[str, Any] = {"prompt": prompt, "max_length": max_length}
+    options: dict[str, Any] = {"prompt": prompt, "label": label, "max_length": max_length}
     if arguments.best:
         found = most_probable_names(run.trained, num, **options)
         note = f"the {len(found.names.names):,} most probable names have {found.share:.3%} of all "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.cli.colours import character, in_colour, in_rows, padded, painted, scale, width
-from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, load_learned
+from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, load_learned, read_label
 from dinojax.cli.settings import OF_THE_RUN, add_columns, check_columns
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_file = "names, one a line, or a text, which is read in one pass with its state carried"
     add("--file", metavar="FILE", type=path, help=help_file)
     add("--text", metavar="TEXT", help="a text to score, for a run of a text")
-    add_columns(parser, OF_THE_RUN, without=("count_column",))
+    add_columns(parser, OF_THE_RUN, without=("count_column", "label_column"))
     add_which(parser)
     help_characters = "show the surprisal of each character in bits; a terminal shows colours "
     add("--characters", action="store_true", help=f"{help_characters}unless NO_COLOR is set")
@@ -46,6 +46,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("for a run of names").add_argument
     help_names = "more names to score; give one that begins with a dash as --names=-NAME"
     add("--names", metavar="NAME", nargs="+", action="extend", help=help_names)
+    help_label = "score p(name | label), for a run of names with labels (default: p(name), the sum "
+    help_label += "over all labels, and the likeliest label of each name)"
+    add("--label", metavar="LABEL", help=help_label)
     help_seed = f"seed of the {NUM_SAMPLES:,} new names that a name is ranked among (default: 0)"
     add("--seed", metavar="N", type=whole_number, help=help_seed)
 
@@ -88,6 +91,7 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
     """Score the names that the user gave, beside those `learned`, if they are known."""
     from dinojax.cli.data import read_other
     from dinojax.data.corpus import MAX_NAME_LENGTH
+    from dinojax.data.labels import without_labels
     from dinojax.data.text import composed
     from dinojax.evaluation.strings import score
 
@@ -105,8 +109,10 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
         if len(name) > MAX_NAME_LENGTH:
             most = f"names may have up to {MAX_NAME_LENGTH:,}"
             raise ValueError(f"name {number} has {len(name):,} characters; {most}")
-    seed, unknown = arguments.seed or 0, [None] * len(names)
-    scores = score(run.trained, names, learned=learned, seed=seed, num_samples=NUM_SAMPLES)
+    seed, unknown, label = arguments.seed or 0, [None] * len(names), read_label(arguments, run)
+    learned = without_labels(learned, run.vocab.labels)
+    options: dict[str, Any] = {"learned": learned, "seed": seed, "num_samples": NUM_SAMPLES}
+    scores = score(run.trained, names, label=label, **options)
     columns = {
         "name": names,
         "log_probability": scores.log_probabilities.tolist(),
@@ -116,6 +122,9 @@ def score_names(parser: Parser, arguments: Namespace, run: "Run", learned: Seque
         "nearest": scores.nearest or unknown,
         "distance": scores.distances.tolist() or unknown,
     }
+    if scores.labels:
+        columns["label"] = scores.labels
+        columns["label_probability"] = scores.label_probabilities.tolist()
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return rows, [f"{name}\n" for name in scores.names], scores.character_nats
 
@@ -130,8 +139,9 @@ def score_text(parser: Parser, arguments: Namespace, run: "Run") -> Scored:
     if arguments.names:
         expected = "names are for runs of names; give --text TEXT"
         raise ValueError(f"{arguments.run} learned a text: {expected}")
-    if arguments.seed is not None:
-        raise ValueError(f"--seed is for runs of names; {arguments.run} learned a text")
+    for flag in "seed", "label":
+        if getattr(arguments, flag) is not None:
+            raise ValueError(f"--{flag} is for runs of names; {arguments.run} learned a text")
     if arguments.file:
         head, name = {"file": str(arguments.file)}, shown(arguments.file)
         corpus = read_other(parser, arguments.file, run.config, arguments)
@@ -173,21 +183,30 @@ def table(rows: Sequence[dict[str, Any]], has_origin: bool) -> str:
     """The figures of names as lines of a table."""
     shown = [visible(row["name"]) for row in rows]
     wide = max(map(width, shown))
-    lines = [f"{'':{wide}}  log-probability  bits a character    rank  learned  nearest (edits)"]
+    labels = [
+        f"  {visible(row['label'])} {row['label_probability']:.2%}" if "label" in row else ""
+        for row in rows
+    ]
+    wide_label = max(map(width, labels))
+    head = f"{'  label' if wide_label else '':{wide_label}}"
+    figures = f"  log-probability  bits a character    rank{head}"
+    lines = [f"{'':{wide}}{figures}  learned  nearest (edits)"]
     says = {True: "yes", False: "no", None: "-"}
-    for row, name in zip(rows, shown, strict=True):
+    for row, name, label in zip(rows, shown, labels, strict=True):
         is_known = row["nearest"] is not None
         nearest = f"{visible(row['nearest'])} ({row['distance']})" if is_known else "-"
         lines.append(
             f"{padded(name, wide)}{row['log_probability']:17.3f}"
             f"{row['bits_per_character']:18.4f}{row['rank']:8.2%}"
+            f"{label}{' ' * (len(head) - width(label))}"
             f"  {says[row['in_training_data']]:7}  {nearest}"
         )
     lines.append(
         "\nlog-probability: in nats, newline included; rank: the share of "
         f"{NUM_SAMPLES:,} new names\nthat are less probable; nearest: of those it learned from"
     )
-    return "\n".join(lines) + ",\nor a run it began with" * has_origin
+    said = "\n".join(lines) + ",\nor a run it began with" * has_origin
+    return said + ";\nlabel: how probable it is, given the name" * bool(wide_label)
 
 
 def show_characters(strings: Sequence[str], bits: Sequence[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dinojax.data.labels import Labelled, with_labels
 from dinojax.data.looks import hints
 from dinojax.data.sources import decoded
 from dinojax.data.stored import NameList
@@ -64,11 +65,14 @@ def bundled_names() -> Path:
     return installed if installed.exists() else package.parent / "data" / "dinos.txt"
 
 
-def read_names(file: Path | str, lowercase: bool = True, **columns: str) -> Corpus[list[str]]:
+def read_names(
+    file: Path | str, lowercase: bool = True, *, labels: Sequence[str] = (), **columns: str
+) -> Corpus[list[str]]:
     """The names in a file, one a line or, with `columns` as in `tables.Columns`, in a table.
 
     Text is composed as by `read_text`. Lines are stripped of white space; blank ones and comments
-    are skipped. A name with a count stands in the list as often as it says.
+    are skipped. A name with a count stands in the list as often as it says, and one with a label
+    comes after it; for those known as `labels`, see `with_labels`.
 
     Raises:
         OSError: the file cannot be read.
@@ -78,7 +82,7 @@ def read_names(file: Path | str, lowercase: bool = True, **columns: str) -> Corp
     content, which = read_bytes(file), Columns(**columns)
     text, notes = parsed(content, shown(file), lowercase)
     with about(shown(file)):
-        names, more = joined([rows_in(text, which)])
+        names, more = joined([rows_in(text, which)], labels)
     return Corpus(names, digest(content), [*notes, *more, *hints(content, which)])
 
 
@@ -161,23 +165,28 @@ def clean_names(lines: Iterable[str]) -> tuple[list[str], list[str]]:
     return joined([rows])
 
 
-def joined(files: Sequence[Rows]) -> tuple[list[str], list[str]]:
+def joined(files: Sequence[Rows], known: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     """The names of several lists, each as often as its count says; and notes.
 
+    They have labels if the lists have; see `with_labels` for those `known`.
+
     Raises:
-        ValueError: there is no name, or there are more than `MAX_REPEATED` by their counts.
+        ValueError: there is no name, there are more than `MAX_REPEATED` by their counts, or see
+            `with_labels`.
     """
     skipped = sum((Counter(rows.skipped) for rows in files), Counter[str]())
     once = [name for rows in files for name in rows.names if name]
     if not once:
         raise ValueError(NO_NAMES)
-    names = once
+    labels = [label for rows in files for label in rows.labels or () if label]
+    labelled = with_labels(once, labels, known) if labels else None
+    names = once = once if labelled is None else list(labelled)
     if any(rows.counts for rows in files):
         counts = [num for rows in files for num in rows.counts or () if num]
         check_total(sum(counts))
         # One string for all copies of a name.
-        names = list(chain.from_iterable(map(repeat, once, counts)))
-    longest = longest_usual(names)
+        names = list(chain.from_iterable(map(repeat, names, counts)))
+    longest = longest_usual(names) - bool(labels)
     longer = [
         (i, len(name))
         for rows in files
@@ -185,7 +194,8 @@ def joined(files: Sequence[Rows]) -> tuple[list[str], list[str]]:
         if len(name) > longest
     ]
     num_repeated, first = len(once) - len(set(once)), longer[0] if longer else None
-    return names, notes_on(skipped, len(once), len(names), num_repeated, first, len(longer))
+    notes = notes_on(skipped, len(once), len(names), num_repeated, first, len(longer))
+    return names if labelled is None else Labelled(names, labelled.labels), notes
 
 
 def num_characters_of(rows: Rows) -> int:

@@ -87,16 +87,20 @@ def prepare(
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is not suitable (see `sources.opened` and `composed`), changes while it
-            is read or holds a name that is too long; the files hold no character or no name;
-            or the cache cannot be written.
+            is read or holds a name that is too long; the files hold no character or no name,
+            or names with labels; or the cache cannot be written.
     """
+    columns = None if is_text else columns
+    if columns and columns.label_column:
+        raise ValueError(
+            "names with labels must fit into memory; give a part of them, or divide their counts"
+        )
     total = sum(file.stat().st_size for file in files)
     checksums, done = [], 0
     for file in files:
         yield Progress("checksum", done, total)
         checksums.append(sources.checksum(file))
         done += file.stat().st_size
-    columns = None if is_text else columns
     sha256 = sources.joint_checksum(checksums)
     key = _key(files, checksums, is_text, lowercase, columns)
     if store := find(key):

@@ -48,6 +48,7 @@ def read(
     is_text: bool,
     lowercase: bool,
     columns: Columns = WHOLE_LINES,
+    labels: Sequence[str] = (),
     in_memory: int = IN_MEMORY,
 ) -> Generator[Progress, None, Corpus[Data]]:
     """Read a text or names from files, or from those of folders; see `sources.data_files`.
@@ -57,7 +58,8 @@ def read(
     that have more characters by their counts, are prepared, see `prepared`; from a pipe they are
     read into memory. The generator yields how far the preparation has come, and returns the data:
     names or a text, which is a `Text` if it has several documents; of prepared data, a `NameList`
-    or a `Text`.
+    or a `Text`. Names with labels must fit into memory; for those known as `labels`, see
+    `with_labels`.
 
     Raises:
         OSError: a file cannot be read.
@@ -69,7 +71,7 @@ def read(
     if len(files) == 1 and not files[0].is_file():
         if is_text:
             return read_running_text(files[0], lowercase)
-        return read_names(files[0], lowercase, **columns._asdict())
+        return read_names(files[0], lowercase, labels=labels, **columns._asdict())
 
     def prepared() -> Generator[Progress, None, Corpus[Data]]:
         store = yield from prepare(files, is_text=is_text, lowercase=lowercase, columns=columns)
@@ -104,7 +106,7 @@ def read(
         if columns.count_column and sum(map(num_characters_of, lists)) > in_memory:
             return (yield from prepared())
         with about(name):
-            names, more = joined(lists)
+            names, more = joined(lists, labels)
         return Corpus(names, sha256, [*notes, *more, *hint])
     documents = [text for text, _ in found if text]
     if not documents:

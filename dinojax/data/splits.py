@@ -14,27 +14,32 @@ def split_names(
     test_fraction: float,
     seed: int,
     learned: Iterable[str] = (),
+    skipped: int = 0,
 ) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """Split names at random into training, validation and test parts, each in the given order.
 
     All copies of a name go to the same part. Fractions are of the distinct names; a fraction above
     zero gives at least one. The test part, then the validation part, takes names already `learned`
     by an earlier run only where no others are left. The split depends on the set of names, on
-    `learned` and on `seed`, not on the order.
+    `learned` and on `seed`, not on the order. The first `skipped` characters of a name, such as its
+    label, do not count: a name goes to the same part with each label.
 
     Raises:
         ValueError: no name would be left for training.
     """
     if isinstance(names, NameList):
         return _split_list(names, validation_fraction, test_fraction, seed, learned)
-    distinct = sorted(set(names))
+    distinct = sorted({name[skipped:] for name in names})
     sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
-    known, order = set(learned), np.random.default_rng(seed).permutation(len(distinct))
+    known = {name[skipped:] for name in learned}
+    order = np.random.default_rng(seed).permutation(len(distinct))
     drawn = sorted((distinct[i] for i in order.tolist()), key=known.__contains__)
     # The test part is drawn first, so that it does not depend on the validation fraction.
     parts = np.repeat([2, 1, 0], sizes[::-1])
     part_of = dict(zip(drawn, parts.tolist(), strict=True))
-    train, validation, test = ([name for name in names if part_of[name] == i] for i in range(3))
+    train, validation, test = (
+        [name for name in names if part_of[name[skipped:]] == i] for i in range(3)
+    )
     return train, validation, test
 
 

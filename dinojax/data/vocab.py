@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dinojax.data.labels import label_character
 from dinojax.messages import quoted
 
 
@@ -19,11 +20,14 @@ class Vocab:
     name, is always one of them. The id `no_character`, one past the last, is the input at the start
     of a name or a text. It has no character and is never a target.
 
+    Names may have labels (see `labels`). Their characters are the last ones.
+
     Raises:
-        ValueError: the characters are not unique and sorted, or newline is missing.
+        ValueError: the characters are not unique and sorted, or newline or a label's is missing.
     """
 
     characters: str
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         got = quoted(self.characters)
@@ -34,11 +38,18 @@ class Vocab:
             )
         if "\n" not in self.characters:
             raise ValueError(f"expected newline among the characters, got {got}")
+        if not self.characters.endswith("".join(map(label_character, range(len(self.labels))))):
+            raise ValueError(f"expected a character for each label at the end, got {got}")
 
     @property
     def size(self) -> int:
         """Number of characters, including newline."""
         return len(self.characters)
+
+    @cached_property
+    def plain(self) -> "Vocab":
+        """The vocabulary of names without labels; all characters have the same ids."""
+        return Vocab(self.characters[: self.size - len(self.labels)]) if self.labels else self
 
     @property
     def newline(self) -> int:
@@ -109,9 +120,10 @@ class Vocab:
         return "".join(self.characters[i] for i in array)
 
 
-def build_vocab(texts: Iterable[str]) -> Vocab:
-    """The vocabulary of newline and every character in `texts`."""
-    return Vocab("".join(sorted({"\n"}.union(*texts))))
+def build_vocab(texts: Iterable[str], labels: Sequence[str] = ()) -> Vocab:
+    """The vocabulary of newline, every character in `texts`, and the `labels` of names."""
+    characters = map(label_character, range(len(labels)))
+    return Vocab("".join(sorted({"\n", *characters}.union(*texts))), tuple(labels))
 
 
 def code_points(text: str) -> NDArray[np.unsignedinteger]:

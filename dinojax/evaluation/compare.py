@@ -1,15 +1,18 @@
 """A network beside n-gram models: what they pay for data, and how good their samples are."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import check_range
 from dinojax.data.batches import cut_text
+from dinojax.data.labels import labels_of, without_labels
 from dinojax.data.stored import NameList, Text, excerpt, has_borders, in_vocab
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.copying import describe_text, longest_copies
@@ -27,7 +30,7 @@ from dinojax.evaluation.quality import describe_names, describe_samples, diverge
 from dinojax.evaluation.strings import text_nats
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
-from dinojax.sampling.strings import begin, composed_names, stream_text
+from dinojax.sampling.strings import begin, composed_names, num_to_draw, stream_text
 
 Part = Sequence[str] | str
 MOST_COUNTED = 2**23
@@ -94,7 +97,8 @@ def compare(
     its state from beginning to end (of prepared data, see `carried_costs`); a number cuts the text
     into windows of that length, each read from a fresh state. See `summarize` for the figures. Of
     prepared data, all of `part` is read, and about `MOST_COUNTED` characters of `train` are
-    counted; see `excerpt`.
+    counted; see `excerpt`. Costs of names with labels are those of both; the network's are also
+    given apart, as `nats_per_label` and `nats_per_piece_given_label`.
 
     Raises:
         ValueError: `train` or `part` is empty or holds an unknown character, only one of them is a
@@ -107,6 +111,8 @@ def compare(
         ModelFigures("network", summarize(network_costs(trained, part, context)), context=context)
         for context in (contexts if is_text else [None])
     ]
+    if trained.vocab.labels:
+        found = [each._replace(figures=with_labels_apart(each, trained, part)) for each in found]
     if train is None:
         return found
     orders = range(1, max_order + 1)
@@ -136,6 +142,23 @@ def network_costs(trained: Trained, part: Part, context: int | str | None) -> Co
         return piece_costs(trained, part, window)
     columns = cut_text(part, vocab, window)
     return column_evaluation(model, columns, resets=has_borders(part))(params)
+
+
+def with_labels_apart(
+    found: ModelFigures, trained: Trained, part: Sequence[str]
+) -> Mapping[str, float]:
+    """The figures of a model over names with labels, and what a label and a name cost apart."""
+    model, vocab = trained.model, trained.vocab
+    start = model.initial_state(()), jnp.asarray(vocab.no_character)
+    logits = jax.jit(model.step)(trained.params, *start)[1]
+    # All names begin alike, so a label always has the same probability.
+    nats = -np.asarray(jax.nn.log_softmax(logits[vocab.plain.size :]), float)
+    counts = Counter(labels_of(part, vocab.labels))
+    total = sum(counts[label] * cost for label, cost in zip(vocab.labels, nats, strict=True))
+    per_label = float(total) / len(part)
+    rest = found.figures["nats_per_piece"] - per_label
+    apart = {"nats_per_label": per_label, "nats_per_piece_given_label": rest}
+    return {**found.figures, **apart}
 
 
 def ngram_costs(ngrams: NgramModel, vocab: Vocab, part: Part, orders: Sequence[int]) -> list[Costs]:
@@ -170,7 +193,8 @@ def compare_samples(
     cut after `max_length` characters (default: `trained.max_length`). See `describe_samples` and
     `divergences` for the figures. As many samples as there are `held_out` names, drawn beyond `num`
     if necessary, enter divergences; other figures describe the first `num`. Without held-out names,
-    there are no hits, no divergences and no figures of real names.
+    there are no hits, no divergences and no figures of real names. All figures are about names
+    without their labels.
 
     Raises:
         ValueError: `train` is empty or holds an unknown character, or `num` or an order is below 1.
@@ -178,21 +202,23 @@ def compare_samples(
     check_range("num", num, 1, 10**9)
     model, params, vocab, limit = trained
     max_length = limit if max_length is None else max_length
+    ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max(orders))
+    train, held_out = (without_labels(part, vocab.labels) for part in (train, held_out))
     num_held_out, held_out_lines = len(held_out), [f"{name}\n" for name in held_out]
 
     def figures(ids: NDArray[np.integer], ended: NDArray[np.bool]) -> Mapping[str, float]:
         lengths = np.sum(ids != vocab.newline, axis=1)
         drawn_as = [vocab.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
-        names = composed_names(vocab, drawn_as)
+        names = composed_names(vocab, list(without_labels(drawn_as, vocab.labels)))
         lines = [name + "\n" * whole for name, whole in zip(names, ended.tolist(), strict=True)]
         apart = divergences(lines[:num_held_out], held_out_lines) if held_out else {}
         return {**describe_samples(names[:num], ended[:num], train, held_out), **apart}
 
-    sizes: dict[str, Any] = {"num": max(num, num_held_out), "max_length": max_length}
+    sizes: dict[str, Any] = {"num": max(num, num_held_out)}
+    sizes["max_length"] = max_length + num_to_draw(vocab, None)
     write = jax.jit(partial(stream_names, model=model, **sizes))
     samples = jax.device_get(write(jax.random.key(seed), params))
     models = [ModelFigures("network", figures(samples.ids, samples.ended))]
-    ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max(orders))
     for order in orders:
         generator = np.random.default_rng([seed, order])
         drawn = draw_names(generator, ngrams, vocab.newline, order=order, **sizes)

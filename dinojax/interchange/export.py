@@ -17,7 +17,7 @@ from dinojax.messages import quoted
 from dinojax.models.trained import Trained
 from dinojax.own import brief, own_code
 from dinojax.runs.description import build_model
-from dinojax.runs.folder import Run, check_is_network, read_part
+from dinojax.runs.folder import Run, check_is_network, check_without_labels, read_part
 
 FORMATS = "safetensors", "torch", "numpy", "stablehlo"
 PROGRAM = f"{numpy_file.NAME}.py"
@@ -59,6 +59,7 @@ def export(run: Run, form: str, folder: Path | str) -> Exported:
             f"{brief(run.config.cell)} is code of the user's own, which this format cannot hold; "
             "export it as stablehlo"
         )
+    check_without_labels(run, "other programs would draw labels within names")
     if form == "torch" and not has_cell(run.config):
         raise ValueError(
             f"PyTorch has no {run.config.cell} cell with {run.config.gate} gates; export it in "

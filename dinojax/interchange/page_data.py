@@ -20,7 +20,7 @@ from dinojax.models.cells import Params
 from dinojax.models.trained import Trained
 from dinojax.own import brief, own_code
 from dinojax.runs.description import Part
-from dinojax.runs.folder import Run, check_is_network
+from dinojax.runs.folder import Run, check_is_network, check_without_labels
 from dinojax.runs.lineage import num_learned
 
 MAX_NAMES, MAX_ORDER = 50_000, 8
@@ -71,6 +71,7 @@ def make_page(
     check_is_network(run, "a page holds a network, beside an n-gram model if that is asked for")
     if own_code(run.config.cell):
         raise ValueError(f"a page holds cells of dinojax, not {brief(run.config.cell)}")
+    check_without_labels(run, "a page has no choice of them")
     has_names = learned is not None and not isinstance(learned, str | Text)
     if with_names and not (has_names and len(learned or ()) <= MAX_NAMES):
         got = _size(learned or ()) if has_names else "no names"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from dinojax.evaluation.probe import hidden_states, most_varying
-from dinojax.evaluation.strings import names_nats, text_nats
+from dinojax.evaluation.strings import judged, text_nats
 from dinojax.models.trained import Trained
 from dinojax.plots.fonts import is_drawable
 from dinojax.plots.style import new_figure
@@ -34,13 +34,14 @@ CHARACTERS_PER_CELL = 3.5
 def plot_strings(trained: Trained, strings: Sequence[str], *, as_names: bool = True) -> Figure:
     """A heat map of how surprising each character of `strings` is to a model.
 
-    Each string is read as a name, whose newline is drawn too, or as a text.
+    Each string is read as a name, whose newline is drawn too, or as a text. A model of names with
+    labels does not know the label.
 
     Raises:
         ValueError: a string is empty, is not a name, or has a character unknown to the model.
     """
     if as_names:
-        return plot_surprisal([f"{name}\n" for name in strings], names_nats(trained, strings))
+        return plot_surprisal([f"{name}\n" for name in strings], judged(trained, strings)[0])
     return plot_surprisal(strings, [text_nats(trained, string) for string in strings])
 
 

@@ -12,6 +12,7 @@ from dinojax.data.corpus import (
     length_limit,
     longest_usual,
 )
+from dinojax.data.labels import Labelled, listed, without_labels
 from dinojax.data.splits import split_names, split_text
 from dinojax.data.stored import (
     NameList,
@@ -123,22 +124,30 @@ def describe(
     of the data and `sha256` its checksum.
 
     Raises:
-        ValueError: the data are too small to split or to fill a batch, or a name does not fit into
-            the window.
+        ValueError: the data are too small to split or to fill a batch, a name does not fit into the
+            window, or `origin` has other labels.
     """
     learned = origin.names if origin else ()
     fractions = config.validation_fraction, config.test_fraction
-    before = [origin.vocab.characters] if origin and origin.vocab else []
+    known = origin.vocab if origin else None
+    labels = data.labels if isinstance(data, Labelled) else ()
+    if known and known.labels != labels:
+        raise ValueError(
+            f"the earlier run has {listed(known.labels) or 'no labels'}, these data have "
+            f"{listed(labels) or 'no labels'}"
+        )
+    before = [known.characters] if known else []
     if isinstance(data, Text | NameList):
         vocab = build_vocab([*before, data.vocab.characters])
         data = in_vocab(data, vocab)
     else:
-        vocab = build_vocab([*before, *([data] if isinstance(data, str) else data)])
+        vocab = build_vocab([*before, *([data] if isinstance(data, str) else data)], labels)
     split: Sequence[Part]
     if isinstance(data, str | Text):
         split, earlier = split_text(data, *fractions), list[str]()
     else:
-        split = split_names(data, *fractions, config.split_seed, learned)
+        skipped = 1 if labels else 0
+        split = split_names(data, *fractions, config.split_seed, learned, skipped)
         now = lookup(split[0])
         earlier = sorted({name for name in learned if name not in now})
     split = *split, earlier
@@ -150,7 +159,8 @@ def describe(
     checksums = {name: digest(part_content(part)) for name, part in parts.items()}
     description = Description(config, vocab, source, sha256, "", checksums)
     if not isinstance(data, str | Text):
-        description = description._replace(max_length=length_limit(parts["train"]))
+        names = without_labels(parts["train"], labels)
+        description = description._replace(max_length=length_limit(names))
     if origin:
         description = description._replace(
             init_from=origin.path,
@@ -251,6 +261,7 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     import jax.numpy as jnp
 
     from dinojax.models.gates import GATES
+    from dinojax.models.labelled import labelled
     from dinojax.models.layers import Run, make_layer
     from dinojax.models.mixture import mixture
     from dinojax.models.model import char_model
@@ -259,6 +270,9 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
 
     if isinstance(kind, Mixture):
         return mixture([build_model(member, vocab) for member in kind.members], kind.weights)
+    if vocab.labels:
+        model = build_model(kind, replace(vocab, labels=()), recurrence)
+        return labelled(model, len(vocab.labels))
     if isinstance(kind, Ngram):
         return ngram_model(vocab, kind.order)
     config = kind

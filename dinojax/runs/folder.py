@@ -30,7 +30,7 @@ from dinojax.config import TrainConfig
 from dinojax.data.stored import is_prepared
 from dinojax.data.vocab import Vocab
 from dinojax.files import remove_leftovers, write_atomically
-from dinojax.messages import about
+from dinojax.messages import about, count
 from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
@@ -236,6 +236,13 @@ def check_is_network(run: Run, wanted: str) -> None:
     if run.description.model:
         got = kind_name(run.description.model)
         raise ValueError(f"expected the run of a network, got a {got}; {wanted}")
+
+
+def check_without_labels(run: Run, wanted: str) -> None:
+    """Raise a ValueError, with what is `wanted`, if a run learned names with labels."""
+    if run.vocab.labels:
+        labels = count(len(run.vocab.labels), "label")
+        raise ValueError(f"expected a run without labels, got one with {labels}; {wanted}")
 
 
 def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> TrainState:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from dinojax.data.labels import without_labels
 from dinojax.data.stored import NameList, Text, lookup
 from dinojax.runs import checkpoint
 from dinojax.runs.description import Description, Origin, Part, Parts
@@ -36,6 +37,8 @@ def read_origin(folder: Path | str, run: Run) -> Origin:
         names = sorted(set(learned))
     before = *description.learned_before, own
     taken = {"characters": run.vocab.characters, "learned_before": before, "names": names}
+    if run.vocab.labels:
+        taken["labels"] = run.vocab.labels
     sha256 = checkpoint.checksum(run.params, taken)
     return Origin(str(folder), run.vocab, sha256, before, names)
 
@@ -64,6 +67,7 @@ def learned_of(parts: Parts) -> Part:
 def num_learned(description: Description, part: Part, learned: Part | None) -> int | None:
     """How many names of `part` are among those `learned`; None if these are not all known.
 
+    A name is the same with each label.
     Of a text that the run held out: 0, or None if a run before it learned another text.
     """
     if isinstance(part, str | Text):
@@ -72,5 +76,6 @@ def num_learned(description: Description, part: Part, learned: Part | None) -> i
         return None
     if isinstance(part, NameList) and isinstance(learned, NameList):
         return part.num_in(learned)
-    known = lookup(learned)
-    return sum(name in known for name in part)
+    labels = description.vocab.labels
+    known = lookup(without_labels(learned, labels))
+    return sum(name in known for name in without_labels(part, labels))

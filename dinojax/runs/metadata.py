@@ -26,6 +26,7 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
         **{name: getattr(description, name) for name in SOURCES + LATER_SOURCES},
         "config": asdict(description.config),
         "characters": description.vocab.characters,
+        "labels": list(description.vocab.labels),
         "parts": dict(description.parts),
         "learned_before": list(description.learned_before),
         "max_length": description.max_length,
@@ -42,14 +43,14 @@ def _model(description: Description) -> dict[str, Any]:
 def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
     """The description and the tally in the metadata of a checkpoint.
 
-    Earlier versions of dinojax recorded neither what the runs before had learned nor where samples
-    are cut. Other fields are ignored; see `checkpoint.FORMAT`.
+    Earlier versions of dinojax recorded neither what the runs before had learned, nor where samples
+    are cut, nor labels. Other fields are ignored; see `checkpoint.FORMAT`.
 
     Raises:
         ValueError: the metadata do not describe a run.
     """
     try:
-        config, vocab = config_from(metadata["config"]), Vocab(metadata["characters"])
+        config, labels = config_from(metadata["config"]), metadata.get("labels", [])
         described = {name: metadata[name] for name in (*SOURCES, "parts")}
         described |= {name: metadata.get(name, "") for name in LATER_SOURCES}
         before = metadata.get("learned_before", [""] if metadata["init_from"] else [])
@@ -57,6 +58,9 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         tally = metadata["tally"]
         if not (isinstance(tally["best_loss"], str) and isinstance(before, list)):
             raise TypeError("best_loss is no string, or learned_before no list")
+        if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+            raise TypeError("labels is no list of strings")
+        vocab = Vocab(metadata["characters"], tuple(labels))
         tally = Tally(**tally | {"best_loss": float(tally["best_loss"])})
         model = kind_from_json(metadata["model"]) if "model" in metadata else None
         if isinstance(model, TrainConfig):

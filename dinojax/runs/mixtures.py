@@ -179,6 +179,8 @@ def _check_alike(first: Run, other: Run) -> None:
     if (ours.is_text, ours.lowercase) != (theirs.is_text, theirs.lowercase):
         data = "a text" if ours.is_text else "names"
         raise ValueError(f"{pair} do not both read {data} in the same case")
+    if first.vocab.labels != other.vocab.labels:
+        raise ValueError(f"{pair} do not have the same labels; {remedy}")
     if first.vocab != other.vocab:
         apart = sorted(set(first.vocab.characters) ^ set(other.vocab.characters))
         said = f": only one knows {quoted(''.join(apart))}" if apart else " in the same order"

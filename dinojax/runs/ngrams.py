@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dinojax.config import check_range
 from dinojax.data.stored import Text
 from dinojax.data.vocab import Vocab
-from dinojax.evaluation.compare import joined, ngram_costs
+from dinojax.evaluation.compare import joined, network_costs, ngram_costs
 from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
 from dinojax.evaluation.ngram import NgramModel, fit_ngrams, terms
 from dinojax.models.cells import Params
@@ -50,7 +50,11 @@ def make_ngram_run(description: Description, parts: Parts, order: int) -> NgramR
     )
     figures = None
     if part := parts.get("validation"):
-        figures = summarize(ngram_costs(fitted, description.vocab, part, [order])[0])
+        costs = ngram_costs(fitted, description.vocab, part, [order])[0]
+        if description.vocab.labels:
+            # Of what was counted, a label may also follow a letter, but of the run it may not.
+            costs = network_costs(trained, part, None)
+        figures = summarize(costs)
     return NgramRun(description, parts, trained, figures)
 
 

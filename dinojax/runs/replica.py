@@ -62,7 +62,7 @@ def read_data(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Pa
         ValueError: it is not suitable, or the checksum is another than `data_sha256`.
     """
     files = list(map(Path, data.split("\n"))) if data else [bundled_names()]
-    ways = {"is_text": config.is_text, "lowercase": config.lowercase}
+    ways: dict[str, Any] = {"is_text": config.is_text, "lowercase": config.lowercase}
     corpus = finished(read(files, **ways, columns=columns_of(config)))
     if data_sha256 not in ("", corpus.sha256):
         raise ValueError(

@@ -12,6 +12,7 @@ import jax
 from dinojax import parallel, processes
 from dinojax.config import TrainConfig, ngram_config, resolve
 from dinojax.data.corpus import clean_names
+from dinojax.data.labels import Labelled, with_labels
 from dinojax.data.stored import NameList, Text
 from dinojax.data.text import composed
 from dinojax.files import digest
@@ -157,6 +158,7 @@ def train(
     names: Part,
     preset: str | None = None,
     *,
+    labels: Sequence[str] | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
     init_from: Path | str | None = None,
@@ -167,10 +169,10 @@ def train(
     The settings are those of `preset` (by default "dinos" for names and "text" for a text; "auto"
     for those that suit the data, see `recipes`), except for `settings`, fields of `TrainConfig`.
     A text may be too short for all rows of a batch, see `fitted`. Names are stripped, and blank
-    ones skipped. With a `folder`, an ordinary run is recorded there. The run begins with the
-    parameters of the run in the folder `init_from`, if it is given, and then has its cell, gate,
-    layers and hidden units. Returns the model of the best validation, or without validation the
-    last.
+    ones skipped. They may have `labels`, one each. With a `folder`, an ordinary run is recorded
+    there. The run begins with the parameters of the run in the folder `init_from`, if it is given,
+    and then has its cell, gate, layers and hidden units. Returns the model of the best validation,
+    or without validation the last.
 
     Several processes that have met (see `processes.join`) train one model if each calls this with
     the same arguments. The first writes the folder, and all return the model.
@@ -195,7 +197,7 @@ def train(
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
-    data = clean(names, config.lowercase)
+    data = clean(names, config.lowercase, labels)
     config, sha256 = fitted(config, data, settings), digest(part_content(data))
     with ExitStack() as stack:
         with processes.together("start"):
@@ -225,11 +227,13 @@ def fit_ngram(
     names: Sequence[str] | str,
     order: int = 5,
     *,
+    labels: Sequence[str] | None = None,
     folder: Path | str | None = None,
     **settings: Any,
 ) -> Trained:
     """Count an n-gram model of a list of names, or of a text given as a string.
 
+    Names may have `labels`, one each.
     The `settings` are fields of `TrainConfig` that decide how the data are read and split, such as
     `validation_fraction`; see `config.ngram_config`. With a `folder`, a run is recorded there.
 
@@ -240,7 +244,7 @@ def fit_ngram(
     """
     kinds = {"batches": "windows"} if isinstance(names, str) else {}
     config = ngram_config(kinds | settings)
-    data = clean(names, config.lowercase)
+    data = clean(names, config.lowercase, labels)
     described = describe(config, data, sha256=digest(part_content(data)))
     made = make_ngram_run(*described[:2], order)
     if folder is not None:
@@ -248,23 +252,36 @@ def fit_ngram(
     return made.trained
 
 
-def clean(names: Part, lowercase: bool) -> Part:
+def clean(names: Part, lowercase: bool, labels: Sequence[str] | None = None) -> Part:
     """Names, stripped and without blank ones, or a text, as models read them.
 
+    Names may have `labels`, which are stripped and composed like them.
+
     Raises:
-        TypeError: a name is no string.
-        ValueError: there is no name or an empty text, or a name is too long.
+        TypeError: a name or a label is no string.
+        ValueError: there is no name or an empty text, a name is too long, or see `with_labels`.
     """
-    if isinstance(names, Text | NameList):
+    if labels is not None and isinstance(names, str | Text | NameList | Labelled):
+        raise ValueError("expected labels with a list of names alone")
+    if isinstance(names, Text | NameList | Labelled):
         return names
     if isinstance(names, str):
         if not (text := composed(names, lowercase)):
             raise ValueError("expected a text to learn from, got an empty one")
         return text
-    for name in names:
+    for name in [*names, *(labels or ())]:
         if not isinstance(name, str):
             raise TypeError(f"expected a list of names or a text, got {quoted(name)} in a list")
-    return clean_names(composed(name, lowercase) for name in names)[0]
+    read = [composed(name, lowercase).strip() for name in names]
+    cleaned, _ = clean_names(read)
+    if labels is None:
+        return cleaned
+    if len(labels) != len(names):
+        raise ValueError(f"expected a label for each of {len(names):,} names, got {len(labels):,}")
+    pairs = zip(read, labels, strict=True)
+    return with_labels(
+        cleaned, [composed(label, lowercase).strip() for name, label in pairs if name]
+    )
 
 
 def load(folder: Path | str, which: str = "best") -> Trained:

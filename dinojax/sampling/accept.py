@@ -67,7 +67,7 @@ def accept(
     pattern = compile_pattern(match, ignore_case) if match else None
     known, seen, shortest = lookup(learned), set[str](), max(1, constraints.min_length)
     num_drawn = num_accepted = num_refused = 0
-    for names, log_probabilities, drawn, ended, drawn_as in blocks:
+    for names, log_probabilities, drawn, ended, drawn_as, labels in blocks:
         matched = found_in(pattern, names) if pattern else [True] * len(names)
         rows = [
             row
@@ -93,7 +93,9 @@ def accept(
         num_refused += (taken[-1] + 1 if num_accepted >= num else len(names)) - len(taken)
         arrays = log_probabilities[taken], drawn[taken], ended[taken]
         chosen, spelled = ([each[row] for row in taken] for each in (names, drawn_as))
-        yield Accepted(Names(chosen, *arrays, spelled), num_drawn, num_accepted, num_refused)
+        named = [labels[row] for row in taken] if labels else []
+        found = Names(chosen, *arrays, spelled, named)
+        yield Accepted(found, num_drawn, num_accepted, num_refused)
         if num_accepted >= num:
             break
 
@@ -104,6 +106,7 @@ def sample(
     *,
     seed: int = 0,
     prompt: str = "",
+    label: str | None = None,
     max_length: int | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -119,7 +122,8 @@ def sample(
 ) -> Names:
     """Draw `num` names that begin with `prompt`; the same arguments give the same names.
 
-    None of them is empty: they are exact draws from the model, conditioned on this. `max_length`,
+    None of them is empty: they are exact draws from the model, conditioned on this. Names with
+    labels are as in `draw_names`; constraints are about names without their labels. `max_length`,
     which counts the characters after the prompt, is a constraint like those from `match` to
     `distance`; see `Constraints`. Without any, names are cut after `trained.max_length` characters.
     Fewer names are returned if they are not found within `max_draws` draws or, without a
@@ -128,14 +132,15 @@ def sample(
     `match` ignores case. For the other arguments, see `controls`.
 
     Raises:
-        ValueError: a number is out of range, a name cannot begin with the prompt, no name can
-            match, or `novel` or `distance` is set without `learned`.
+        ValueError: see `begin`; or a number is out of range, no name can match, or `novel` or
+            `distance` is set without `learned`.
         TimeoutError: see `patterns.found_in`.
     """
     ignore_case = knows_only_lowercase(trained)
     constraints = Constraints(min_length, match, ignore_case, novel, unique, distance)
     options: dict[str, Any] = {
         "prompt": composed_start(prompt, ignore_case),
+        "label": label,
         "max_length": max_length,
         "controls": make_controls(temperature, top_k, top_p, min_p),
     }
@@ -146,10 +151,11 @@ def sample(
         blocks = draw_names(key, trained, num, most=10 * num + max_draws, **options)
         constraints = constraints._replace(cut=True)
     accepted = (block.names for block in accept(blocks, num, constraints, learned))
-    names, *arrays, drawn_as = zip(*accepted, strict=True)
+    names, *arrays, drawn_as, labels = zip(*accepted, strict=True)
     log_probabilities, drawn, ended = map(np.concatenate, arrays)
-    chosen, spelled = (list(chain.from_iterable(each)) for each in (names, drawn_as))
-    return Names(chosen, log_probabilities, drawn, ended, spelled)
+    lists = (list(chain.from_iterable(each)) for each in (names, drawn_as, labels))
+    chosen, spelled, of_each = lists
+    return Names(chosen, log_probabilities, drawn, ended, spelled, of_each)
 
 
 def continue_text(

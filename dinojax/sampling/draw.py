@@ -104,16 +104,21 @@ class Beginning(NamedTuple):
     previous: jax.Array
     """Id of the last character, or "no character"."""
     log_probability: jax.Array
-    """Log-probability of the characters read under the model, in nats."""
+    """Log-probability of the characters read under the model, in nats; see `read_prompt`."""
 
 
-def read_prompt(params: Params, model: CharModel, prompt: jax.Array) -> Beginning:
-    """Read the characters `prompt`, ids [time], from the start of a name or a text."""
+def read_prompt(
+    params: Params, model: CharModel, prompt: jax.Array, num_given: int = 0
+) -> Beginning:
+    """Read the characters `prompt`, ids [time], from the start of a name or a text.
+
+    The log-probability is conditioned on the first `num_given` of them.
+    """
     inputs = jnp.concatenate([jnp.full(1, model.vocab_size), prompt.astype(int)])
     state, logits = model.unroll(params, model.initial_state(()), inputs[:-1])
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(log_probabilities, inputs[1:, None], axis=1)
-    return Beginning(state, inputs[-1], chosen.sum())
+    return Beginning(state, inputs[-1], chosen[num_given:].sum())
 
 
 def sample_text(

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from dinojax.models.cells import Params
+from dinojax.models.labelled import IMPOSSIBLE
 from dinojax.models.trained import Trained
-from dinojax.sampling.strings import Names, begin, composed_names
+from dinojax.sampling.strings import Names, begin, named, num_to_draw
 
 
 class MostProbable(NamedTuple):
@@ -40,36 +41,42 @@ def most_probable_names(
     num: int,
     *,
     prompt: str = "",
+    label: str | None = None,
     max_length: int | None = None,
     max_prefixes: int = 1_000_000,
     batch_size: int = 256,
 ) -> MostProbable:
     """The `num` most probable names that begin with `prompt` and end within `max_length` more.
 
-    None of them is empty. `max_length` is `trained.max_length` by default. This is a best-first
-    search that reads `batch_size` prefixes side by side. No name is more probable than its prefix,
-    so once `num` names are at least as probable as every unread prefix, they are the most probable
-    ones. After `max_prefixes`, only those names are returned that are certain. The loop is in
-    Python and calls `jax.jit`.
+    None of them is empty. `max_length` is `trained.max_length` by default, and a `label` is as in
+    `draw_names`. This is a best-first search that reads `batch_size` prefixes side by side. No name
+    is more probable than its prefix, so once `num` names are at least as probable as every unread
+    prefix, they are the most probable ones. After `max_prefixes`, only those names are returned
+    that are certain. The loop is in Python and calls `jax.jit`.
 
     Raises:
-        ValueError: a name cannot begin with the prompt.
+        ValueError: see `begin`.
     """
     model, params, vocab, limit = trained
-    max_length = limit if max_length is None else max_length
+    max_length = (limit if max_length is None else max_length) + num_to_draw(vocab, label)
 
     @jax.jit
     def read(params: Params, state: Any, previous: jax.Array) -> tuple[Any, jax.Array]:
         state, logits = model.step(params, state, previous)
         return state, jax.nn.log_softmax(logits, axis=-1)
 
-    # A name of blanks alone is empty; see `composed_names`.
-    blanks, is_begun = {i for i, c in enumerate(vocab.characters) if c.isspace()}, prompt.strip()
-    state, previous, log_probability = jax.device_get(begin(trained, prompt, is_name=True))
+    # A name of blanks alone is empty, see `composed_names`, and so is one of a label alone.
+    blanks = {i for i, character in enumerate(vocab.plain.characters) if character.isspace()}
+    blanks |= set(range(vocab.plain.size, vocab.size))
+    is_begun = prompt.strip()
+    state, previous, log_probability = jax.device_get(
+        begin(trained, prompt, is_name=True, label=label)
+    )
     numbers = count()
     prefixes = [_Prefix(-float(log_probability), next(numbers), (int(previous),), state)]
     found: list[tuple[float, int, tuple[int, ...]]] = []
-    num_prefixes, least = 0, -math.inf
+    # What cannot follow is never read.
+    num_prefixes, least = 0, IMPOSSIBLE / 2
     while prefixes and num_prefixes < max_prefixes:
         batch: list[_Prefix] = []
         room = min(batch_size, max_prefixes - num_prefixes)
@@ -89,10 +96,10 @@ def most_probable_names(
             ended = float(values[model.newline]), -next(numbers), ids[1:]
             if not is_begun and blanks.issuperset(ids[1:]):
                 pass
-            elif len(found) < num:
-                heapq.heappush(found, ended)
-            elif ended > found[0]:
+            elif len(found) == num and ended > found[0]:
                 heapq.heapreplace(found, ended)
+            elif len(found) < num and ended[0] > least:
+                heapq.heappush(found, ended)
             if len(found) == num:
                 least = found[0][0]
             if len(ids) > max_length:
@@ -108,5 +115,5 @@ def most_probable_names(
     totals = np.array([x[0] for x in certain])
     undrawn, has_ended = np.full(len(certain), np.nan), np.full(len(certain), True)
     drawn_as = [prompt + vocab.decode(x[2]) for x in certain]
-    names = Names(composed_names(vocab, drawn_as), totals, undrawn, has_ended, drawn_as)
+    names = named(vocab, drawn_as, label, totals, undrawn, has_ended)
     return MostProbable(names, math.fsum(map(math.exp, totals)), num_prefixes)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dinojax import parallel
 from dinojax.config import check_range
+from dinojax.data.labels import labels_of, number_of, without_labels
 from dinojax.data.vocab import Vocab
 from dinojax.messages import about
 from dinojax.models.model import CharModel
@@ -29,7 +30,7 @@ FIRST_BLOCK, BLOCK = 256, 4096
 PIECE = 16
 """Number of characters in a piece of a text."""
 
-_read = jax.jit(draw.read_prompt, static_argnames="model")
+_read = jax.jit(draw.read_prompt, static_argnames=("model", "num_given"))
 _write_on = jax.jit(draw.sample_text, static_argnames=("model", "num"))
 
 
@@ -44,6 +45,8 @@ class Names(NamedTuple):
     ended: NDArray[Any]
     drawn_as: list[str]
     """As the model spelled them; the log-probabilities are those of these spellings."""
+    labels: list[str]
+    """Of each name; empty for a model without labels."""
 
 
 def draw_names(
@@ -53,6 +56,7 @@ def draw_names(
     *,
     most: int | None = None,
     prompt: str = "",
+    label: str | None = None,
     max_length: int | None = None,
     controls: Controls = UNCONTROLLED,
     num_devices: int | None = None,
@@ -60,20 +64,23 @@ def draw_names(
 ) -> Iterator[Names]:
     """Draw `num` names that begin with `prompt`, in blocks, each when it is asked for.
 
-    A caller that refuses some of them may ask for more, up to `most` in all. A name is cut after
+    A model of names with labels draws the label too, and log-probabilities are those of both; with
+    a `label`, all names have it, and log-probabilities are conditioned on it.
+
+    A caller that refuses some names may ask for more, up to `most` in all. A name is cut after
     `max_length` characters (default: `trained.max_length`), the prompt not counted. It depends on
     the key and its place, but not on `num`, `most` or `num_devices` (default: all). A stream on a
     device has room for about `stream_size` characters: 21 MB by default.
 
     Raises:
-        ValueError: a name cannot begin with the prompt, a number is out of range, or there are too
-            few devices.
+        ValueError: see `begin`; or a number is out of range, or there are too few devices.
     """
     check_range("num", num, 1, 10**12)
     most = num if most is None else most
     max_length = trained.max_length if max_length is None else max_length
     check_range("max_length", max_length, 1, 10_000)
-    beginning = begin(trained, prompt, is_name=True)
+    beginning = begin(trained, prompt, is_name=True, label=label)
+    max_length += num_to_draw(trained.vocab, label)
     # A shorter stream writes the same names as the start of a longer one.
     longest = max(1, stream_size // (max_length * BLOCK))
     wanted = max(1, -(-(num - FIRST_BLOCK) // BLOCK))
@@ -95,8 +102,7 @@ def draw_names(
                 stop = start + min(BLOCK, most - num_drawn)
                 ids, lengths, whole, drawn, ended = (x[start:stop] for x in samples)
                 drawn_as = decode_names(trained.vocab, ids, lengths, prompt)
-                names = composed_names(trained.vocab, drawn_as)
-                yield Names(names, whole, drawn, ended, drawn_as)
+                yield named(trained.vocab, drawn_as, label, whole, drawn, ended)
                 num_drawn += len(ids)
                 if num_drawn == most:
                     return
@@ -159,18 +165,51 @@ def stream_text(
         yield new
 
 
-def begin(trained: Trained, prompt: str, *, is_name: bool = False) -> Beginning:
-    """Read the first characters of a name or of a text.
+def begin(
+    trained: Trained, prompt: str, *, is_name: bool = False, label: str | None = None
+) -> Beginning:
+    """Read the first characters of a name or of a text; the log-probability is theirs.
+
+    With a `label`, the name has it, and the log-probability is conditioned on it.
 
     Raises:
-        ValueError: a character is not in the vocabulary, or is a newline in a name.
+        ValueError: a character is not in the vocabulary, or is a newline in a name; or the model
+            does not know the label, or needs one to read a prompt.
     """
+    vocab, first = trained.vocab, list[int]()
+    if label is not None:
+        first = [vocab.plain.size + number_of(vocab.labels, label)]
     with about("the prompt"):
-        ids = np.asarray(trained.vocab.encode(prompt), int)
+        ids = np.asarray([*first, *vocab.plain.encode(prompt).tolist()], int)
         if is_name and "\n" in prompt:
             raise ValueError("a name holds no newline")
+        if prompt and num_to_draw(vocab, label):
+            raise ValueError("a name begins with its label; give the label, too")
     # Compiled as a whole, it is ready sooner than operation by operation.
-    return _read(trained.params, model=trained.model, prompt=ids)
+    return _read(trained.params, model=trained.model, prompt=ids, num_given=len(first))
+
+
+def num_to_draw(vocab: Vocab, label: str | None) -> int:
+    """How many symbols a model draws before the characters of a name: 1 if it draws a label."""
+    return int(bool(vocab.labels) and label is None)
+
+
+def named(
+    vocab: Vocab,
+    drawn_as: list[str],
+    label: str | None,
+    log_probabilities: NDArray[Any],
+    drawn_log_probabilities: NDArray[Any],
+    ended: NDArray[Any],
+) -> Names:
+    """Names that a model spelled so, after their labels unless all have this `label`."""
+    if label is None:
+        labels = labels_of(drawn_as, vocab.labels)
+        drawn_as = list(without_labels(drawn_as, vocab.labels))
+    else:
+        labels = [vocab.labels[number_of(vocab.labels, label)]] * len(drawn_as)
+    arrays = log_probabilities, drawn_log_probabilities, ended
+    return Names(composed_names(vocab, drawn_as), *arrays, drawn_as, labels)
 
 
 def composed_names(vocab: Vocab, drawn_as: list[str]) -> list[str]:
@@ -178,9 +217,10 @@ def composed_names(vocab: Vocab, drawn_as: list[str]) -> list[str]:
 
     This is Unicode's composed form (NFC) without white space at the ends.
     """
-    has_blanks = any(map(str.isspace, vocab.characters.replace("\n", "")))
+    characters = vocab.plain.characters
+    has_blanks = any(map(str.isspace, characters.replace("\n", "")))
     names = [name.strip() for name in drawn_as] if has_blanks else drawn_as
-    if vocab.characters.isascii():
+    if characters.isascii():
         return names
     return [unicodedata.normalize("NFC", name) for name in names]
 
