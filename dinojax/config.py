@@ -1,7 +1,7 @@
 """The configuration of a training run: settings, presets, and how they combine."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
 from dinojax.messages import quoted, shortened
@@ -192,117 +192,8 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: expected a number from {low:,} to {high:,}, got {got}")
 
 
-def resolve(
-    preset: str = "dinos",
-    *,
-    recorded: Mapping[str, Any] | None = None,
-    earlier: TrainConfig | None = None,
-    given: Mapping[str, Any] | None = None,
-) -> TrainConfig:
-    """The configuration of a new run, from the sources of its settings.
-
-    The settings start from `preset` or, in its place, from those `recorded` with another run or of
-    a recipe. `given` settings replace them. A run that starts from the parameters of an `earlier`
-    run has its cell, gate, layers and hidden units, and, unless recorded or given, its
-    lower-casing.
-
-    Raises:
-        ValueError: a setting is unknown, has a bad value, or contradicts another or an earlier run.
-    """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(PRESETS)}")
-    base = PRESETS[preset] if recorded is None else config_from(recorded)
-    given = _without_epochs(given or {})
-    inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}
-    for name, value in inherited.items():
-        if given.get(name, value) != value:
-            raise ValueError(
-                f"{name.replace('_', ' ')}: the earlier run has {brief(value)}, got "
-                f"{brief(given[name])}"
-            )
-    if earlier and recorded is None:
-        inherited["lowercase"] = earlier.lowercase
-    config = config_from(asdict(base) | inherited | given)
-    if earlier and config.is_text != earlier.is_text:
-        old, new = ("names", "a text") if config.is_text else ("a text", "names")
-        raise ValueError(
-            f"the earlier run learned {old}, this one is to learn {new}; choose a preset for {old}"
-        )
-    if "reset_rate" in given and not config.is_text:
-        raise ValueError("reset rate: only for batches of windows; names always start afresh")
-    if "window" in given and config.batches == "padded":
-        raise ValueError("window: only for packed batches or windows; a padded row is one name")
-    return config
-
-
-def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a resumed run.
-
-    Only its length, its patience and what it runs on, devices and recurrence, may change.
-
-    Raises:
-        ValueError: `given` changes another setting, or a value is out of range.
-    """
-    given = _without_epochs(given)
-    differences = [
-        f"{name.replace('_', ' ')}: the run has {brief(getattr(config, name))}, got {brief(value)}"
-        for name, value in given.items()
-        if name not in ("steps", "epochs", "patience", "devices", "recurrence")
-        and value != getattr(config, name)
-    ]
-    if differences:
-        raise ValueError(f"{'; '.join(differences)}; a resumed run keeps its settings")
-    return replace(config, **given)
-
-
 def with_steps(config: TrainConfig, steps_per_epoch: int) -> TrainConfig:
     """The configuration with the number of steps of its epochs, and of steps per validation."""
     if config.epochs:
         config = replace(config, steps=max(1, round(config.epochs * steps_per_epoch)))
     return replace(config, evaluate_every=config.evaluate_every or max(1, config.steps // 10))
-
-
-def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
-    if "steps" in given and given.get("epochs"):
-        raise ValueError("epochs: they set the steps, which are given, too; give one of the two")
-    # A given number of steps takes the place of epochs.
-    return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
-
-
-_ADAMW = TrainConfig(
-    loss="mean", optimizer="adamw", warmup=0.05, weight_decay=0.01, clip_value=0.0, clip_norm=1.0
-)
-_COMMON = replace(_ADAMW, cell="lstm", hidden_size=256, schedule="cosine", validation_fraction=0.1)
-_NAMES = replace(_COMMON, batches="packed", batch_size=32, window=16)
-_TEXT = replace(
-    _COMMON, batches="windows", lowercase=False, batch_size=64, window=32, reset_rate=0.05
-)
-PRESETS = {
-    "dinos": TrainConfig(),
-    "names": replace(_NAMES, num_layers=2, dropout=0.5, epochs=11, learning_rate=6e-3),
-    "text": replace(_TEXT, steps=900, learning_rate=2e-2),
-    "text-best": replace(_TEXT, num_layers=2, hidden_size=384, dropout=0.5, steps=8_000),
-}
-"""Configurations by name: `dinos` is the exercise, `names` suits a long list of names, `text`
-learns a text in half a minute, `text-best` in less than half an hour."""
-
-
-def ngram_config(given: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a run of an n-gram model: what its data are, and how they are split.
-
-    Settings that are not `given` are those of the preset "names" or, for windows of a text, "text".
-
-    Raises:
-        ValueError: a setting is none of `OF_THE_DATA`, or has a bad value.
-    """
-    for name in given:
-        if name not in OF_THE_DATA:
-            expected = ", ".join(each.replace("_", " ") for each in OF_THE_DATA)
-            raise ValueError(
-                f"{name.replace('_', ' ')}: an n-gram model has none; its settings are {expected}"
-            )
-    is_text = given.get("batches") == "windows"
-    preset = asdict(PRESETS["text" if is_text else "names"])
-    settings = {name: preset[name] for name in OF_THE_DATA} | {"batches": "padded"} | dict(given)
-    # Any text is long enough for one window of one character.
-    return config_from(settings | {"steps": 1, "window": 1 if is_text else preset["window"]})

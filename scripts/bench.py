@@ -24,7 +24,8 @@ from typing import Any
 from dinojax.__main__ import interrupt
 from dinojax.cli.arguments import Parser, output_file, path, whole_number
 from dinojax.cli.terminal import Program, json_encoder, run
-from dinojax.config import PRESETS, check_range
+from dinojax.config import check_range
+from dinojax.presets import PRESETS
 
 from bench_sides.report import Line, describe_machine, table
 
@@ -50,8 +51,8 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     rounds = "how often each side does its work (default: %(default)s)"
     add("--rounds", type=whole_number, default=5, help=rounds)
     add("--json", type=path, metavar="FILE", help="also write all figures to this file")
-    device = "only the works that show what an accelerator gives, with bfloat16 beside float32"
-    add("--device", action="store_true", help=device)
+    text = "only the works that show what an accelerator gives, with bfloat16 beside float32"
+    add("--device", action="store_true", help=text)
     text = "measure instead how training scales over processes and devices, and compute it beyond"
     add("--scaling", action="store_true", help=text)
     text = "measure instead how a gigabyte of text, or ten million names, are prepared and learned"

@@ -17,9 +17,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dinojax.config import PRESETS
 from dinojax.data.corpus import bundled_names, read_names
 from dinojax.files import write_atomically
+from dinojax.presets import PRESETS
 from dinojax.startup import num_cores
 
 from bench_sides.work import BATCH_SIZE, WINDOW

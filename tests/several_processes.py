@@ -22,8 +22,8 @@ PATIENT = SETTINGS | {
 
 def train(preset, devices):
     """All arrays of a small run of a preset after some steps, and what was reported, by name."""
-    from dinojax.config import PRESETS
     from dinojax.parallel import gather, whole
+    from dinojax.presets import PRESETS
     from dinojax.runs.checkpoint import named_leaves
     from dinojax.runs.description import describe
     from dinojax.runs.experiment import make_experiment
@@ -47,7 +47,7 @@ def main(port, num, number, devices, folder):
 
     processes.join(processes.Cluster(f"127.0.0.1:{port}", num, number))
     startup.start_jax(devices // num)
-    from dinojax.config import PRESETS
+    from dinojax.presets import PRESETS
     from dinojax.runs.session import train as train_library
 
     for preset in PRESETS:

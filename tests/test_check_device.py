@@ -9,7 +9,7 @@ import check_device
 import pytest
 from check_device import Part
 
-from dinojax.config import PRESETS
+from dinojax.presets import PRESETS
 
 from bench_sides.work import BFLOAT16, NUMPY, ON_DEVICES, OURS, PYTORCH, STACKS, WORKS, sides_of
 from conftest import ROOT, USERS_ENVIRONMENT

@@ -6,20 +6,11 @@ from typing import get_args
 
 import pytest
 
-from dinojax.config import (
-    PRESETS,
-    CellName,
-    GateName,
-    TrainConfig,
-    check_range,
-    config_from,
-    resolve,
-    resolve_resumed,
-    with_steps,
-)
+from dinojax.config import CellName, GateName, TrainConfig, check_range, config_from, with_steps
 from dinojax.models.cells import CELLS
 from dinojax.models.gates import GATES
 from dinojax.models.linear_cells import LINEAR_CELLS
+from dinojax.presets import PRESETS, resolve, resolve_resumed
 
 RANGES = {
     "num_layers": (1, 100),

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax.config import PRESETS, resolve
 from dinojax.files import digest, write_atomically
+from dinojax.presets import PRESETS, resolve
 from dinojax.runs import exchange, recorder, session
 from dinojax.runs import folder as runs
 from dinojax.runs.description import describe, part_content

@@ -19,7 +19,7 @@ import pytest
 
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
-from dinojax.config import PRESETS, TrainConfig
+from dinojax.config import TrainConfig
 from dinojax.evaluation.compare import compare
 from dinojax.files import new_folder
 from dinojax.interchange import card, numpy_file, proof, safetensors, stablehlo
@@ -27,6 +27,7 @@ from dinojax.interchange.export import FORMATS, export
 from dinojax.interchange.imported import Imported
 from dinojax.interchange.torch import to_state_dict
 from dinojax.models.linear_cells import LINEAR_CELLS
+from dinojax.presets import PRESETS
 from dinojax.runs import folder as runs
 from dinojax.runs import session
 from dinojax.runs.description import build_model, describe

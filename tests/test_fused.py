@@ -15,7 +15,7 @@ import pytest
 
 from dinojax import parallel, platforms
 from dinojax.cli.terminal import Program
-from dinojax.config import MAX_FUSED, PRESETS, TrainConfig, config_from
+from dinojax.config import MAX_FUSED, TrainConfig, config_from
 from dinojax.data.batches import Batch
 from dinojax.data.vocab import Vocab
 from dinojax.models import recurrence
@@ -24,6 +24,7 @@ from dinojax.models.fused import fused
 from dinojax.models.gates import hard_sigmoid
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
+from dinojax.presets import PRESETS
 from dinojax.runs.description import build_model, describe
 from dinojax.runs.experiment import make_experiment
 from dinojax.training.loss import mean_cross_entropy

@@ -18,7 +18,7 @@ import several_processes
 
 from dinojax import processes
 from dinojax.cli.terminal import Program
-from dinojax.config import PRESETS
+from dinojax.presets import PRESETS
 from dinojax.runs.folder import find_checkpoints, load_checkpoint
 from dinojax.startup import best_share
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from test_command import dinojax
 
-from dinojax.config import resolve
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.interchange import hdf5, keras
 from dinojax.interchange.imported import start_run
 from dinojax.models.trained import Trained
+from dinojax.presets import resolve
 from dinojax.runs import folder as runs
 from dinojax.runs.description import Origin, build_model, describe
 from dinojax.runs.experiment import make_experiment

@@ -14,8 +14,9 @@ import pytest
 
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
-from dinojax.config import TrainConfig, resolve
+from dinojax.config import TrainConfig
 from dinojax.evaluation.compare import compare
+from dinojax.presets import resolve
 from dinojax.runs import checkpoint, session
 from dinojax.runs import folder as runs
 from dinojax.runs.description import Origin, describe, extended

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from dinojax.config import resolve
+from dinojax.presets import resolve
 from dinojax.runs import checkpoint, memory
 from dinojax.runs.description import describe
 from dinojax.runs.experiment import make_experiment

@@ -23,7 +23,7 @@ from scipy.stats import chisquare
 from dinojax.cli import page as command
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
-from dinojax.config import PRESETS, WITH_GATES, CellName, TrainConfig
+from dinojax.config import WITH_GATES, CellName, TrainConfig
 from dinojax.data.corpus import bundled_names, read_names
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.data.vocab import Vocab, build_vocab
@@ -33,6 +33,7 @@ from dinojax.interchange import page, page_data
 from dinojax.interchange.page_data import make_page
 from dinojax.models.gates import GATES
 from dinojax.models.trained import Trained
+from dinojax.presets import PRESETS
 from dinojax.runs import folder as runs
 from dinojax.runs import session
 from dinojax.runs.description import Tally, build_model, describe

@@ -19,7 +19,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dinojax.cli.terminal import Program
-from dinojax.config import ngram_config, resolve
 from dinojax.data import prepared, sources
 from dinojax.data.batches import cut_text, packed, padded, windows
 from dinojax.data.corpus import read_names, read_running_text
@@ -34,6 +33,7 @@ from dinojax.data.vocab import build_vocab
 from dinojax.evaluation.compare import compare, joined
 from dinojax.evaluation.prepared import carried_costs
 from dinojax.evaluation.strings import text_nats
+from dinojax.presets import ngram_config, resolve
 from dinojax.runs import folder as runs
 from dinojax.runs import mixtures, session
 from dinojax.runs.description import describe

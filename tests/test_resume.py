@@ -29,7 +29,7 @@ from test_scripts import (
     trap,
 )
 
-from dinojax.config import PRESETS
+from dinojax.presets import PRESETS
 from dinojax.runs import folder as runs
 from dinojax.runs.metrics import read_metrics
 

@@ -553,8 +553,9 @@ def test_names_in_python_have_the_scores_that_the_command_prints(place, answers)
     scores = strings.score(trained_of(loaded), names, learned=ODD_NAMES, seed=3)
     assert scores._fields == (
         "names", "character_nats", "log_probabilities", "bits_per_character", "ranks",
-        "in_training_data", "nearest", "distances",
+        "in_training_data", "nearest", "distances", "labels", "label_probabilities",
     )  # fmt: skip
+    assert not (scores.labels or scores.label_probabilities.size)
     close = {"rtol": 1e-4, "atol": 1e-4}
     for i, row in enumerate(answers.rows):
         np.testing.assert_allclose(scores.character_nats[i] / math.log(2), row["bits"], **close)

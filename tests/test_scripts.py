@@ -20,7 +20,6 @@ import optax
 import pytest
 
 from dinojax.cli.terminal import STOPPING, Program
-from dinojax.config import PRESETS
 from dinojax.data.batches import pad_names, padded
 from dinojax.data.corpus import bundled_names
 from dinojax.data.text import capitalized
@@ -28,6 +27,7 @@ from dinojax.data.vocab import build_vocab
 from dinojax.evaluation.losses import nats_per_column
 from dinojax.messages import visible
 from dinojax.models.trained import Trained
+from dinojax.presets import PRESETS
 from dinojax.runs import checkpoint
 from dinojax.runs import folder as runs
 from dinojax.runs.description import build_model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dinojax import platforms
-from dinojax.config import PRESETS
+from dinojax.presets import PRESETS
 from dinojax.runs import folder as runs
 from dinojax.runs import memory, session, stacked
 from dinojax.runs.description import Tally, describe

@@ -17,11 +17,11 @@ import pytest
 
 from dinojax import platforms
 from dinojax.cli.terminal import Program
-from dinojax.config import PRESETS, resolve
 from dinojax.data.corpus import bundled_names
 from dinojax.files import named_errors
 from dinojax.messages import why
 from dinojax.plots.losses import plot_runs
+from dinojax.presets import PRESETS, resolve
 from dinojax.runs import workers
 from dinojax.runs.checkpoint import load
 from dinojax.runs.folder import load_run

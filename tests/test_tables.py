@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dinojax.cli.terminal import Program
-from dinojax.config import TrainConfig, resolve, resolve_resumed
+from dinojax.config import TrainConfig
 from dinojax.data import corpus, prepared, sources
 from dinojax.data.batches import packed, padded
 from dinojax.data.corpus import bundled_names, read_names, read_running_text
@@ -32,6 +32,7 @@ from dinojax.data.tables import (
     layout_of,
     rows_of,
 )
+from dinojax.presets import resolve, resolve_resumed
 from dinojax.runs import folder as runs
 from dinojax.runs.description import describe
 from dinojax.runs.references import find_store, reference_to, referenced
@@ -435,6 +436,7 @@ CODE = "def f(x):", "    return x", "", "class A:", "    b = 1", "    c = 2"
         (TITLES, "names"),
         (COMPANIES, "names"),
         (PROSE, "text"),
+        (["Forsooth this maketh no sense", "And yet it rhymes"], "text"),
         (CODE, "text"),
         (["x " * 20], "text"),
         ([f"Word{i} " * 19 for i in range(9)], "names"),

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from dinojax.cli.arguments import Parser, number, path
 from dinojax.cli.settings import add_columns, add_settings, flags_for, given_settings, named_flags
 from dinojax.cli.terminal import Program, json_encoder, short_path
-from dinojax.config import COLUMNS, OF_THE_DATA, TrainConfig, check_range, ngram_config
+from dinojax.config import COLUMNS, OF_THE_DATA, TrainConfig, check_range
 from dinojax.messages import count, visible
+from dinojax.presets import ngram_config
 from dinojax.recipes import AUTO
 from dinojax.startup import best_share, num_cores, start_jax
 

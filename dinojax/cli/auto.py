@@ -7,13 +7,14 @@ from typing import Any
 from dinojax.cli.arguments import Parser
 from dinojax.cli.data import read_data
 from dinojax.cli.terminal import Program, short_path
-from dinojax.config import COLUMNS, TrainConfig, resolve
+from dinojax.config import COLUMNS, TrainConfig
 from dinojax.data.corpus import STANDARD_INPUT, Corpus, shown
 from dinojax.data.looks import LOOKED, first_lines, looks_like
 from dinojax.data.reading import Data
 from dinojax.data.sources import beginning, data_files
 from dinojax.data.stored import Text
 from dinojax.messages import count
+from dinojax.presets import resolve
 from dinojax.recipes import AUTO, recipe
 from dinojax.runs.description import recipe_for
 

@@ -4,8 +4,8 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path, require
 from dinojax.cli.settings import add_columns, given_settings, named_flags
-from dinojax.config import PRESETS
 from dinojax.messages import about, count, visible
+from dinojax.presets import PRESETS
 from dinojax.startup import best_share, num_cores, start_jax
 
 

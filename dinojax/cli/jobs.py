@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
-from dinojax.config import resolve, resolve_resumed, with_steps
+from dinojax.config import with_steps
 from dinojax.data.standard_library import is_library, library_path
 from dinojax.messages import about, count, quoted
+from dinojax.presets import resolve, resolve_resumed
 from dinojax.processes import compare, exchange, num_processes, num_sharing, process_id
 from dinojax.recipes import AUTO
 from dinojax.startup import best_share, num_cores, start_jax

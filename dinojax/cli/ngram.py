@@ -6,8 +6,9 @@ from dinojax.cli.arguments import Parser
 from dinojax.cli.jobs import next_free_folder
 from dinojax.cli.loaded import describe_excerpt
 from dinojax.cli.settings import flag_of, given_settings, named_flags
-from dinojax.config import check_range, ngram_config
+from dinojax.config import check_range
 from dinojax.messages import count, visible
+from dinojax.presets import ngram_config
 from dinojax.runs.kinds import MAX_ORDER
 from dinojax.startup import start_jax
 

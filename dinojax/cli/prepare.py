@@ -4,8 +4,8 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 
 from dinojax.cli.arguments import Parser, path, take_preset
 from dinojax.cli.settings import add_columns, given_settings, named_flags
-from dinojax.config import PRESETS, resolve
 from dinojax.messages import count, visible
+from dinojax.presets import PRESETS, resolve
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -6,11 +6,12 @@ from argparse import ArgumentParser, Namespace
 from dinojax.cli.arguments import Parser, output_file, path, whole_number
 from dinojax.cli.data import read_and_note
 from dinojax.cli.terminal import json_encoder
-from dinojax.config import PRESETS, check_range
+from dinojax.config import check_range
 from dinojax.data.corpus import bundled_names
 from dinojax.data.text import capitalized
 from dinojax.files import write_atomically
 from dinojax.messages import visible
+from dinojax.presets import PRESETS
 from dinojax.startup import start_jax
 
 

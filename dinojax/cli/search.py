@@ -12,10 +12,11 @@ from dinojax.cli.arguments import Parser, require
 from dinojax.cli.jobs import check_there, next_free_folder
 from dinojax.cli.settings import flag_of, given_settings, named_flags
 from dinojax.cli.terminal import short_path
-from dinojax.config import PRESETS, check_range
+from dinojax.config import check_range
 from dinojax.data.corpus import STANDARD_INPUT
 from dinojax.data.standard_library import library_path
 from dinojax.messages import count, visible
+from dinojax.presets import PRESETS
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:

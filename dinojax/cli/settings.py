@@ -8,8 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from dinojax.cli.arguments import number, whole_number
-from dinojax.config import COLUMNS, PRESETS, WITH_CODE, TrainConfig, choices_of
+from dinojax.config import COLUMNS, WITH_CODE, TrainConfig, choices_of
 from dinojax.own import own_code
+from dinojax.presets import PRESETS
 
 FLAG_FOR = {
     "the earlier run": "the run of --init-from",

@@ -14,10 +14,11 @@ from dinojax.cli.arguments import Parser, number, path, take_preset, whole_numbe
 from dinojax.cli.jobs import check_there, next_free_folder
 from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
 from dinojax.cli.terminal import short_path
-from dinojax.config import PRESETS, TrainConfig, check_range
+from dinojax.config import TrainConfig, check_range
 from dinojax.data.corpus import STANDARD_INPUT
 from dinojax.data.standard_library import library_path
 from dinojax.messages import count, quoted, visible
+from dinojax.presets import PRESETS
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:

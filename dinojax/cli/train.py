@@ -24,9 +24,10 @@ from dinojax.cli.arguments import (
 from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, named_flags
 from dinojax.cli.terminal import short_path
-from dinojax.config import PRESETS, check_range
+from dinojax.config import check_range
 from dinojax.data.corpus import STANDARD_INPUT
 from dinojax.messages import about, count, quoted, visible
+from dinojax.presets import PRESETS
 from dinojax.recipes import AUTO
 from dinojax.runs.kinds import MAX_ORDER
 

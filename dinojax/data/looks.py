@@ -34,9 +34,9 @@ def looks_like(lines: Sequence[str]) -> Literal["names", "text", "table"]:
 
     A table has at least `FEW` rows, of which nine of ten have as many fields as the first one, two
     or more, between tabs, semicolons or commas. In a text, at least half of the words are in lines
-    like parts of sentences: lines of four words or more that begin with a small letter or end with
-    a punctuation mark; lines of `MANY_WORDS`; and indented ones, as in a program. All else is a
-    list of names.
+    like parts of sentences: lines of four words or more that end with a punctuation mark, or of
+    whose words most begin with a small letter; lines of `MANY_WORDS`; and indented ones, as in a
+    program. All else is a list of names.
     """
     rows = list(islice(filter(is_row, lines), NUM_FIRST))
     if len(rows) >= FEW and 10 * num_alike(rows, delimiter_of(rows)) >= 9 * len(rows):
@@ -50,8 +50,9 @@ def _is_in_sentence(line: str) -> bool:
     words = line.split()
     if line[0].isspace() or len(words) >= MANY_WORDS:
         return True
-    ends = unicodedata.category(words[-1][-1])[0] == "P"
-    return len(words) >= 4 and (words[0][0].islower() or ends)
+    num_small = sum(word[0].islower() for word in words)
+    is_end = unicodedata.category(words[-1][-1])[0] == "P"
+    return len(words) >= 4 and (is_end or 2 * num_small > len(words))
 
 
 def first_lines(content: bytes) -> list[str]:
@@ -60,7 +61,7 @@ def first_lines(content: bytes) -> list[str]:
     return re.split(r"\r\n|\r|\n", text)
 
 
-def columns_in(data: Path, columns: Columns) -> Columns:
+def columns_in(data: Path | str, columns: Columns) -> Columns:
     """These columns if a file, or the first of a folder, is a table that has them, else none.
 
     What is not a regular file cannot be looked at before it is read, and is taken for one that has.

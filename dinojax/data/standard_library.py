@@ -32,12 +32,12 @@ def library_path() -> Path:
     return Path(f"Python {platform.python_version()} standard library")
 
 
-def is_library(path: Path) -> bool:
+def is_library(path: Path | str) -> bool:
     """Whether a path stands for the standard library, be it that of another Python."""
     return _PATH.fullmatch(str(path)) is not None
 
 
-def library_files(path: Path, folder: Path | None = None) -> list[Path]:
+def library_files(path: Path | str, folder: Path | str | None = None) -> list[Path]:
     """The files that `path` stands for: those of `MODULES`, in their order, in a `folder`.
 
     By default, that is the folder of Python's standard library.
@@ -46,12 +46,12 @@ def library_files(path: Path, folder: Path | None = None) -> list[Path]:
         ValueError: `path` is that of another Python, or a file is not there, as where the library
             is kept in an archive.
     """
-    if path != library_path():
+    if Path(path) != library_path():
         raise ValueError(
             f"expected the {path}, but this is Python {platform.python_version()}; use that one or "
             "give another text"
         )
-    folder = folder or Path(sysconfig.get_path("stdlib"))
+    folder = Path(folder or sysconfig.get_path("stdlib"))
     files = [folder / f"{module}.py" for module in MODULES]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(

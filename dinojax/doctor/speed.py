@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from dinojax import parallel
-from dinojax.config import PRESETS, TrainConfig
+from dinojax.config import TrainConfig
 from dinojax.data.corpus import bundled_names, read_names
 from dinojax.data.vocab import build_vocab
 from dinojax.doctor.computations import drawn_params
 from dinojax.doctor.machine import Finding
+from dinojax.presets import PRESETS
 from dinojax.runs.description import Part, build_model, describe
 from dinojax.runs.experiment import make_experiment
 from dinojax.runs.speed import Speed, measured_rate, training_speed

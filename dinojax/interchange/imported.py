@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dinojax.config import TrainConfig, resolve
+from dinojax.config import TrainConfig
 from dinojax.data.corpus import shown
 from dinojax.data.stored import NameList, Text, in_vocab
 from dinojax.data.vocab import Vocab
 from dinojax.messages import about
 from dinojax.models.cells import Params
+from dinojax.presets import resolve
 from dinojax.runs import folder as runs
 from dinojax.runs import session
 from dinojax.runs.description import Description, Origin, Part, describe

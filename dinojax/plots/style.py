@@ -63,13 +63,14 @@ def save(figure: Figure, path_without_suffix: Path | str) -> list[Path]:
     return paths
 
 
-def save_as(figure: Figure, path: Path) -> None:
+def save_as(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG or as SVG, by the suffix of the path. Equal figures give equal bytes.
 
     Raises:
         OSError: the file cannot be written.
         ValueError: the suffix is another.
     """
+    path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}")
     dpi = min(160, MAX_PIXELS / max(figure.get_size_inches()))

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dinojax.config import PRESETS, check_range, config_from
+from dinojax.config import check_range, config_from
 from dinojax.data.stored import is_prepared, num_characters
 from dinojax.evaluation.baseline import Baseline, measure_ngrams
 from dinojax.models.model import CharModel
+from dinojax.presets import PRESETS
 from dinojax.runs.advice import Facts, Plan, Proposal, facts_of, propose
 from dinojax.runs.description import Part, build_model, describe, fitted, recipe_for
 from dinojax.runs.experiment import MOST_VALIDATED, make_experiment

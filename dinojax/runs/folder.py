@@ -35,13 +35,7 @@ from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
 from dinojax.runs import checkpoint, code, exchange
-from dinojax.runs.description import (
-    Description,
-    Parts,
-    Tally,
-    build_model,
-    part_content,
-)
+from dinojax.runs.description import Description, Parts, Tally, build_model, part_content
 from dinojax.runs.exchange import CONFIG_FILE, LOCK_FILE, METRICS_FILE
 from dinojax.runs.kinds import kind_name
 from dinojax.runs.metadata import from_metadata, to_metadata, write_config
@@ -140,7 +134,7 @@ def start_run(
     see `exchange`. If the new one cannot be written, the earlier run is still there.
     """
     folder = Path(folder)
-    first = _checkpoint_path(folder, int(state.step)).name
+    first = f"checkpoint-{int(state.step):09d}.npz"
     files_of = {f"{name}.{'json' if is_prepared(x) else 'txt'}": x for name, x in parts.items()}
     codes = code.copies(code.codes_of(description.config) | code.codes_of(description.kind))
     names = [*files_of, *codes, CONFIG_FILE, METRICS_FILE, first]
@@ -176,11 +170,11 @@ def save_checkpoint(
         "key_implementation": str(jax.random.key_impl(state.key)),
         "versions": {"dinojax": dinojax.__version__} | {name: version(name) for name in packages},
     }
-    path = _checkpoint_path(folder, step)
+    path = folder / f"checkpoint-{step:09d}.npz"
     checkpoint.save(path, state, metadata)
     older = [each for each in find_checkpoints(folder) if step_of(each) <= step][:-keep]
     for old in older:
-        if old != _checkpoint_path(folder, tally.best_step) and not old.is_dir():
+        if old != folder / f"checkpoint-{tally.best_step:09d}.npz" and not old.is_dir():
             old.unlink(missing_ok=True)
     remove_leftovers(folder)
     return path
@@ -209,7 +203,7 @@ def load_checkpoint(folder: Path | str, which: str) -> tuple[Run, Mapping[str, A
         )
         raise ValueError(f"{found}; expected the folder of a training run")
     if which not in ("best", "last"):
-        path = _checkpoint_path(checkpoints[0].parent, int(which))
+        path = checkpoints[0].parent / f"checkpoint-{int(which):09d}.npz"
         if path not in checkpoints:
             steps = ", ".join(str(step_of(path)) for path in checkpoints)
             raise ValueError(f"{folder} has no checkpoint of step {which}; it has {steps}")
@@ -221,7 +215,7 @@ def load_checkpoint(folder: Path | str, which: str) -> tuple[Run, Mapping[str, A
         except (OSError, ValueError) as error:
             errors[path] = error
             continue
-        damaged, best = [*errors], _checkpoint_path(folder, run.tally.best_step)
+        damaged, best = [*errors], folder / f"checkpoint-{run.tally.best_step:09d}.npz"
         if which == "best" and run.tally.best_step not in (-1, run.step):
             try:
                 run, arrays = _read(best)
@@ -296,10 +290,6 @@ def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
         is_good = ~np.isnan(array) if "/nu/" in name else np.isfinite(array)
         if not is_good.all():
             raise ValueError(f"{name} is not finite")
-
-
-def _checkpoint_path(folder: Path, step: int) -> Path:
-    return folder / f"checkpoint-{step:09d}.npz"
 
 
 def step_of(path: Path | str) -> int:

@@ -35,7 +35,7 @@ class Moment(NamedTuple):
     """Whether each name is not among those it learned."""
 
 
-def growth(folder: Path, num: int = 12, *, num_names: int = 8, seed: int = 0) -> list[Moment]:
+def growth(folder: Path | str, num: int = 12, *, num_names: int = 8, seed: int = 0) -> list[Moment]:
     """What the run in a folder wrote at up to `num` of its checkpoints, the first to the last.
 
     Their numbers of steps grow by about the same factor from one to the next. Name i is drawn from
@@ -80,7 +80,7 @@ def growth(folder: Path, num: int = 12, *, num_names: int = 8, seed: int = 0) ->
     ]
 
 
-def spread(checkpoints: Sequence[Path], num: int) -> list[Path]:
+def spread(checkpoints: Sequence[Path | str], num: int) -> list[Path | str]:
     """Up to `num` of some checkpoints, the first and the last included, evenly on a log scale."""
     steps = np.log1p([runs.step_of(path) for path in checkpoints])
     # The first step after the first checkpoint: nothing lies between the two.

@@ -22,9 +22,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from dinojax.config import TrainConfig, check_range, resolve
+from dinojax.config import TrainConfig, check_range
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted
+from dinojax.presets import resolve
 from dinojax.runs.sweep import FRACTION, OF_THE_SWEEP, SHARED, Values, shown
 
 SEARCH_FILE = "search.json"

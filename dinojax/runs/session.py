@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from dinojax import parallel, processes
-from dinojax.config import TrainConfig, ngram_config, resolve
+from dinojax.config import TrainConfig
 from dinojax.data.corpus import clean_names
 from dinojax.data.labels import Labelled, with_labels
 from dinojax.data.stored import NameList, Text
@@ -21,6 +21,7 @@ from dinojax.models.cells import Params
 from dinojax.models.code import pinned
 from dinojax.models.grown import grown
 from dinojax.models.trained import Trained
+from dinojax.presets import ngram_config, resolve
 from dinojax.recipes import AUTO
 from dinojax.runs import folder as runs
 from dinojax.runs.description import (
@@ -235,7 +236,7 @@ def fit_ngram(
 
     Names may have `labels`, one each.
     The `settings` are fields of `TrainConfig` that decide how the data are read and split, such as
-    `validation_fraction`; see `config.ngram_config`. With a `folder`, a run is recorded there.
+    `validation_fraction`; see `presets.ngram_config`. With a `folder`, a run is recorded there.
 
     Raises:
         OSError: a file cannot be written.

@@ -16,10 +16,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dinojax.config import OF_THE_DATA, PRESETS, TrainConfig, check_range, config_from, resolve
+from dinojax.config import OF_THE_DATA, TrainConfig, check_range, config_from
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted, shortened
 from dinojax.own import brief
+from dinojax.presets import PRESETS, resolve
 
 SWEEP_FILE, RESULTS_FILE, TABLE_FILE = "sweep.json", "results.json", "results.txt"
 FORMAT = 1
@@ -109,17 +110,17 @@ def make_sweep(
     given = {n: [*x] if isinstance(x, list | tuple) else [x] for n, x in settings.items()}
     for name in OF_THE_SWEEP:
         if name in given:
-            raise ValueError(f"{_words(name)}: a sweep gives each replica its own")
+            raise ValueError(f"{name.replace('_', ' ')}: a sweep gives each replica its own")
     for name, values in given.items():
         if not values:
-            raise ValueError(f"{_words(name)}: expected at least one value, got none")
+            raise ValueError(f"{name.replace('_', ' ')}: expected at least one value, got none")
         for i, value in enumerate(values):
             if value in values[:i]:
-                raise ValueError(f"{_words(name)}: {shown(value)} is given twice")
+                raise ValueError(f"{name.replace('_', ' ')}: {shown(value)} is given twice")
         if name in SHARED and len(values) > 1:
             raise ValueError(
-                f"{_words(name)}: expected one value, as losses over different data cannot be "
-                f"compared, got {', '.join(map(shown, values))}"
+                f"{name.replace('_', ' ')}: expected one value, as losses over different data "
+                f"cannot be compared, got {', '.join(map(shown, values))}"
             )
     if "steps" in given and any(given.get("epochs", [])):
         raise ValueError("epochs: they set the steps, which are given, too; give one of the two")
@@ -297,7 +298,3 @@ def _read_results(folder: Path) -> dict[str, Any]:
         except (KeyError, RecursionError, TypeError, ValueError):
             raise ValueError("expected the results of a sweep; remove it") from None
     return dict(content)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -140,9 +140,9 @@ def main() -> None:
 def train(kind: str, file: Path, steps: int, is_large: bool) -> Iterator[float]:
     """Prepare and warm up; then yield the seconds of each round of so many steps."""
     from dinojax import startup
-    from dinojax.config import resolve
     from dinojax.data.prepared import finished
     from dinojax.data.reading import read
+    from dinojax.presets import resolve
 
     startup.start_jax(1)
     from dinojax.runs.description import describe

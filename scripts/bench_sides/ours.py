@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dinojax import startup
-from dinojax.config import PRESETS, TrainConfig
+from dinojax.config import TrainConfig
+from dinojax.presets import PRESETS
 
 from bench_sides.work import (
     BATCH_SIZE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dinojax.config import PRESETS
+from dinojax.presets import PRESETS
 
 import numpy_reference as reference
 from bench_sides.work import (

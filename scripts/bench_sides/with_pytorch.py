@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from dinojax.config import PRESETS
 from dinojax.data.batches import pad_names
+from dinojax.presets import PRESETS
 
 from bench_sides import work as works
 from bench_sides.work import (
