@@ -555,7 +555,7 @@ def test_names_in_python_have_the_scores_that_the_command_prints(place, answers)
         "names", "character_nats", "log_probabilities", "bits_per_character", "ranks",
         "in_training_data", "nearest", "distances", "labels", "label_probabilities",
     )  # fmt: skip
-    assert not (scores.labels or scores.label_probabilities.size)
+    assert len(scores.labels) == len(scores.label_probabilities) == 0
     close = {"rtol": 1e-4, "atol": 1e-4}
     for i, row in enumerate(answers.rows):
         np.testing.assert_allclose(scores.character_nats[i] / math.log(2), row["bits"], **close)

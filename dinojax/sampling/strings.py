@@ -4,7 +4,7 @@ These functions loop in Python and call `jax.jit`.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Names(NamedTuple):
     ended: NDArray[Any]
     drawn_as: list[str]
     """As the model spelled them; the log-probabilities are those of these spellings."""
-    labels: list[str]
+    labels: Sequence[str] = ()
     """Of each name; empty for a model without labels."""
 
 
