@@ -161,8 +161,8 @@ class TrainConfig:
 
     @property
     def has_constant_rate(self) -> bool:
-        """Whether the learning rate is the same at every step."""
-        return self.schedule == "constant" and not round(self.warmup * self.steps)
+        """Whether the learning rate is the same at every step, in a run of any length."""
+        return self.schedule == "constant" and not self.warmup
 
 
 def config_from(settings: Mapping[str, Any]) -> TrainConfig:

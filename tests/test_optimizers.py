@@ -43,6 +43,17 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine():
     np.testing.assert_allclose(rates[10:], expected, atol=1e-5)
 
 
+def test_a_run_with_a_warm_up_can_be_extended_however_short_it_is():
+    params = {"kernel": jnp.zeros(2)}
+    short, long = (
+        optimizers.make_optimizer(TrainConfig(optimizer="adamw", warmup=0.05, steps=steps))
+        for steps in (5, 100)
+    )
+    found, expected = (jax.tree.structure(x.init(params)) for x in (short, long))
+    assert found == expected
+    assert not TrainConfig(warmup=0.05, steps=5).has_constant_rate
+
+
 def test_the_exercises_optimizer_is_clip_and_sgd():
     ours, plain = optimizers.make_optimizer(TrainConfig()), optimizers.clipped_sgd(0.01, 5.0)
     gradients = jnp.array([-9.0, 0.5, 7.0])
