@@ -5,9 +5,11 @@ import shlex
 import subprocess
 import sys
 
+import jax
 import pytest
 from test_architecture import FILES, STOREYS, imports_of
 
+from dinojax.cli.main import COMMANDS
 from dinojax.cli.terminal import Program
 
 from conftest import ROOT, USERS_ENVIRONMENT
@@ -44,7 +46,9 @@ def dinojax(command, *arguments, cwd):
     if command in ("export", "import", "page"):
         # Other tests start the other commands as a user would.
         return python("-m", "dinojax", command, *arguments, cwd=cwd)
-    result = call_here(Program(command, "dinojax"), *arguments, cwd=cwd)
+    # Code of the user's own may broadcast as it likes.
+    with jax.numpy_rank_promotion("allow"):
+        result = call_here(Program(command, "dinojax"), *arguments, cwd=cwd)
     assert result.code == 0, result.err
     return result.out
 
@@ -56,8 +60,21 @@ def python(*arguments, cwd):
     ).stdout  # fmt: skip
 
 
-FEWER = {"50000": "5000", "--seeds 5": "--seeds 2", "--search 20": "--search 2"}
+FEWER = {
+    "--seeds 5": "--seeds 2",
+    "--search 20": "--search 2 --jobs 1",
+    "--samples 10000": "--samples 500",
+    "--out runs/own": "--steps 100 --out runs/own",
+    "--out runs/mine": "--epochs 3 --out runs/mine",
+    "--label-column 2": "--label-column 2 --epochs 1 --hidden-size 16",
+}
 """What shortens a command."""
+SLOW = {
+    "python scripts/bench.py": "test_bench.py",
+    "dinojax doctor": "test_doctor.py",
+    "dinojax advise --data data/dinos.txt --minutes 0.5": "test_advise.py",
+}
+"""Commands that take long, and the tests that run them on little work."""
 
 
 def test_commands(place, monkeypatch):
@@ -70,14 +87,20 @@ def test_commands(place, monkeypatch):
             continue
         for long, short in FEWER.items():
             line = line.replace(long, short)
-        program, *arguments = shlex.split(line)
-        assert program in ("dinojax", "python")
-        if line in ("python scripts/bench.py", "dinojax doctor"):
-            # They take long; test_bench.py runs the one on little work, test_doctor.py the other.
+        if line in SLOW or line == "dinojax data/dinos.txt":
+            # The last makes a run like runs/mine.
             continue
+        program, *arguments = shlex.split(line)
+        if program == "awk":
+            subprocess.run(line, shell=True, cwd=place, check=True)
+            continue
+        assert program in ("dinojax", "python")
+        if program == "dinojax" and arguments[0] not in COMMANDS:
+            arguments.insert(0, "train")
         trains = arguments[0] in ("train", "sweep")
         if trains and arguments[1] in ("names", "text", "text-best"):
-            arguments += ["--epochs", "1", "--hidden-size", "16"]
+            length = [] if "--steps" in arguments else ["--epochs", "1"]
+            arguments += [*length, "--hidden-size", "16"]
         if arguments[-2:] == ["--epochs", "12"]:
             # One more than the run above.
             arguments[-1] = "2"
@@ -88,9 +111,11 @@ def test_commands(place, monkeypatch):
 def test_python(place):
     first, *others = blocks("python")
     output = python("-c", first, cwd=place).splitlines()
-    assert len(output) == 12
-    output = python("-c", "\n".join(others), cwd=place).splitlines()
-    names, reports = output[:10], output[10:]
+    assert len(output) == 13
+    parts = "\n".join(others).replace("steps=35_000", "steps=2_000")
+    output = python("-c", parts, cwd=place).splitlines()
+    names, over_seeds, reports = output[:10], output[10], output[11:]
+    assert over_seeds.endswith("nats a name over 8 seeds")
     assert all(re.fullmatch("[a-z]*", name) for name in names)
     assert reports[-1].startswith("step 300: ")
     assert float(reports[-1].split()[2]) < 2.6
