@@ -28,7 +28,7 @@ def test_help_names_every_command(arguments):
     result = dinojax(*arguments)
     assert (result.returncode, result.stderr) == (0, "")
     assert all(f"\n  {name}" in result.stdout for name in COMMANDS)
-    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_version():

@@ -15,26 +15,26 @@ from dinojax.cli.terminal import BAD_INPUT, Program, run, tell
 from dinojax.messages import quoted
 
 COMMANDS = {
-    "train": "Train a recurrent network on a list of names or a text, character by character.",
-    "sweep": "Train every combination of some settings, each with several seeds, and compare them. "
+    "train": "Train a recurrent network on a list of names or a text. It learns to predict "
+    "the next character.",
+    "sweep": "Train and compare combinations of settings, with several seeds. "
     "A flag for a setting takes one value, for all runs, or several.",
     "advise": "Propose what to train on a list of names or a text. It measures the data and this "
     "machine for some seconds, and says how long training takes and what loss to expect.",
-    "prepare": "Read large texts or lists of names ahead of training, once, into the user's cache.",
+    "prepare": "Read large texts or lists into the user's cache ahead of training.",
     "sample": "Write new names, or continue a text, with a trained model.",
-    "next": "Show what a trained model expects next, after the beginning of a name or of a text.",
+    "next": "Show what a model expects after the beginning of a name or a text.",
     "score": "Say how probable names, or a text, are to a trained model.",
-    "evaluate": "Measure the exact loss of a trained model over data, beside n-gram models.",
-    "mix": "Mix the models of several runs, and an n-gram model, into one that predicts better.",
-    "plot": "Draw the losses of runs or of a sweep, and surprisal, activations and early names of "
-    "one run. Writes PNG and SVG files. Runs that differ in their seeds alone are drawn as their "
-    "mean. Needs matplotlib.",
+    "evaluate": "Measure a model's exact loss over data, beside n-gram models.",
+    "mix": "Mix models of several runs, and an n-gram model, into a better one.",
+    "plot": "Draw losses, surprisal, activations, and names as a run learned. Writes PNG and SVG "
+    "files. Runs that differ in their seeds alone are drawn as their mean. Needs matplotlib.",
     "import": "Make a run of a model that Keras or PyTorch saved.",
-    "export": "Write a trained model in the format of another program, and prove what was written.",
+    "export": "Write a model in another program's format, and check the result.",
     "page": "Write a page of HTML in which a trained model runs. It invents, predicts and shows "
     "what surprises it, in any browser and offline.",
-    "trust": "Let the code in the folder of a run be executed. A run with a cell, a loss or an "
-    "optimizer of its own holds its file, code-*.py. Where it was not trained, read that first.",
+    "trust": "Allow the code in the folder of a run to be executed. A run with a cell, a loss or "
+    "an optimizer of its own holds a copy of its file, code-*.py. Read it before you trust it.",
     "reproduce": "Replay the dinosaur-name exercise in float64, number by number.",
     "doctor": "Say whether dinojax works on this machine. It looks at what is installed, whether "
     "gradients, seeds, samples and checkpoints are right, and how fast it is, in ten seconds.",
@@ -53,7 +53,7 @@ write new ones.
 Begin with:
   dinojax train                    learns dinosaur names, in a few seconds
   dinojax sample runs/dinos        writes new ones
-  dinojax FILE                     learns your own names, one a line, or your text
+  dinojax FILE                     learns your names, one a line, or your text
 
 dinojax COMMAND --help shows the arguments of a command."""
 
