@@ -60,16 +60,16 @@ class TrainConfig:
     lowercase: bool = _setting(True, "convert the data to lower case")
     column: str = _setting(
         "",
-        "column of the names in a table, by its name in the first line or its number; 1 where only "
+        "column of the names in a table, by its number or by its name in the first line; 1 if only "
         "another column is given",
     )
     count_column: str = _setting(
         "",
-        "column of counts: a row stands for so many; where all columns are given by number, the "
-        "first line is a row unless its count is no number",
+        "column of counts: how many times each name counts; if all columns are given by number, "
+        "the first line is a header only if its count is no number",
     )
     label_column: str = _setting("", "column of labels, one for each name")
-    cell: CellName | str = _setting("vanilla", "recurrent cell of each layer")
+    cell: CellName | str = _setting("vanilla", "recurrent cell of each layer, or one of your own")
     gate: GateName = _setting("sigmoid", f"function of the gates of {', '.join(WITH_GATES)}")
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
@@ -85,10 +85,14 @@ class TrainConfig:
         64, "length of a packed row or of a window of a text", 1, 100_000, unit="characters"
     )
     reset_rate: float = _setting(0.0, "share of rows whose state is reset in a step", 0, 0.99)
-    loss: LossName | str = _setting("summed", "sum over the characters of a name, or mean of all")
+    loss: LossName | str = _setting(
+        "summed", "sum over the characters of a name, mean of all, or one of your own"
+    )
     steps: int = _setting(35_000, "number of training steps", 1, 10**9)
     epochs: float = _setting(0.0, "passes over the data; above 0, they set the steps", 0, 10**6)
-    optimizer: OptimizerName | str = _setting("sgd", "rule that turns gradients into updates")
+    optimizer: OptimizerName | str = _setting(
+        "sgd", "rule that turns gradients into updates, or one of your own"
+    )
     learning_rate: float = _setting(0.01, "size of the updates", 1e-12, 1e3)
     schedule: ScheduleName = _setting("constant", "learning rate after the warm-up")
     warmup: float = _setting(0.0, "share of the steps with a rising learning rate", 0, 0.99)

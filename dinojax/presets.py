@@ -35,9 +35,9 @@ def resolve(
 ) -> TrainConfig:
     """The configuration of a new run, from the sources of its settings.
 
-    The settings start from `preset` or, in its place, from those `recorded` with another run or of
-    a recipe. `given` settings replace them. A run that starts from the parameters of an `earlier`
-    run has its cell, gate, layers and hidden units, and, unless recorded or given, its
+    The settings start from `preset` or, in its place, from those `recorded` with another run or
+    given by a recipe. `given` settings replace them. A run that starts from the parameters of an
+    `earlier` run has its cell, gate, layers and hidden units, and, unless recorded or given, its
     lower-casing.
 
     Raises:
@@ -101,7 +101,7 @@ def ngram_config(given: Mapping[str, Any]) -> TrainConfig:
         if name not in OF_THE_DATA:
             expected = ", ".join(each.replace("_", " ") for each in OF_THE_DATA)
             raise ValueError(
-                f"{name.replace('_', ' ')}: an n-gram model has none; its settings are {expected}"
+                f"{name.replace('_', ' ')}: an n-gram model has no such setting; it has {expected}"
             )
     is_text = given.get("batches") == "windows"
     preset = asdict(PRESETS["text" if is_text else "names"])

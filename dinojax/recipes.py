@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 AUTO = "auto"
-"""What stands for these settings in place of a preset."""
+"""The name of these settings, in place of that of a preset."""
 
 
 def recipe(num_characters: int, num_names: int | None = None) -> dict[str, Any]:

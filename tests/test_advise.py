@@ -246,7 +246,7 @@ def test_the_command_proposed_for_few_names_trains_as_expected(tmp_path):
     result = call_here(ADVISE, "--data", "few names.txt", cwd=tmp_path)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("few names.txt: 40 names, 40 distinct, ")
-    assert "begin with its run, --init-from" in result.out
+    assert "begin with its run (--init-from)" in result.out
     assert max(map(len, result.out.splitlines())) <= 100
     trained = call_here(TRAIN, *pasted(result.out), cwd=tmp_path)
     assert trained.code == 0

@@ -267,7 +267,7 @@ def test_a_breach_of_the_contract_names_the_part_of_the_cell(part, tmp_path, mon
         ({"coefficients": "lambda params, projected: (state,)"}, "coefficients: expected a pair"),
         (
             {"coefficients": "lambda params, projected: ((projected[0],) * 2, projected[:1])"},
-            "coefficients: expected (float32[2, 3, 4],), like the state as decays, got (float32",
+            "coefficients, decays: expected (float32[2, 3, 4],), like the state, got (float32",
         ),
         ({"output": "lambda params, state: state[0]"}, "output: TypeError"),
     ],
@@ -305,11 +305,11 @@ def test_a_loss_that_returns_something_else_is_refused(function, expected, tmp_p
         ("lambda rate: optax.sgd(rate)._replace(init=lambda x: x.y)", "init: AttributeError"),
         (
             "lambda rate: optax.sgd(rate)._replace(update=lambda g, s, p: (p['layers'], s))",
-            "update: expected",
+            "update, updates: expected",
         ),
         (
             "lambda rate: optax.sgd(rate)._replace(update=lambda g, s, p: (g, (s, g)))",
-            "like the state before as the new one",
+            "like the state before, got",
         ),
     ],
 )

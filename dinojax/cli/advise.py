@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
     add("--data", metavar="FILE", type=path, nargs="+", required=True, help=text)
-    text = "propose what can be trained in so many minutes (default: what suits the data)"
+    text = "propose what can be trained in this many minutes (default: what suits the data)"
     add("--minutes", metavar="X", type=number, help=text)
     own = {*OF_THE_DATA} - {*COLUMNS}
     others = {each.name for each in fields(TrainConfig)} - own
@@ -123,7 +123,7 @@ def table(ngrams: "Baseline") -> str:
     ]
     # The error of a single piece is NaN, and so is the loss from the half of one name.
     error = f" ± {ngrams.standard_error:.4f}" if isfinite(ngrams.standard_error) else ""
-    half = f"; from half of them {ngrams.from_half:.4f}" if isfinite(ngrams.from_half) else ""
+    half = f"; from half of the data {ngrams.from_half:.4f}" if isfinite(ngrams.from_half) else ""
     thing = "name" if ngrams.nats_per_name else "character"
     amounts = f"counted in {count(ngrams.num_counted, thing)}, measured on {ngrams.num_held_out:,}"
     best = f"best: order {ngrams.order}, {ngrams.loss:.4f}{error}{half}"
@@ -166,7 +166,7 @@ def duration(seconds: float) -> str:
 
 
 def hints(advice: "Advice", lines: Mapping[str, str]) -> list[str]:
-    """What would lower the loss further, by the figures that were measured."""
+    """What would lower the loss further, according to the figures that were measured."""
     from dinojax.cli.auto import FEW
     from dinojax.evaluation.baseline import MOST_READ
 
@@ -178,7 +178,7 @@ def hints(advice: "Advice", lines: Mapping[str, str]) -> list[str]:
         )
     if "mix" in lines:
         found.append(
-            f"the n-gram model mixed in, for a loss of {ngrams.loss:.2f} at most:\n"
+            f"mixing in the n-gram model, for a loss of {ngrams.loss:.2f} at most:\n"
             f"  {visible(lines['mix'])}"
         )
     if "best" in lines:
@@ -188,13 +188,17 @@ def hints(advice: "Advice", lines: Mapping[str, str]) -> list[str]:
         )
     saved = ngrams.from_half - ngrams.loss
     if saved > 0 and facts.num_characters <= MOST_READ:
-        found.append(f"more data: n-gram models of all save {saved:.2f} nats over those of half")
+        found.append(
+            f"more data: n-gram models of all cost {saved:.2f} nats less than those of half"
+        )
     if facts.num_names is not None and facts.num_names < FEW:
-        found.append("a longer list of such names, to learn first: begin with its run, --init-from")
+        found.append(
+            "a longer list of such names: learn it first, and begin with its run (--init-from)"
+        )
     if plan.num_parameters > facts.num_characters and not proposal.is_ngram:
         more, fewer = min(0.9, plan.config.dropout + 0.2), max(1, plan.config.hidden_size // 2)
         found.append(
-            "fewer parameters than characters, if the validation loss rises before the end:\n"
+            "if the validation loss rises before the end, a smaller network or more dropout:\n"
             f"  --hidden-size {fewer} or --dropout {more:g}"
         )
     return [f"- {each}" for each in found]

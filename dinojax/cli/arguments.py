@@ -137,7 +137,7 @@ def take_preset(arguments: argparse.Namespace, presets: Iterable[str]) -> None:
 def may_be_file(word: str) -> bool:
     """Whether a word that is no command or preset is meant as a file or folder.
 
-    It is if it is there, holds a dot or what separates folders, or stands for standard input.
+    It is if it exists, holds a dot or a path separator, or stands for standard input.
     """
     has_mark = any(each in word for each in (".", "/", os.sep))
     return has_mark or word == "-" or os.path.exists(word)
@@ -159,7 +159,7 @@ def take_files(arguments: argparse.Namespace, presets: Sequence[str]) -> bool:
             f"{hint(words[0], presets)}"
         )
     if words and arguments.data:
-        raise ValueError(f"give all files after --data, or none; {quoted(words[0])} stands before")
+        raise ValueError(f"give all files after --data, or none; {quoted(words[0])} precedes it")
     try:
         arguments.data = list(map(path, words)) or arguments.data
     except argparse.ArgumentTypeError as error:

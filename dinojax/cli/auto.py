@@ -73,7 +73,7 @@ def holds_text(files: Sequence[Path]) -> bool:
 
 
 def run_name(files: Sequence[Path]) -> str:
-    """The name of the run of some files: that of the first one, without what tells its kind."""
+    """The name of the run of some files: that of the first one, without its suffixes."""
     return files[0].resolve().name.split(".")[0] or AUTO if files else AUTO
 
 

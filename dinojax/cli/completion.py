@@ -30,7 +30,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
             if action.type is path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
             elif action.dest == "preset" and not action.choices:
-                # Or a file, which shtab can say to bash alone.
+                # Or a file, which shtab can offer in bash alone.
                 files = [shtab.Choice("file")] if arguments.shell == "bash" else []
                 action.choices = [*module.CHOICES, *files]
     print(shtab.complete(root, arguments.shell))

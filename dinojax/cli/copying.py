@@ -41,5 +41,5 @@ def table_of_text(samples: Mapping[str, Any]) -> str:
     else:
         note = f"held-out: the first {count(num, 'character')} of that part"
     note += f";\nloops: spans of at least {LEAST_LOOPED} characters in which a piece of up to "
-    note += f"{LONGEST_PIECE:,}\nfollows itself three times or more"
+    note += f"{LONGEST_PIECE:,}\nstands three times or more in a row"
     return "\n".join([*lines, f"\n{note}"])

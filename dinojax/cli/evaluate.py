@@ -65,7 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("run", metavar="RUN", type=path, help=HELP_RUN)
     help_split = "part of the run's data (default: validation if there is one, else train)"
     add("--split", choices=["validation", "test", "train"], help=help_split)
-    help_data = "another file, or a folder of files, to measure by, instead of a part"
+    help_data = "another file, or a folder of files, to measure on, instead of a part"
     add("--data", metavar="FILE", type=path, help=help_data)
     add_columns(parser, OF_THE_RUN)
     help_context = "for a run of a text: carry (its state from beginning to end) or windows of N "

@@ -1,4 +1,4 @@
-"""Show what a trained model expects next, after the beginning of a name or of a text; see --help.
+"""Show what a model expects after the beginning of a name or a text; see --help.
 
 Characters that may not be drawn are struck through.
 """
@@ -33,14 +33,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax next`."""
     add = parser.add_argument
     add("run", metavar="RUN", type=path, help=HELP_RUN)
-    help_text = "the beginning; one that starts with a dash after -- (default: nothing, so what a "
-    add("text", metavar="TEXT", nargs="?", help=f"{help_text}name or a text begins with)")
+    help_text = "how the name or the text begins; write -- before one that starts with a dash "
+    add("text", metavar="TEXT", nargs="?", help=f"{help_text}(default: nothing)")
     add_which(parser)
     help_num = f"how many characters, the likeliest first (default: {NUM}, all in JSON)"
     add("--num", metavar="N", type=whole_number, help=help_num)
-    help_json = "print one object, with the probability of each character, in bits too, and the "
-    add("--json", action="store_true", help=f"{help_json}probability with which it is drawn")
-    help_out = "draw a picture instead, a PNG or SVG file by its name; needs matplotlib"
+    help_json = "print one object: of each character its probability, its surprisal in bits, and "
+    add("--json", action="store_true", help=f"{help_json}the probability with which it is drawn")
+    help_out = "write a picture instead, a PNG or SVG file by its suffix; needs matplotlib"
     add("--out", metavar="FILE", type=path, help=help_out)
     add_controls(parser)
 

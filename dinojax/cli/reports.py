@@ -154,7 +154,7 @@ def new_names(write: Writer, params: Params, step: int) -> tuple[list[str], int,
 
 
 def describe_loss(loss: float, config: TrainConfig) -> str:
-    """The loss that training minimises, with its unit; that of the user's own may have any."""
+    """The loss that training minimises, with its unit; one of the user's own is shown without."""
     if own_code(config.loss):
         return f"loss {loss:.4g}"
     return f"{loss:.2f} nats a {'name' if config.loss == 'summed' else 'character'}"

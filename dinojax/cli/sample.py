@@ -55,14 +55,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         "seed of the random draws; equal seeds give equal names (default: another each time)"
     )
     add("--seed", "N", help_seed)
-    help_prompt = "how every name, or the text, begins; for a text, the command asks in a terminal"
+    help_prompt = (
+        "how every name, or the text, begins (default: nothing; for a text, a terminal asks)"
+    )
     add("--prompt", "TEXT", help_prompt)
     add_controls(parser)
     names = parser.add_argument_group("for a run of names")
     add = partial(add_value, names)
     switch = partial(names.add_argument, action="store_true", default=None)
-    help_label = "only names with this label, for a run of names with labels (default: any; then "
-    help_label += "a line is a name, a tab and its label); flags below are about the name alone"
+    help_label = "only names with this label, if names have labels (default: any; a line is then a "
+    help_label += "name, a tab and its label); flags below are about the name alone"
     add("--label", "LABEL", help_label)
     add("--num", "N", f"how many names (default: {NUM})")
     help_length = "most characters after the prompt: only names that end by then (default: all "
@@ -76,11 +78,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-draws", "N", f"give up after N draws (default: {MAX_DRAWS})")
     add("--best", "N", "the N most probable names of all, in order, instead of random ones")
     add("--devices", "N", "how many GPUs or cores share the work for many names (default: all)")
-    help_json = "one object a line: name, log_probability of the model and drawn_log_probability, "
-    help_json += "under what may be drawn, in nats, ended (by itself, not cut), in_training_data, "
-    help_json += "drawn_as where the model spelled the name in other characters (not NFC), and "
-    help_json += "label if there are labels; probabilities are those of the name given --label or, "
-    help_json += "without it, of name and label"
+    help_json = "print one object a line: name; log_probability under the model, in nats; "
+    help_json += (
+        "drawn_log_probability, with temperature, top-k and the like; ended, false if it was "
+    )
+    help_json += (
+        "cut; in_training_data; drawn_as, if the model spelled it otherwise (not in NFC); and "
+    )
+    help_json += (
+        "label, if names have labels: probabilities are then those of name and label or, if "
+    )
+    help_json += "the label is given, of the name alone"
     switch("--json", help=help_json)
     add("--out", "FILE", "write the names to this file, all or nothing")
     add = partial(add_value, parser.add_argument_group("for a run of a text"))
@@ -93,7 +101,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def add_controls(parser: ArgumentParser) -> None:
     """Add a flag for each of `Controls`."""
     add = partial(add_value, parser.add_argument_group("what may be drawn, in this order"))
-    help_temperature = "divides the logits: above 1, unlikely characters come more often, below 1, "
+    help_temperature = "divides the logits: above 1, unlikely characters come more often, below 1 "
     add("--temperature", "T", f"{help_temperature}less; at 0, only the likeliest (default: 1)")
     add("--top-k", "K", "only the K likeliest characters, with ties (default: all)")
     add("--top-p", "P", "only the fewest likeliest whose probabilities sum to P (default: 1)")

@@ -46,8 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("for a run of names").add_argument
     help_names = "more names to score; give one that begins with a dash as --names=-NAME"
     add("--names", metavar="NAME", nargs="+", action="extend", help=help_names)
-    help_label = "score p(name | label), for a run of names with labels (default: p(name), the sum "
-    help_label += "over all labels, and the likeliest label of each name)"
+    help_label = "score p(name | label), if names have labels (default: p(name), the sum over all "
+    help_label += "labels, and the likeliest label of each name)"
     add("--label", metavar="LABEL", help=help_label)
     help_seed = f"seed of the {NUM_SAMPLES:,} new names that a name is ranked among (default: 0)"
     add("--seed", metavar="N", type=whole_number, help=help_seed)

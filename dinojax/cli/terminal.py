@@ -168,7 +168,7 @@ def stop_on_signal(program: str) -> Iterator[list[int]]:
     handler only between its own instructions, and XLA may compile for many seconds. So a thread
     answers meanwhile: it says what happens, and acts on the second Ctrl-C.
     """
-    # It takes a while to import, and most commands need it not.
+    # It takes a while to import, and most commands do not need it.
     import socket
 
     signals: list[int] = []

@@ -32,7 +32,7 @@ def label_character(number: int) -> str:
 def with_labels(names: Sequence[str], labels: Sequence[str], known: Sequence[str] = ()) -> Labelled:
     """The names [num], each with its label [num] in front.
 
-    The labels that there are, are those of the names or, if there are any, those `known`.
+    The labels of the result are those `known` or, if there are none, all that `labels` holds.
 
     Raises:
         ValueError: a label is empty or not among those `known`, there are more than `MAX_LABELS`,

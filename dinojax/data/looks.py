@@ -64,7 +64,7 @@ def first_lines(content: bytes) -> list[str]:
 def columns_in(data: Path | str, columns: Columns) -> Columns:
     """These columns if a file, or the first of a folder, is a table that has them, else none.
 
-    What is not a regular file cannot be looked at before it is read, and is taken for one that has.
+    What is not a regular file cannot be looked at before it is read, and is assumed to have them.
     For the errors raised see `sources.data_files` and `sources.opened`.
     """
     file = sources.data_files([data])[0]

@@ -55,6 +55,6 @@ def library_files(path: Path | str, folder: Path | str | None = None) -> list[Pa
     files = [folder / f"{module}.py" for module in MODULES]
     if missing := [file.name for file in files if not file.is_file()]:
         raise ValueError(
-            f"the {path} is not whole in {folder}, where {missing[0]} is missing; give another text"
+            f"the {path} in {folder} is incomplete: {missing[0]} is missing; give another text"
         )
     return files

@@ -1,4 +1,4 @@
-"""What n-gram models of several orders pay for held-out data, and what more data would save."""
+"""N-gram models of several orders: their losses on held-out data, and those from half the data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from dinojax.evaluation.ngram import fit_ngrams
 
 MAX_ORDER = 6
 BLOCK = 1_000
-"""Length, in characters, of the pieces of a text of which every other one is counted."""
+"""Length, in characters, of the pieces of a text, of which every other one is in each half."""
 MOST_READ = 2**20
 """About the most characters that are counted; the loss is measured on up to an eighth as many."""
 
@@ -36,7 +36,7 @@ class Baseline(NamedTuple):
     num_counted: int
     """Number of names, or of characters of a text, that were counted."""
     num_held_out: int
-    """Number of those whose loss this is."""
+    """Number of names, or of characters of a text, that the losses were measured on."""
 
     @property
     def loss(self) -> float:
@@ -88,7 +88,7 @@ def sampled(part: Part, most: int) -> Part:
 def _figures(
     vocab: Vocab, train: Part, held_out: Part, max_order: int
 ) -> list[Mapping[str, float]]:
-    """What models of one part pay for another, for each order; see `summarize`."""
+    """The losses on one part of models of another, for each order; see `summarize`."""
     ngrams = fit_ngrams(*joined(vocab, train), vocab.size, max_order)
     costs = ngram_costs(ngrams, vocab, held_out, range(1, max_order + 1))
     return [summarize(each) for each in costs]

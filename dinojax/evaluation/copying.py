@@ -5,8 +5,8 @@
     distinct_n       share of distinct ones among the sequences of n words, split at blanks
                      (Li et al., 2016, divide by the number of words instead)
     share_looped     share of the characters that lie in loops, which are spans of at least
-                     `LEAST_LOOPED` characters in which a piece of up to `LONGEST_PIECE` follows
-                     itself three times or more
+                     `LEAST_LOOPED` characters in which a piece of up to `LONGEST_PIECE` stands
+                     three times or more in a row
 
 Any text shares short spans with another of its language, and the longer it is, the longer they are
 and the fewer of its words are distinct. So compare with real text of the same length.
@@ -37,7 +37,7 @@ class Copies(NamedTuple):
     """For each character of a text, the longest span that begins there and is in a corpus."""
 
     lengths: NDArray[np.int64]
-    """Of these spans in characters, [len(text)]."""
+    """Their lengths in characters, [len(text)]."""
     places: NDArray[np.int64]
     """Where in the corpus one copy of each begins, [len(text)], counted over all documents."""
 

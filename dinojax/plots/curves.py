@@ -28,7 +28,7 @@ class Curve(NamedTuple):
 def make_curve(runs: Sequence[Metrics], across: str, loss: str, *, smooth: bool = False) -> Curve:
     """A loss of some runs against characters or seconds, at the steps at which all of them have it.
 
-    Of x, too, it is the mean over the runs. With `smooth`, the loss of each run is smoothed before.
+    x, too, is the mean over the runs. With `smooth`, the loss of each run is smoothed first.
     """
     found = [_points(metrics, across, loss) for metrics in runs]
     common = sorted(set(found[0]).intersection(*found[1:]))
@@ -41,15 +41,15 @@ def make_curve(runs: Sequence[Metrics], across: str, loss: str, *, smooth: bool 
 
 
 def reach(num: int) -> int:
-    """On how many points to each side the mean extends by which `num` points are smoothed."""
+    """How many points to each side the mean takes by which `num` points are smoothed."""
     return num // (2 * SMOOTHED_OVER)
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of each value and its neighbours, `reach` of them on each side.
 
-    Near the beginning, where losses fall fast, there are fewer on both sides, and near the end on
-    the one side.
+    Near the beginning, where losses fall fast, there are fewer on both sides; near the end, fewer
+    after it.
     """
     befores = [min(i, reach(len(values))) for i in range(len(values))]
     return np.array([values[i - n : i + n + 1].mean() for i, n in enumerate(befores)])
@@ -71,7 +71,7 @@ def _points(metrics: Metrics, across: str, loss: str) -> dict[int, tuple[Any, An
     for line in losses_of(metrics):
         x, y = line.get(across), line.get(loss)
         if across == "seconds":
-            # Where a run was begun by an earlier version, the one goes on from the other.
+            # Where an earlier version began the run, training seconds go on from its seconds.
             x = line.get("training_seconds", x)
         if all(isinstance(n, int | float) and math.isfinite(n) for n in (x, y)):
             found[line["step"]] = x, y

@@ -20,7 +20,7 @@ FONT = "DejaVu Sans"
 REGULAR = 400, "normal", "regular", "book"
 """Weights of a font that is neither light nor bold. Another would be chosen with a warning."""
 UNFIT = "LastResort", "ColorEmoji"
-"""In names of fonts that draw a box for every character, or pictures, which matplotlib cannot."""
+"""In names of fonts that draw a box for every character, or colours, which matplotlib cannot."""
 
 
 def families(text: str) -> list[str]:

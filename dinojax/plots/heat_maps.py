@@ -170,7 +170,7 @@ def _mark(character: str) -> str:
 def _label(what: str, texts: Iterable[str], width: int) -> str:
     """What is drawn along x, and the meaning of the signs in the texts, on a second line if long.
 
-    An example is "the text, a character a column; ␣ space, ↵ newline". `width` is that in cells.
+    An example is "the text, a character a column; ␣ space, ↵ newline". `width` is in cells.
     """
     present: set[str] = set().union(*texts)
     meanings = [" ".join(MARKS[character]) for character in MARKS if character in present]

@@ -115,13 +115,13 @@ def draw_curve(axes: Axes, curve: Curve, *, scale: float = 1, **look: Any) -> Li
 
 
 def _setting(folder: Path) -> tuple[str, str]:
-    """What determines the run in a folder beside its seed, and its seed."""
+    """What determines the run in a folder besides its seed, and its seed."""
     path = current(folder, CONFIG_FILE)
     try:
         config = dict(json.loads(read_regular(path))) if path.exists() else {}
     except (RecursionError, TypeError, ValueError):
         config = {}
-    # The same data may have lain in another place.
+    # The same data may have been read from another place.
     setting = {name: x for name, x in config.items() if name not in (*OF_THE_SWEEP, "data")}
     return json.dumps(setting, sort_keys=True) if setting else str(folder), str(config.get("seed"))
 

@@ -36,7 +36,7 @@ MAX_PIXELS = 30_000
 def new_figure(width: float, height: float, text: str = "") -> Iterator[Figure]:
     """A figure of this size in inches, to be drawn on in the `with` block.
 
-    `text` has the characters that it may show beside those of messages and numbers.
+    `text` has the characters that it may show besides those of messages and numbers.
     """
     with matplotlib.style.context(STYLE | {"font.family": families(text)}, after_reset=True):
         figure = Figure(figsize=(width, height), layout="constrained")

@@ -15,7 +15,7 @@ from dinojax.runs.forecast import NAMES, TEXTS, Expected, expected_loss, steps_e
 from dinojax.runs.speed import Speed
 
 MARGIN = 0.9
-"""Share of the given minutes that is planned with."""
+"""Share of the given minutes that a proposal uses."""
 VALIDATION_SPEED = 3
 """How many times faster a network reads in a validation than in training."""
 TO_COMPILE = 5.0
@@ -32,7 +32,7 @@ class Facts(NamedTuple):
     """Of names with their newlines."""
     num_symbols: int
     num_names: int | None = None
-    """So are the next three None for a text."""
+    """None for a text, as are the next three."""
     num_distinct: int | None = None
     longest: int | None = None
     """Length of the longest name, in characters."""
@@ -56,7 +56,7 @@ class Proposal(NamedTuple):
     is_ngram: bool
     """Whether it is an n-gram model, as there is not enough time for a network."""
     settings: Mapping[str, Any]
-    """Those that differ from the plan."""
+    """Those that differ from the settings of the plan."""
     steps: int
     """Number of training steps; 0 for an n-gram model."""
     epochs: float
@@ -86,7 +86,7 @@ def facts_of(data: Part, num_symbols: int) -> Facts:
 def propose(
     facts: Facts, ngrams: Baseline, plan: Plan, speed: Speed, minutes: float | None = None
 ) -> Proposal:
-    """What to train in so many minutes; by default, in as many as the plan takes.
+    """What to train in `minutes`; by default, in as many as the plan takes.
 
     In fewer minutes, training is shorter. If it could not read the data once, or the beginning of
     large ones, an n-gram model is proposed. In more minutes, a text is read as often as saves
@@ -124,12 +124,12 @@ def propose(
 
 
 def seconds_of(steps: int, plan: Plan, speed: Speed) -> float:
-    """How long so many steps take, with compilation and validations."""
+    """How many seconds these steps take, with compilation and validations."""
     return _overhead(plan, speed) + steps / speed.steps
 
 
 def steps_in(seconds: float, plan: Plan, speed: Speed) -> int:
-    """How many steps can be done in so many seconds, all included."""
+    """How many steps can be done in `seconds`, with compilation and validations."""
     return max(0, math.floor((seconds - _overhead(plan, speed)) * speed.steps))
 
 

@@ -18,7 +18,7 @@ from dinojax.runs.speed import Speed, training_speed
 SECONDS = 2.0
 """How long the speed of training is measured."""
 LONG = 500_000
-"""From so many characters on, a text is worth the larger network of the preset "text-best"."""
+"""From this many characters on, a text is worth the larger network of the preset "text-best"."""
 
 
 class Machine(NamedTuple):
@@ -48,7 +48,7 @@ class Advice(NamedTuple):
 def advise(
     data: Part, minutes: float | None = None, *, seconds: float = SECONDS, **settings: Any
 ) -> Advice:
-    """Propose what to train on names or a text in so many minutes, and say what to expect of it.
+    """Propose what to train on names or a text in `minutes`, and say what to expect of it.
 
     `data` are a list of names, a text as a string, or what `data.reading` read. N-gram models are
     counted, and the network that suits the size of the data (see `recipes`) is trained for some

@@ -92,7 +92,7 @@ def trust(folder: Path | str) -> list[Path]:
     sources = [read_regular(path) for path in found]
     for path, source in zip(found, sources, strict=True):
         if path.name != _copy_name(digest(source)):
-            raise ValueError(f"{path} was changed after it was written: its checksum is another")
+            raise ValueError(f"{path} was changed after it was written; put back what it was")
     for source in sources:
         code.keep(source)
     return found

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 
 class Law(NamedTuple):
-    """How much more a network pays than the best n-gram model, in nats per character."""
+    """How far the loss of a network is above that of the best n-gram model."""
 
     at_10k: float
     per_decade: float
@@ -61,7 +61,7 @@ def expected_loss(
 
 
 def steps_enough(steps: int, num_characters: int) -> int:
-    """After how many steps more of them save little, for a text and the `steps` of its recipe.
+    """After how many steps further ones gain little, for a text and the `steps` of its recipe.
 
     They grow with the square root of the number of characters, once these are `LONG_TEXT`.
     """

@@ -3,8 +3,8 @@
     step, epoch               done so far
     characters                number of targets so far
     seconds                   time so far, including that before a resume
-    training_seconds          time in training steps so far: without the first call in each
-                              process, which compiles, validations, reports and checkpoints
+    training_seconds          time in training steps so far, without validations, reports,
+                              checkpoints, and the first call in each process, which compiles
     training_loss             mean since the previous line, nats per character
     validation_loss           nats per character; null if there was no validation
     learning_rate             of the last step

@@ -52,7 +52,7 @@ def training_speed(experiment: Experiment, seconds: float) -> Speed:
 
 
 def measured_rate(do_some: Callable[[], float], seconds: float) -> float:
-    """What `do_some` says that it did, a second, once its calls have grown to their full size.
+    """How much `do_some` does in a second, as it reports, once its calls have their full size.
 
     They have half of `seconds` to grow, and then are measured.
     """

@@ -38,7 +38,7 @@ def next_characters(
     """How probable each character is to follow the `prompt`, or to begin a name or a text.
 
     Raises:
-        ValueError: the prompt has an unknown character, or a newline although it `is_name`.
+        ValueError: the prompt has an unknown character or, if it `is_name`, a newline.
     """
     beginning = begin(trained, prompt, is_name=is_name)
     found = _next(trained.params, beginning, controls, model=trained.model)

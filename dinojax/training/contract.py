@@ -77,8 +77,8 @@ def check_cell(value: str, input_size: int, hidden_size: int, *, reads_ids: bool
             decays, terms = _pair(
                 "coefficients", call("coefficients", cell.coefficients, params, now)
             )
-            _expect_like("coefficients", decays, state, "the state as decays")
-            _expect_like("coefficients", terms, state, "the state as terms")
+            _expect_like("coefficients, decays", decays, state, "the state")
+            _expect_like("coefficients, terms", terms, state, "the state")
             outputs = call("output", cell.output, params, state, now)
         like = jax.ShapeDtypeStruct((*BATCH, hidden_size), jnp.float32)
         _expect_like("output", outputs, like, "the outputs")
@@ -111,8 +111,8 @@ def check_optimizer(params: Any, value: str, optimizer: optax.GradientTransforma
         state = _call(value, "init", optimizer.init, params)
         answer = _call(value, "update", optimizer.update, params, state, params)
         updates, new_state = _pair("update", answer)
-        _expect_like("update", updates, params, "the parameters as updates")
-        _expect_like("update", new_state, state, "the state before as the new one")
+        _expect_like("update, updates", updates, params, "the parameters")
+        _expect_like("update, new state", new_state, state, "the state before")
 
 
 def _call(value: str, part: str, function: Callable[..., Any], *arguments: Any) -> Any:
