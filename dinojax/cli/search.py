@@ -1,29 +1,24 @@
 """`dinojax sweep --search`: draw settings by what earlier ones reached, and rank them."""
 
-import signal
 import sys
 from argparse import Namespace
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli import terminal
+from dinojax.cli import many, terminal
 from dinojax.cli.arguments import Parser, require
-from dinojax.cli.jobs import check_there, next_free_folder
-from dinojax.cli.settings import flag_of, given_settings, named_flags
+from dinojax.cli.jobs import next_free_folder
+from dinojax.cli.settings import flag_of, flags_for, given_settings, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import check_range
-from dinojax.data.corpus import STANDARD_INPUT
-from dinojax.data.standard_library import library_path
 from dinojax.messages import count, visible
-from dinojax.presets import PRESETS
 from dinojax.startup import start_jax
 
 if TYPE_CHECKING:
     from dinojax.runs.search import Search
     from dinojax.runs.study import Trial
 
-SOME_FAILED = 1
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
@@ -42,10 +37,8 @@ def check_not_given(arguments: Namespace) -> None:
 def main(parser: Parser, arguments: Namespace) -> int:
     """Start a search or join it, train its trials, and print the table; returns the exit code."""
     with parser.reported_errors(), named_flags():
-        check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
+        many.check_shared(arguments, "search")
         require("optuna", "search")
-        if STANDARD_INPUT in (arguments.data or []):
-            raise ValueError("--data: a search reads its data several times; give a file")
         start_jax()
         folder, search = (join if arguments.resume else start)(parser, arguments)
     return train(parser, arguments, folder, search)
@@ -54,7 +47,6 @@ def main(parser: Parser, arguments: Namespace) -> int:
 def start(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
     """Make the folder of a new search."""
     from dinojax.runs import searching
-    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.search import Range
 
     for name in ("seeds", "baseline"):
@@ -62,7 +54,6 @@ def start(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
             raise ValueError(f"--search and {flag_of(name)} exclude each other")
     check_range("--search", arguments.search, 1, 100_000)
     given, preset = given_settings(arguments), arguments.preset or "dinos"
-    data = paths_in_lines(arguments.data or [library_path()] * PRESETS[preset].is_text)
     seed = given.pop("seed", 0)
     settings = dict[str, Any]()
     for name, values in given.items():
@@ -72,7 +63,7 @@ def start(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
         settings[name] = values[0] if is_range else values
     search = searching.new_search(
         preset,
-        data,
+        many.data_to_begin(arguments, preset),
         trials=arguments.search,
         settings=settings,
         seed=seed,
@@ -98,35 +89,29 @@ def join(parser: Parser, arguments: Namespace) -> "tuple[Path, Search]":
             f"--resume: the search in {folder} stays what it was; give it without {flags}"
         )
     search = read_search(folder)
-    for file in search.data.split("\n") if search.data and not arguments.data else []:
-        check_there(Path(file), folder / SEARCH_FILE, "--data")
+    many.check_data_there(arguments, search.data, folder / SEARCH_FILE)
     return folder, search
 
 
 def train(parser: Parser, arguments: Namespace, folder: Path, search: "Search") -> int:
     """Train what is left of a search, report each trial, and print the table."""
     print(describe_search(search), flush=True)
-    # Now, as the current folder may be gone when training ends.
-    again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
     bar: dict[str, Any] = {"unit": " trials", "bar_format": BAR, "disable": None}
-    try:
-        with ExitStack() as stack:
-            # Before Optuna is imported, which takes a while.
-            signals = stack.enter_context(terminal.stop_on_signal(parser.prog))
-            from tqdm import tqdm
+    # Before Optuna is imported, which takes a while.
+    with many.waiting(parser, folder) as (signals, again):
+        from tqdm import tqdm
 
-            from dinojax.runs import searching
-            from dinojax.runs.replica import paths_in_lines
-            from dinojax.runs.study import open_study, ranked, read_trials, table
-            from dinojax.runs.sweep import FAILED, FINISHED
+        from dinojax.runs import searching
+        from dinojax.runs.study import open_study, ranked, read_trials, table
+        from dinojax.runs.sweep import FAILED, FINISHED
 
-            data = paths_in_lines(arguments.data) if arguments.data else None
-            with open_study(folder, search) as study:
-                done = sum(each.status != "running" for each in read_trials(study))
-            bar |= {"total": search.trials, "initial": done, "file": sys.stderr}
-            progress = stack.enter_context(tqdm(**bar))
-            coming = searching.work(folder, data=data, jobs=arguments.jobs or 0)
-            for trial in stack.enter_context(closing(coming)):
+        data = many.data_given(arguments)
+        with open_study(folder, search) as study:
+            done = sum(each.status != "running" for each in read_trials(study))
+        bar |= {"total": search.trials, "initial": done, "file": sys.stderr}
+        coming = searching.work(folder, data=data, jobs=arguments.jobs or 0)
+        with tqdm(**bar) as progress, closing(coming):
+            for trial in coming:
                 if trial:
                     progress.update()
                     progress.write(describe_trial(trial))
@@ -135,16 +120,10 @@ def train(parser: Parser, arguments: Namespace, folder: Path, search: "Search") 
                     break
         with open_study(folder, search) as study:
             trials = read_trials(study)
-    except (OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        parser.error(f"{terminal.describe_error(error)}; fix that and {again}")
     num_ended = sum(each.status != "running" for each in trials)
     if signals and num_ended < search.trials:
-        print(file=sys.stderr)
-        ended = f"{num_ended:,} of {count(search.trials, 'trial')} ended, all others are saved"
-        terminal.tell(parser.prog, f"interrupted; {ended}; {again}")
-        return terminal.INTERRUPTED if signals[0] == signal.SIGINT else terminal.TERMINATED
+        ended = f"{num_ended:,} of {count(search.trials, 'trial')}"
+        return many.tell_interrupted(parser, signals, ended, again)
     print(f"\n{table(search, trials)}")
     if best := [each for each in ranked(trials) if each.status == FINISHED][:1]:
         print(f"Best: {visible(line_to_train(parser, search, best[0]))}")
@@ -156,14 +135,14 @@ def train(parser: Parser, arguments: Namespace, folder: Path, search: "Search") 
     if FAILED in statuses:
         failed = count(statuses.count(FAILED), "trial")
         terminal.tell(parser.prog, f"error: {failed} failed, as the table says")
-        return SOME_FAILED
+        return many.SOME_FAILED
     return 0
 
 
 def describe_search(search: "Search") -> str:
     """A search in one line."""
+    from dinojax.runs.asked import shown
     from dinojax.runs.search import Range
-    from dinojax.runs.sweep import shown
 
     spaces = []
     for name, space in search.space.items():
@@ -191,9 +170,5 @@ def line_to_train(parser: Parser, search: "Search", trial: "Trial") -> str:
     """The line for a shell that trains with the settings of a trial."""
     files = search.data.split("\n") if search.data else []
     words = ["--data", *map(short_path, files)] if files else []
-    for name, value in {**search.settings, **trial.values, "seed": search.seed}.items():
-        if isinstance(value, bool):
-            words.append(flag_of(name if value else f"no {name}"))
-        else:
-            words += [flag_of(name), str(value)]
+    words += flags_for({**search.settings, **trial.values, "seed": search.seed})
     return parser.program.shell_line("train", search.preset, *words)

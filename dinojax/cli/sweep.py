@@ -1,6 +1,5 @@
 """Train every combination of some settings with several seeds, and compare them; see --help."""
 
-import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -9,14 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli import search, terminal
+from dinojax.cli import many, search, terminal
 from dinojax.cli.arguments import Parser, number, path, take_preset, whole_number
-from dinojax.cli.jobs import check_there, next_free_folder
+from dinojax.cli.jobs import next_free_folder
 from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
-from dinojax.cli.terminal import short_path
-from dinojax.config import TrainConfig, check_range
-from dinojax.data.corpus import STANDARD_INPUT
-from dinojax.data.standard_library import library_path
+from dinojax.config import TrainConfig
 from dinojax.messages import count, quoted, visible
 from dinojax.presets import PRESETS
 from dinojax.startup import start_jax
@@ -31,7 +27,7 @@ BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax sweep`."""
-    from dinojax.runs.sweep import OF_THE_SWEEP
+    from dinojax.runs.asked import OF_THE_SWEEP
 
     add = parser.add_argument
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
@@ -82,11 +78,9 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with ExitStack() as stack:
         with parser.reported_errors(), named_flags():
             search.check_not_given(arguments)
-            check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
+            many.check_shared(arguments, "sweep")
             if arguments.resume and arguments.out:
                 raise ValueError("--resume and --out exclude each other")
-            if STANDARD_INPUT in (arguments.data or []):
-                raise ValueError("--data: a sweep reads its data several times; give a file")
             start_jax()
             begin = resume if arguments.resume else start
             folder, sweep, jobs = begin(parser, arguments, stack)
@@ -96,15 +90,13 @@ def main(parser: Parser, arguments: Namespace) -> int:
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep, int]":
     """Start a new sweep. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import sweeping
-    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.sweep import plan, write_sweep
 
     given, preset = given_settings(arguments), arguments.preset or "dinos"
-    data = paths_in_lines(arguments.data or [library_path()] * PRESETS[preset].is_text)
     seeds = arguments.seeds
     sweep = sweeping.new_sweep(
         preset,
-        data,
+        many.data_to_begin(arguments, preset),
         seeds=SEEDS if seeds is None else seeds,
         settings=given,
         baseline=dict(arguments.baseline or []),
@@ -123,13 +115,12 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path
 def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Path, Sweep, int]":
     """Resume a sweep. Its folder stays locked until `stack` is closed."""
     from dinojax.runs import sweeping
-    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.sweep import SWEEP_FILE, make_sweep, read_sweep
 
     folder = arguments.resume
     sweep, left = read_sweep(folder), sweeping.replicas_left(folder)
-    for file in sweep.data.split("\n") if left and sweep.data and not arguments.data else []:
-        check_there(Path(file), folder / SWEEP_FILE, "--data")
+    if left:
+        many.check_data_there(arguments, sweep.data, folder / SWEEP_FILE)
     wanted = make_sweep(
         arguments.preset or sweep.preset,
         sweep.data,
@@ -139,7 +130,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "tuple[Pat
         baseline=dict(arguments.baseline) if arguments.baseline else sweep.baseline,
     )
     sweeping.check_same(sweep, wanted)
-    data = paths_in_lines(arguments.data) if arguments.data else None
+    data = many.data_given(arguments)
     jobs = sweeping.check(sweep, left, data=data, jobs=arguments.jobs or 0)
     stack.enter_context(sweeping.locked(folder))
     return folder, sweep, jobs
@@ -150,25 +141,19 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
     from tqdm import tqdm
 
     from dinojax.runs import sweeping
-    from dinojax.runs.replica import paths_in_lines
     from dinojax.runs.sweep import FAILED, TABLE_FILE, plan, read_outcomes
 
     replicas, left = plan(sweep), sweeping.replicas_left(folder)
     print(describe_sweep(sweep, replicas, len(replicas) - len(left)))
-    data = paths_in_lines(arguments.data) if arguments.data else None
     if left:
         print(describe_layout(jobs), flush=True)
-    # Now, as the current folder may be gone when training ends.
-    again = f"resume with: {parser.program.shell_line('sweep', '--resume', short_path(folder))}"
     shares: dict[Path, float] = {}
     bar: dict[str, Any] = {"unit": " runs", "bar_format": BAR, "disable": None, "file": sys.stderr}
-    try:
-        with ExitStack() as stack:
-            signals = stack.enter_context(terminal.stop_on_signal(parser.prog))
-            bar |= {"total": len(replicas), "initial": len(replicas) - len(left)}
-            progress = stack.enter_context(tqdm(**bar))
-            coming = sweeping.work(folder, data=data, jobs=jobs)
-            for event in stack.enter_context(closing(coming)):
+    bar |= {"total": len(replicas), "initial": len(replicas) - len(left)}
+    with many.waiting(parser, folder) as (signals, again):
+        coming = sweeping.work(folder, data=many.data_given(arguments), jobs=jobs)
+        with tqdm(**bar) as progress, closing(coming):
+            for event in coming:
                 if event:
                     before = shares.get(event.replica.folder, 0.0)
                     shares[event.replica.folder] = event.share
@@ -178,24 +163,17 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
                         sys.stdout.flush()
                 if signals:
                     break
-    except (OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        parser.error(f"{terminal.describe_error(error)}; fix that and {again}")
     left = sweeping.replicas_left(folder)
     if signals and left:
-        print(file=sys.stderr)
-        num = len(replicas)
-        ended = f"{num - len(left):,} of {count(num, 'run')} ended, all others are saved"
-        terminal.tell(parser.prog, f"interrupted; {ended}; {again}")
-        return terminal.INTERRUPTED if signals[0] == signal.SIGINT else terminal.TERMINATED
+        ended = f"{len(replicas) - len(left):,} of {count(len(replicas), 'run')}"
+        return many.tell_interrupted(parser, signals, ended, again)
     print(f"\n{(folder / TABLE_FILE).read_text('utf-8')}")
     print(f"Saved in {visible(str(folder))}")
     statuses = [outcome.status for outcome in read_outcomes(folder).values()]
     if FAILED in statuses:
         failed = count(statuses.count(FAILED), "run")
         terminal.tell(parser.prog, f"error: {failed} failed, as the table says; {again}")
-        return search.SOME_FAILED
+        return many.SOME_FAILED
     return 0
 
 

@@ -24,9 +24,9 @@ from dinojax.plots.curves import (
 )
 from dinojax.plots.fonts import is_drawable
 from dinojax.plots.style import new_figure
+from dinojax.runs.asked import OF_THE_SWEEP
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current, not_a_run
 from dinojax.runs.metrics import read_metrics
-from dinojax.runs.sweep import OF_THE_SWEEP
 
 LOSSES = {"training_loss": "training", "validation_loss": "validation"}
 """Keys of the losses in a line of metrics (nats per character), and their labels."""

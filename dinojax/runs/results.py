@@ -9,6 +9,7 @@ from typing import Any
 from dinojax.evaluation.statistics import CONFIDENCE, compare, spread
 from dinojax.files import write_atomically
 from dinojax.messages import count, visible
+from dinojax.runs.asked import shown
 from dinojax.runs.sweep import (
     DIVERGED,
     FAILED,
@@ -20,7 +21,6 @@ from dinojax.runs.sweep import (
     Sweep,
     plan,
     setting_name,
-    shown,
 )
 
 UNIT = "nats per character"

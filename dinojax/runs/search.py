@@ -15,7 +15,6 @@ search, its number and the trials that have ended before: with one process, a se
 each time, also if it was interrupted; with several, who ends first decides.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import islice, product
@@ -23,13 +22,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from dinojax.config import TrainConfig, check_range
-from dinojax.files import read_regular, write_atomically
-from dinojax.messages import about, quoted
+from dinojax.messages import quoted
 from dinojax.presets import resolve
-from dinojax.runs.sweep import FRACTION, OF_THE_SWEEP, SHARED, Values, shown
+from dinojax.runs.asked import (
+    OF_THE_SWEEP,
+    Values,
+    check_values,
+    read_asked,
+    shown,
+    with_validation,
+    write_asked,
+)
 
 SEARCH_FILE = "search.json"
-FORMAT = 1
 LOG_RATIO = 10
 """A range whose bounds have this ratio or more is searched on a logarithmic scale."""
 MAX_CORNERS = 4096
@@ -81,7 +86,7 @@ def make_search(
 ) -> Search:
     """A search over `settings`, fields of `TrainConfig`: each a value, a list or a `Range`.
 
-    Where the preset holds out no data to validate, a share of `FRACTION` is held out.
+    Where the preset holds out no data to validate, a share is held out; see `with_validation`.
 
     Raises:
         ValueError: a range or a value is not possible, or there is nothing to search.
@@ -105,35 +110,22 @@ def make_search(
                     f"{words}: expected a range from a smaller to a larger number, got "
                     f"{shown(given.low)} to {shown(given.high)}"
                 )
-            space[name] = Range(*map(kinds[name], given))
-            if space[name] != given:
+            values: Range | list[Any] = Range(*map(kinds[name], given))
+            if values != given:
                 raise ValueError(f"{words}: expected a range of whole numbers, got {given.high}")
-            continue
-        values = list(given) if isinstance(given, list | tuple) else [given]
-        for i, value in enumerate(values):
-            if value in values[:i]:
-                raise ValueError(f"{words}: {shown(value)} is given twice")
+        else:
+            values = list(given) if isinstance(given, list | tuple) else [given]
+        check_values(name, values)
         if len(values) == 1:
             fixed[name] = values[0]
         else:
             space[name] = values
-    for name in SHARED:
-        if name in space:
-            raise ValueError(
-                f"{name.replace('_', ' ')}: expected one value, as losses over different data "
-                "cannot be compared"
-            )
     if not space:
         raise ValueError(
             "there is nothing to search; give a setting a range such as 1e-4:1e-2, or several "
             "values"
         )
-    if not resolve(preset, given=fixed).validation_fraction:
-        if "validation_fraction" in fixed:
-            raise ValueError(
-                "validation fraction: expected more than 0, as a search compares validation losses"
-            )
-        fixed["validation_fraction"] = FRACTION
+    fixed = with_validation(preset, fixed, "search")
     search = Search(preset, data, data_sha256, fixed, space, trials, seed, pruner)
     for corner in islice(product(*space.values()), MAX_CORNERS):
         config_of(search, dict(zip(space, corner, strict=True)))
@@ -158,9 +150,7 @@ def write_search(folder: Path | str, search: Search) -> None:
         name: each._asdict() if isinstance(each, Range) else each
         for name, each in search.space.items()
     }
-    content = {"format": FORMAT, **search._asdict(), "space": space}
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(Path(folder) / SEARCH_FILE, f"{text}\n".encode(errors="backslashreplace"))
+    write_asked(Path(folder) / SEARCH_FILE, {**search._asdict(), "space": space})
 
 
 def is_search(folder: Path | str) -> bool:
@@ -175,18 +165,9 @@ def read_search(folder: Path | str) -> Search:
         OSError: `search.json` cannot be read.
         ValueError: the folder holds no search, that of a newer dinojax, or a damaged one.
     """
-    folder = Path(folder)
-    if not is_search(folder):
-        raise ValueError(f"{folder} holds no search: it has no {SEARCH_FILE}")
-    file = folder / SEARCH_FILE
-    with about(file):
-        try:
-            content = json.loads(read_regular(file).decode())
-            version, space = content.pop("format"), content.pop("space")
-            if version == FORMAT:
-                given = {n: Range(**x) if isinstance(x, dict) else x for n, x in space.items()}
-                settings = {**content.pop("settings"), **given}
-                return make_search(**content, settings=settings)
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-            raise ValueError("expected what was asked of a search, a JSON object") from None
-        raise ValueError(f"has format {quoted(version)}, this dinojax reads {FORMAT}")
+
+    def make(settings: Values, space: Mapping[str, Any], **content: Any) -> Search:
+        ranges = {name: Range(**x) if isinstance(x, dict) else x for name, x in space.items()}
+        return make_search(**content, settings={**settings, **ranges})
+
+    return read_asked(Path(folder) / SEARCH_FILE, "search", make)

@@ -11,6 +11,7 @@ from dinojax.config import config_from
 from dinojax.messages import why
 from dinojax.models.code import pinned
 from dinojax.runs import replica
+from dinojax.runs.asked import Values
 from dinojax.runs.code import codes_in, write_copies
 from dinojax.runs.description import describe
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current
@@ -39,7 +40,7 @@ from dinojax.runs.study import (
     trial_folder,
     write_results,
 )
-from dinojax.runs.sweep import FAILED, FINISHED, Outcome, Values
+from dinojax.runs.sweep import FAILED, FINISHED, Outcome
 from dinojax.runs.sweeping import num_processes, take_folder
 from dinojax.runs.workers import train_beside
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from dinojax import files
 from dinojax.messages import visible
+from dinojax.runs.asked import Values, shown
 from dinojax.runs.results import UNIT
 from dinojax.runs.search import Range, Search
-from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, RESULTS_FILE, TABLE_FILE, Values, shown
+from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, RESULTS_FILE, TABLE_FILE
 
 if TYPE_CHECKING:
     import optuna

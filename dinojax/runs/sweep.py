@@ -16,27 +16,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dinojax.config import OF_THE_DATA, TrainConfig, check_range, config_from
-from dinojax.files import read_regular, write_atomically
+from dinojax.config import TrainConfig, check_range, config_from
+from dinojax.files import read_regular
 from dinojax.messages import about, quoted, shortened
-from dinojax.own import brief
 from dinojax.presets import PRESETS, resolve
+from dinojax.runs.asked import (
+    OF_THE_SWEEP,
+    Values,
+    check_values,
+    read_asked,
+    shown,
+    with_validation,
+    write_asked,
+)
 
 SWEEP_FILE, RESULTS_FILE, TABLE_FILE = "sweep.json", "results.json", "results.txt"
-FORMAT = 1
 MAX_REPLICAS = 100_000
 MAX_NAME = 200
 """Longest name of a setting, in characters."""
-FRACTION = 0.1
-"""Share of the data held out to validate where the preset holds out none."""
-OF_THE_SWEEP = "seed", "devices"
-"""Settings that a sweep gives each replica itself: its seed, and one device."""
-SHARED = tuple(name for name in OF_THE_DATA if name != "batches")
-"""Settings that all replicas share, as losses over different data cannot be compared."""
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
-
-Values = Mapping[str, Any]
-"""Some settings, as in {"learning_rate": 0.001, "dropout": 0.1}."""
 
 
 class Sweep(NamedTuple):
@@ -100,7 +98,7 @@ def make_sweep(
 
     A setting is swept if it has several values or is named in `baseline`; one with a single value
     is that of all replicas. Values that `baseline` leaves out are those of the preset. Where the
-    preset holds out no data to validate, a share of `FRACTION` is held out.
+    preset holds out no data to validate, a share is held out; see `with_validation`.
 
     Raises:
         ValueError: a value or a combination is not possible, or comes twice, or losses could not
@@ -112,16 +110,7 @@ def make_sweep(
         if name in given:
             raise ValueError(f"{name.replace('_', ' ')}: a sweep gives each replica its own")
     for name, values in given.items():
-        if not values:
-            raise ValueError(f"{name.replace('_', ' ')}: expected at least one value, got none")
-        for i, value in enumerate(values):
-            if value in values[:i]:
-                raise ValueError(f"{name.replace('_', ' ')}: {shown(value)} is given twice")
-        if name in SHARED and len(values) > 1:
-            raise ValueError(
-                f"{name.replace('_', ' ')}: expected one value, as losses over different data "
-                f"cannot be compared, got {', '.join(map(shown, values))}"
-            )
+        check_values(name, values)
     if "steps" in given and any(given.get("epochs", [])):
         raise ValueError("epochs: they set the steps, which are given, too; give one of the two")
     for name in baseline or {}:
@@ -130,13 +119,7 @@ def make_sweep(
             raise ValueError(f"baseline: {quoted(name)} is not swept; expected some of {swept}")
     chosen = {n: x for n, x in given.items() if len(x) > 1 or n in (baseline or {})}
     fixed = {name: values[0] for name, values in given.items() if name not in chosen}
-    held_out = resolve(preset, given=fixed).validation_fraction
-    if not held_out:
-        if "validation_fraction" in fixed:
-            raise ValueError(
-                "validation fraction: expected more than 0, as a sweep compares validation losses"
-            )
-        fixed["validation_fraction"] = FRACTION
+    fixed = with_validation(preset, fixed, "sweep")
     base = asdict(PRESETS[preset])
     compared = {name: (baseline or {}).get(name, base[name]) for name in chosen}
     sweep = Sweep(preset, data, data_sha256, fixed, chosen, seeds, compared)
@@ -187,16 +170,9 @@ def setting_name(preset: str, values: Values) -> str:
     return ",".join(f"{name}={shown(value)}" for name, value in values.items()) or preset
 
 
-def shown(value: Any) -> str:
-    """A value of a setting as tables show it."""
-    is_short = isinstance(value, float) and float(f"{value:g}") == value
-    return f"{value:g}" if is_short else brief(value)
-
-
 def write_sweep(folder: Path | str, sweep: Sweep) -> None:
     """Write `sweep.json`; see `read_sweep`."""
-    content = json.dumps({"format": FORMAT, **sweep._asdict()}, indent=2, ensure_ascii=False)
-    write_atomically(Path(folder) / SWEEP_FILE, f"{content}\n".encode(errors="backslashreplace"))
+    write_asked(Path(folder) / SWEEP_FILE, sweep._asdict())
 
 
 def is_sweep(folder: Path | str) -> bool:
@@ -211,26 +187,21 @@ def read_sweep(folder: Path | str) -> Sweep:
         OSError: `sweep.json` cannot be read.
         ValueError: the folder holds no sweep, or that of a newer dinojax, or one that is damaged.
     """
-    folder = Path(folder)
-    if not is_sweep(folder):
-        raise ValueError(f"{folder} holds no sweep: it has no {SWEEP_FILE}")
-    file = folder / SWEEP_FILE
+    file = Path(folder) / SWEEP_FILE
+    sweep = read_asked(file, "sweep", _checked)
     with about(file):
-        try:
-            content = json.loads(read_regular(file).decode())
-            version = content.pop("format")
-            sweep = Sweep(**content)
-            kinds = (str, str, str, dict, dict, int, dict)
-            if not all(type(x) is kind for x, kind in zip(sweep, kinds, strict=True)):
-                raise TypeError
-            if not all(type(values) is list for values in sweep.values.values()):
-                raise TypeError
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-            raise ValueError("expected what was asked of a sweep, a JSON object") from None
-        if version != FORMAT:
-            raise ValueError(f"has format {quoted(version)}, this dinojax reads {FORMAT}")
         config_from(sweep.settings)
         plan(sweep)
+    return sweep
+
+
+def _checked(**content: Any) -> Sweep:
+    sweep = Sweep(**content)
+    kinds = (str, str, str, dict, dict, int, dict)
+    if not all(type(x) is kind for x, kind in zip(sweep, kinds, strict=True)):
+        raise TypeError
+    if not all(type(values) is list for values in sweep.values.values()):
+        raise TypeError
     return sweep
 
 

@@ -13,6 +13,7 @@ import jax
 
 from dinojax import files, platforms
 from dinojax.models.code import pinned
+from dinojax.runs.asked import shown
 from dinojax.runs.code import codes_in, write_copies
 from dinojax.runs.description import Part, describe
 from dinojax.runs.exchange import LOCK_FILE
@@ -33,7 +34,6 @@ from dinojax.runs.sweep import (
     read_outcomes,
     read_sweep,
     setting_name,
-    shown,
     write_sweep,
 )
 from dinojax.runs.workers import train_beside
