@@ -23,9 +23,9 @@ class Fetched(NamedTuple):
     examples: Batch
     """On the devices."""
     order: np.ndarray
-    """Indices into them, [steps, ..]."""
+    """Indices into them, [chunk_size, ..], of which later steps may have none."""
     num_characters: np.ndarray
-    """Targets that count in each step, [steps]."""
+    """Targets that count in each of those steps."""
 
 
 def make_reader(key: jax.Array, dataset: Dataset) -> Callable[[int, int], np.ndarray]:
@@ -63,20 +63,23 @@ def make_counter(examples: Batch) -> Callable[[np.ndarray], np.ndarray]:
 
 def make_fetch(
     key: jax.Array, dataset: Dataset, mesh: Mesh | None, chunk_size: int
-) -> Callable[[int, int | None], Fetched]:
-    """A function from a step to what `chunk_size` steps from it on read.
+) -> Callable[[int, int, int | None], Fetched]:
+    """A function from a step to what some steps from it on read, at most `chunk_size`.
 
-    It also takes the step of the next call, or None: what that needs is read in the meantime if the
-    examples do not lie in memory.
+    It takes their number, and the step of the next call, or None: what that may need is read in the
+    meantime if the examples do not lie in memory.
     """
     read_order = make_reader(key, dataset)
     if dataset.examples is not None:
         examples = parallel.place(dataset.examples, mesh, None)
         count = make_counter(dataset.examples)
 
-        def fetch_order(step: int, _: int | None) -> Fetched:
-            order = read_order(step, chunk_size)
-            return Fetched(examples, order, count(order))
+        def fetch_order(step: int, num: int, _: int | None) -> Fetched:
+            found = read_order(step, num)
+            # Of one shape, whatever their number, so that nothing is compiled again.
+            order = np.zeros((chunk_size, *found.shape[1:]), found.dtype)
+            order[:num] = found
+            return Fetched(examples, order, count(found))
 
         return fetch_order
     assert dataset.read is not None
@@ -88,7 +91,7 @@ def make_fetch(
         order = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
         return Fetched(parallel.place(found, mesh, None), order, make_counter(found)(order))
 
-    def fetch_in_advance(step: int, following: int | None) -> Fetched:
+    def fetch_in_advance(step: int, _: int, following: int | None) -> Fetched:
         ready = coming.pop(step).result() if step in coming else fetch(step)
         if following is not None:
             coming[following] = worker.submit(fetch, following)

@@ -92,7 +92,7 @@ def run(
         # Up to a multiple of the largest size, so that reports fall on round numbers.
         num_steps = min(size, steps - step, *(n - step % n for n in (chunk_size, *stops)))
         following = step + num_steps if step + num_steps < steps else None
-        examples, order, counts = fetch(step, following)
+        examples, order, counts = fetch(step, num_steps, following)
         shares = parallel.place(order, mesh, len(dataset.step_shape))
         state, losses, summary = train_chunk(state, examples, shares, num_steps)
         new_losses = np.asarray(losses)[:num_steps]

@@ -92,9 +92,9 @@ def run(
         ahead = [done[i] - first for i in active if done[i] > first]
         num_steps = min(size, steps - first, *(n - first % n for n in stops), *ahead)
         # The others read the same as one that moves: rows of a text must be equally long.
-        order[:] = readers[moving[0]](first, chunk_size)
+        order[:, :num_steps] = readers[moving[0]](first, num_steps)
         for i in moving[1:]:
-            order[i] = readers[i](first, chunk_size)
+            order[i, :num_steps] = readers[i](first, num_steps)
         before = stacked
         stacked, losses, summaries = train_chunk(stacked, examples, order, num_steps)
         if ahead:
