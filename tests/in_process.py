@@ -35,10 +35,11 @@ class Output(io.TextIOWrapper):
         return self.buffer.getvalue().decode()
 
 
-def call_here(program, *arguments, cwd, is_terminal=False):
+def call_here(program, *arguments, cwd, is_terminal=False, draws=False):
     """The code of a command and what it printed, as if a user had started it in a folder.
 
-    Its output may seem to go to a terminal.
+    Its output may seem to go to a terminal. A training draws its losses only if it `draws`, which
+    takes longer than a small one.
     """
     out, err = Output(is_terminal), Output()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -47,6 +48,8 @@ def call_here(program, *arguments, cwd, is_terminal=False):
         patch.setattr("signal.signal", lambda *_: None)
         for module in (module_of(program.command), jobs, ngram, search):
             patch.setattr(module, "start_jax", lambda *_: None, raising=False)
+        if not draws:
+            patch.setattr("dinojax.cli.reports.draw_losses", lambda *_: None)
         try:
             # Optax's schedules need these types.
             with jax.numpy_dtype_promotion("standard"):

@@ -7,20 +7,11 @@ import sys
 import time
 
 import pytest
-from test_scripts import (
-    ENVIRONMENT,
-    TIMEOUT,
-    compile_once,
-    finish,
-    place,
-    run,
-    trained,
-    trap,
-)
+from test_scripts import ENVIRONMENT, TIMEOUT, compile_once, finish, run, trap
 
 from dinojax.cli.terminal import STOPPING, stop_on_signal
 
-__all__ = ["compile_once", "place", "trained"]
+__all__ = ["compile_once"]
 
 BLOCKED = """
 import hashlib, signal, time
@@ -70,11 +61,12 @@ def test_signals_are_collected_and_handled_as_before_afterwards(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_search_that_is_interrupted_before_its_first_trial_says_how_to_resume(place):
+def test_a_search_that_is_interrupted_before_its_first_trial_says_how_to_resume(tmp_path):
     pytest.importorskip("optuna")
-    environment = trap(place / "trap", "sqlite3.connect", "study.db", [1], signal.SIGINT)
+    (tmp_path / "names.txt").write_text("ada\nbob\neve\n")
+    environment = trap(tmp_path / "trap", "sqlite3.connect", "study.db", [1], signal.SIGINT)
     flags = "--search=2", "--learning-rate=1e-3:1e-1", "--steps=40", "--jobs=1", "--out=found"
-    result = run("sweep.py", "dinos", "--data=names.txt", *flags, cwd=place, **environment)
+    result = run("sweep.py", "dinos", "--data=names.txt", *flags, cwd=tmp_path, **environment)
     said = result.err.replace(f"sweep.py: {STOPPING}\n", "")
     assert result.code == 130
     *_, last = said.strip().split("\n")
