@@ -60,19 +60,20 @@ def shown(value: Any) -> str:
     return f"{value:g}" if is_short else brief(value)
 
 
-def write_asked(file: Path, asked: Mapping[str, Any]) -> None:
+def write_asked(file: Path | str, asked: Mapping[str, Any]) -> None:
     """Write what was asked; see `read_asked`."""
     content = json.dumps({"format": FORMAT, **asked}, indent=2, ensure_ascii=False)
-    write_atomically(file, f"{content}\n".encode(errors="backslashreplace"))
+    write_atomically(Path(file), f"{content}\n".encode(errors="backslashreplace"))
 
 
-def read_asked(file: Path, kind: str, make: Callable[..., Asked]) -> Asked:
+def read_asked(file: Path | str, kind: str, make: Callable[..., Asked]) -> Asked:
     """What was asked of a sweep or a search, as `make` makes it of what the file holds.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is missing, of a newer dinojax, or damaged.
     """
+    file = Path(file)
     if not file.is_file():
         raise ValueError(f"{file.parent} holds no {kind}: it has no {file.name}")
     with about(file):
