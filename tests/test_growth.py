@@ -79,6 +79,7 @@ def test_moments_are_those_of_the_checkpoints(place):
         (range(0, 1001, 10), 2, [0, 1000]),
         ([7], 5, [7]),
         ([0, 3, 5], 12, [0, 3, 5]),
+        (range(0, 81, 10), 7, [0, 10, 20, 30, 40, 50, 80]),
     ],
 )
 def test_checkpoints_are_spread_evenly_on_a_log_scale(steps, num, expected, tmp_path):

@@ -82,9 +82,13 @@ def growth(folder: Path | str, num: int = 12, *, num_names: int = 8, seed: int =
 
 def spread(checkpoints: Sequence[Path | str], num: int) -> list[Path | str]:
     """Up to `num` of some checkpoints, the first and the last included, evenly on a log scale."""
-    steps = np.log1p([runs.step_of(path) for path in checkpoints])
+    steps, num = np.log1p([runs.step_of(path) for path in checkpoints]), min(num, len(checkpoints))
     # The first step after the first checkpoint: nothing lies between the two.
     start = steps[min(1, len(steps) - 1)]
-    wanted = [*np.linspace(steps[-1], start, max(1, num - 1)), steps[0]][:num]
-    places = {int(np.abs(steps - each).argmin()) for each in wanted}
+    wanted = [steps[-1], steps[0], *np.linspace(steps[-1], start, max(1, num - 1))[1:]]
+    places: list[int] = []
+    for each in wanted[:num]:
+        distances = np.abs(steps - each)
+        distances[places] = np.inf
+        places.append(int(distances.argmin()))
     return [checkpoints[place] for place in sorted(places)]
