@@ -32,6 +32,8 @@ def main() -> int:
         check_range("--checkpoints", arguments.checkpoints, 1, 100)
         check_range("--names", arguments.names, 1, 20)
         check_range("--seed", arguments.seed, 0, 2**32 - 1)
+        if arguments.file.suffix != ".svg":
+            parser.error(f"FILE: expected a name that ends in .svg, got {arguments.file}")
         file = output_file("FILE", arguments.file)
         start_jax()
         from dinojax.plots.animation import animate_growth

@@ -871,9 +871,26 @@ def test_one_call_refuses_bad_input_and_makes_no_folder(data, settings, says, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_names_that_are_no_strings_are_refused():
-    with pytest.raises(TypeError, match="expected a list of names or a text, got 1 in a list"):
-        session.train([1, 2], **LITTLE)
+@pytest.mark.parametrize(
+    ("names", "labels", "says"),
+    [
+        ([1, 2], None, "expected a list of names or a text, got 1 in a list"),
+        (NAMES[:2], [1, 2], "expected strings as labels, got 1"),
+        # Nothing is left of an iterator after it was read once.
+        (iter(NAMES), None, "expected a list of names or a text, got list_iterator"),
+        (Path("names.txt"), None, "expected a list of names or a text, got PosixPath"),
+        (None, None, "expected a list of names or a text, got NoneType"),
+    ],
+)
+def test_data_of_another_type_are_refused(names, labels, says):
+    with pytest.raises(TypeError, match=says):
+        session.train(names, labels=labels, **LITTLE)
+
+
+def test_the_name_of_a_file_is_not_taken_for_a_text(tmp_path):
+    (tmp_path / "names.txt").write_text("rex\n")
+    with pytest.raises(ValueError, match=r"names.txt is a file; expected names or a text"):
+        session.train(str(tmp_path / "names.txt"), **LITTLE)
 
 
 def test_only_one_of_several_processes_writes(finished, tmp_path, monkeypatch):

@@ -141,6 +141,7 @@ def test_code_is_executed_only_where_it_was_trusted(place, cache):
     (place / "own" / COPY).rename(place / "copy")
     assert f"own/{COPY} is missing, the code of mine.py:" in refused("sample", "own", cwd=place)
     assert "own has no code of its own" in refused("trust", "own", cwd=place)
+    assert "nowhere is not a folder" in refused("trust", "nowhere", cwd=place)
     (place / "own" / COPY).write_text("print('hello')\n")
     assert f"own/{COPY} was changed after it was written" in refused("sample", "own", cwd=place)
     assert f"own/{COPY} was changed after it was written" in refused("trust", "own", cwd=place)

@@ -533,6 +533,9 @@ def test_best_last_and_a_step_choose_a_checkpoint(tmp_path):
         assert run.damaged == ()
         assert_same_arrays(run.params, make_state(0, seed=step).params)
     assert runs.load_run(tmp_path).step == 20
+    message = re.escape(f"{tmp_path} has no checkpoint of step newest; it has 20, 30, 40")
+    with pytest.raises(ValueError, match=message):
+        runs.load_run(tmp_path, "newest")
     message = re.escape(f"{tmp_path} has no checkpoint of step 10; it has 20, 30, 40")
     with pytest.raises(ValueError, match=message):
         runs.load_run(tmp_path, "10")

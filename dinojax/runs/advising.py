@@ -12,7 +12,7 @@ from dinojax.presets import PRESETS
 from dinojax.runs.advice import Facts, Plan, Proposal, facts_of, propose
 from dinojax.runs.description import Part, build_model, describe, fitted, recipe_for
 from dinojax.runs.experiment import MOST_VALIDATED, make_experiment
-from dinojax.runs.session import clean
+from dinojax.runs.given import clean
 from dinojax.runs.speed import Speed, training_speed
 
 SECONDS = 2.0

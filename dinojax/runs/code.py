@@ -88,7 +88,8 @@ def trust(folder: Path | str) -> list[Path]:
     found = [x for depth in DEPTHS for x in sorted(Path(folder).glob(f"{depth}code-*"))]
     found = [path for path in found if exchange.CODE.fullmatch(path.name)]
     if not found:
-        raise ValueError(f"{folder} has no code of its own")
+        is_there = Path(folder).is_dir()
+        raise ValueError(f"{folder} {'has no code of its own' if is_there else 'is not a folder'}")
     sources = [read_regular(path) for path in found]
     for path, source in zip(found, sources, strict=True):
         if path.name != _copy_name(digest(source)):

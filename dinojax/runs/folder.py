@@ -203,11 +203,11 @@ def load_checkpoint(folder: Path | str, which: str) -> tuple[Run, Mapping[str, A
         )
         raise ValueError(f"{found}; expected the folder of a training run")
     if which not in ("best", "last"):
-        path = checkpoints[0].parent / f"checkpoint-{int(which):09d}.npz"
-        if path not in checkpoints:
-            steps = ", ".join(str(step_of(path)) for path in checkpoints)
-            raise ValueError(f"{folder} has no checkpoint of step {which}; it has {steps}")
-        return _read(path)
+        steps = [step_of(path) for path in checkpoints]
+        if not str(which).isdecimal() or int(which) not in steps:
+            there = ", ".join(map(str, steps))
+            raise ValueError(f"{folder} has no checkpoint of step {which}; it has {there}")
+        return _read(checkpoints[steps.index(int(which))])
     errors: dict[Path, OSError | ValueError] = {}
     for path in reversed(checkpoints):
         try:

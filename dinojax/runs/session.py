@@ -11,12 +11,8 @@ import jax
 
 from dinojax import parallel, processes
 from dinojax.config import TrainConfig
-from dinojax.data.corpus import clean_names
-from dinojax.data.labels import Labelled, with_labels
-from dinojax.data.stored import NameList, Text
-from dinojax.data.text import composed
+from dinojax.data.stored import Text
 from dinojax.files import digest
-from dinojax.messages import quoted
 from dinojax.models.cells import Params
 from dinojax.models.code import pinned
 from dinojax.models.grown import grown
@@ -35,6 +31,7 @@ from dinojax.runs.description import (
 )
 from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
+from dinojax.runs.given import clean
 from dinojax.runs.lineage import read_origin
 from dinojax.runs.metadata import write_config
 from dinojax.runs.metrics import append_metrics, rewind_metrics
@@ -251,38 +248,6 @@ def fit_ngram(
     if folder is not None:
         save_untrained(made.trained.params, Path(folder), made.description, made.parts)
     return made.trained
-
-
-def clean(names: Part, lowercase: bool, labels: Sequence[str] | None = None) -> Part:
-    """Names, stripped and without blank ones, or a text, as models read them.
-
-    Names may have `labels`, which are stripped and composed like them.
-
-    Raises:
-        TypeError: a name or a label is no string.
-        ValueError: there is no name or an empty text, a name is too long, or see `with_labels`.
-    """
-    if labels is not None and isinstance(names, str | Text | NameList | Labelled):
-        raise ValueError("expected labels with a list of names alone")
-    if isinstance(names, Text | NameList | Labelled):
-        return names
-    if isinstance(names, str):
-        if not (text := composed(names, lowercase)):
-            raise ValueError("expected a text to learn from, got an empty one")
-        return text
-    for name in [*names, *(labels or ())]:
-        if not isinstance(name, str):
-            raise TypeError(f"expected a list of names or a text, got {quoted(name)} in a list")
-    read = [composed(name, lowercase).strip() for name in names]
-    cleaned, _ = clean_names(read)
-    if labels is None:
-        return cleaned
-    if len(labels) != len(names):
-        raise ValueError(f"expected a label for each of {len(names):,} names, got {len(labels):,}")
-    pairs = zip(read, labels, strict=True)
-    return with_labels(
-        cleaned, [composed(label, lowercase).strip() for name, label in pairs if name]
-    )
 
 
 def load(folder: Path | str, which: str = "best") -> Trained:
