@@ -63,6 +63,8 @@ def test_the_shell_can_read_its_script(shell, script):
         (["s"], {"sample", "score", "sweep"}),
         (["sample", "runs/dinos", "--max"], {"--max-length", "--max-draws"}),
         (["train", "--cell", "l"], {"lstm", "lru"}),
+        (["sweep", "--loss", ""], {"summed", "mean", "runs", "rules.txt"}),
+        (["train", "--optimizer", "r"], {"rmsprop", "runs", "rules.txt"}),
         (["train", "text"], {"text", "text-best"}),
         (["train", "ru"], {"runs", "rules.txt"}),
         (["train", "names", "ru"], {"runs", "rules.txt"}),

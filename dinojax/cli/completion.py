@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from dinojax.cli.arguments import Parser, path, require
+from dinojax.cli.settings import OrCode
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,6 +21,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         require("shtab", "completion")
     import shtab
 
+    # Where a file may be given, too, shtab can offer it in bash alone.
+    files = [shtab.Choice("file")] if arguments.shell == "bash" else []
     root = ArgumentParser("dinojax")
     subparsers = root.add_subparsers()
     for name, description in COMMANDS.items():
@@ -30,8 +33,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
             if action.type is path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
             elif action.dest == "preset" and not action.choices:
-                # Or a file, which shtab can offer in bash alone.
-                files = [shtab.Choice("file")] if arguments.shell == "bash" else []
                 action.choices = [*module.CHOICES, *files]
+            elif isinstance(action.choices, OrCode):
+                action.choices = [*action.choices[:-1], *files]
     print(shtab.complete(root, arguments.shell))
     return 0
