@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -225,6 +226,7 @@ def error_of(tmp_path, monkeypatch, source, **settings):
         ("def elman(:", "mine.py: SyntaxError in line 1: invalid syntax"),
         ("x = 1\n\nx / 0\n", "mine.py: ZeroDivisionError in line 3: division by zero"),
         ("import sys\nsys.exit(3)", "mine.py: SystemExit in line 2: 3"),
+        ("def elman(a, b): raise SystemExit(3)", "mine.py:elman: SystemExit in line 1: 3"),
         ("import not_there", "mine.py: ModuleNotFoundError in line 1: No module named 'not_there'"),
         ("def elman(): pass", "cell: mine.py:elman: TypeError: elman() takes 0 positional"),
         (
@@ -319,6 +321,39 @@ def test_an_optimizer_that_is_none_is_refused(function, expected, tmp_path, monk
     said = error_of(tmp_path, monkeypatch, source, optimizer="mine.py:rule")
     assert said.startswith("optimizer: mine.py:rule: ")
     assert expected in said
+
+
+LATE = """
+import jax
+from own_code import mean
+
+def late(logits, targets, weights):
+    if logits.shape[1] != 2:
+        {}
+    return mean(logits, targets, weights)
+
+def fail(total):
+    raise KeyError("a callback")
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("assert not 1", "AssertionError in line 7\n"),
+        ("raise ValueError('a\\nb')", "ValueError in line 7: a b\n"),
+        ("raise SystemExit(5)", "SystemExit in line 7: 5\n"),
+        ("jax.debug.callback(fail, 1)", "JaxRuntimeError in line 11: "),
+    ],
+)
+def test_what_fails_once_training_has_begun_is_one_line(line, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(ROOT / "tests"), *sys.path])
+    (tmp_path / "mine.py").write_text(LATE.format(line))
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    result = command("train", *SIZES, "--loss=mine.py:late", "--out=run", cwd=tmp_path)
+    assert result.code == 2
+    assert f"dinojax train: error: mine.py: {expected}" in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_a_missing_file_and_a_cell_without_an_option_are_said(made):

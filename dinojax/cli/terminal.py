@@ -140,7 +140,11 @@ def run(program: Program, main: Callable[[], int]) -> NoReturn:
         try:
             code = main()
         except SystemExit as end:
-            code = end.code
+            code = BAD_INPUT if is_of_own_code(program, end) else end.code
+        except Exception as error:
+            if isinstance(error, OSError) or not is_of_own_code(program, error):
+                raise
+            code = BAD_INPUT
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader is gone, as after `| head`.
@@ -158,6 +162,15 @@ def run(program: Program, main: Callable[[], int]) -> NoReturn:
     # Python takes a moment to end, in which Ctrl-C would change the exit code.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+def is_of_own_code(program: Program, error: BaseException) -> bool:
+    """Whether an error arose in code of the user's own; then it is one line."""
+    # If it was not imported, no such code was executed.
+    code = sys.modules.get("dinojax.models.code")
+    if said := code.blamed(error) if code else "":
+        tell(program.name, f"error: {said}")
+    return bool(said)
 
 
 @contextmanager

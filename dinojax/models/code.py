@@ -6,6 +6,7 @@ so nobody else's run executes code when it is loaded. A file stands alone: it ma
 installed, but no file beside it.
 """
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,8 +18,11 @@ from typing import Any
 from dinojax.config import WITH_CODE
 from dinojax.files import digest, read_regular, write_atomically
 from dinojax.messages import quoted, shortened
-from dinojax.own import OwnCode, brief, own_code
+from dinojax.own import OwnCode, own_code
 from dinojax.startup import cache_folder
+
+EXECUTED: dict[str, str] = {}
+"""The names of the files that were executed, by their checksums."""
 
 
 def pinned(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,8 +71,8 @@ def source_of(code: OwnCode) -> bytes:
     """
     if not is_kept(code.sha256):
         raise ValueError(
-            f"the file of {brief(code)} was never used on this machine; if you trust the folder "
-            "that it is from, say so: dinojax trust FOLDER"
+            f"the file {code.file} with the checksum {code.sha256[:8]}.. was never used on this "
+            "machine; if you trust the folder that it is from, say so: dinojax trust FOLDER"
         )
     return read_regular(_path(code.sha256))
 
@@ -96,6 +100,7 @@ def _module(file: str, sha256: str) -> ModuleType:
     module.__file__ = str(_path(sha256))
     # Data classes look up the module that they are in.
     sys.modules[module.__name__] = module
+    EXECUTED[sha256] = file
     try:
         exec(compile(source, module.__file__, "exec"), module.__dict__)
     # Of any type: a file may also ask Python to exit.
@@ -115,18 +120,37 @@ def call(value: str, function: Callable[..., Any], *arguments: Any, **options: A
     code = own_code(value)
     try:
         return function(*arguments, **options)
-    except Exception as error:
+    # It may also ask Python to exit.
+    except (Exception, SystemExit) as error:
         raise ValueError(said(error, code.sha256 if code else "")) from None
 
 
 def said(error: BaseException, sha256: str) -> str:
     """What an error in the file with this checksum says, in one line, and where it arose."""
-    path, words = str(_path(sha256)), " ".join(str(error).split())
-    lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == path]
-    if isinstance(error, SyntaxError) and error.filename == path:
-        lines, words = [error.lineno], error.msg
+    words = " ".join(str(error).split())
+    lines = [line for found, line in _places(error) if found == sha256]
+    if isinstance(error, SyntaxError) and error.filename == str(_path(sha256)):
+        lines, words = [str(error.lineno)], error.msg
     where = f" in line {lines[-1]}" if lines else ""
-    return f"{type(error).__name__}{where}: {shortened(words, 200)}"
+    return f"{type(error).__name__}{where}{': ' if words else ''}{shortened(words, 200)}"
+
+
+def blamed(error: BaseException) -> str:
+    """What an error says that arose in code that was executed, and where; empty for any other.
+
+    JAX executes functions when it compiles them, which may be at any time.
+    """
+    found = [sha256 for sha256, _ in _places(error) if sha256 in EXECUTED]
+    return f"{EXECUTED[found[-1]]}: {said(error, found[-1])}" if found else ""
+
+
+def _places(error: BaseException) -> list[tuple[str, str]]:
+    """The checksums of the files that an error went through, with numbers of lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # JAX reports an error of a callback as a text.
+    text = "\n".join([*(f'"{x.filename}", line {x.lineno}' for x in frames), str(error)])
+    folder = re.escape(str(_path("").parent))
+    return re.findall(rf"{folder}[/\\]([0-9a-f]{{64}})\.py(?:\", line |:)(\d+)", text)
 
 
 def _path(sha256: str) -> Path:

@@ -13,6 +13,7 @@ from dinojax.data.prepared import finished
 from dinojax.data.reading import read
 from dinojax.data.tables import columns_of
 from dinojax.messages import why
+from dinojax.models.code import blamed
 from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
 from dinojax.runs.description import Description, Part, Parts, Tally, describe
@@ -186,7 +187,7 @@ def _outcome(run: runs.Run) -> Outcome:
 
 def _outcome_of(error: Exception) -> Outcome:
     status = DIVERGED if isinstance(error, FloatingPointError) else FAILED
-    return Outcome(status, message=why(error))
+    return Outcome(status, message=blamed(error) or why(error))
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:
