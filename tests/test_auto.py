@@ -107,7 +107,13 @@ def test_without_a_file_auto_learns_the_dinosaurs(place):
 
 def test_the_exercise_ends_with_the_command_that_writes_better_names(place):
     flags = "--steps=20", "--hidden-size=8"
-    for data, words in ([], ["auto"]), (["--data=villages.old.txt"], ["villages.old.txt"]):
+    columns = ["--column", "2", "--label-column", "kind"]
+    (place / "table.csv").write_text("kind,name\nx,ada\ny,bob\nx,eve\n")
+    for data, words in (
+        ([], ["auto"]),
+        (["--data=villages.old.txt"], ["villages.old.txt"]),
+        (["--data=table.csv", *columns], ["table.csv", *columns]),
+    ):
         out = succeed(*data, *flags, cwd=place).out
         line = re.search(r"^Better names: (.*)\nMore names: .*\n\Z", out, re.M)[1]
         assert line.split()[-1 - len(words) :] == ["train", *words]

@@ -12,7 +12,9 @@ from test_scripts import assert_one_line
 import dinojax
 from dinojax.cli.colours import COLOURS, width
 from dinojax.cli.terminal import Program
-from dinojax.data.vocab import Vocab
+from dinojax.data.labels import with_labels
+from dinojax.data.vocab import Vocab, build_vocab
+from dinojax.models.labelled import labelled
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import Controls
 
@@ -72,6 +74,24 @@ def test_prompts_that_cannot_be_read():
         dinojax.next_characters(trained, "a\nb", is_name=True)
 
 
+def test_a_name_begins_with_its_label_and_has_no_other():
+    names = with_labels(["ada", "bob"], ["girl", "boy"])
+    vocab = build_vocab(names, names.labels)
+    model, params = network(vocab)
+    trained = Trained(labelled(model, 2), params, vocab)
+    girl, num = vocab.characters[-1], vocab.plain.size
+    for found, read, places in (
+        (dinojax.next_characters(trained), "", range(num, num + 2)),
+        (dinojax.next_characters(trained, "a", label="girl"), f"{girl}a", range(num)),
+    ):
+        odds = np.exp(logits_after(Trained(model, params, vocab), read)[places])
+        order = [places.index(vocab.characters.index(c)) for c in found.characters]
+        assert sorted(order) == list(range(len(places)))
+        np.testing.assert_allclose(found.probabilities, (odds / odds.sum())[order], rtol=1e-4)
+    with pytest.raises(ValueError, match="give the label, too"):
+        dinojax.next_characters(trained, "a")
+
+
 # The command.
 
 
@@ -83,8 +103,10 @@ def place(tmp_path_factory):
         "ada\nbo b\nzo\u00e9\n日本\na\u0301e\u0323\u0301\n" * 3, "utf-8"
     )
     (folder / "text.txt").write_text("Forsooth\tthis\u00a0maketh no sense\n" * 20, "utf-8")
+    (folder / "labels.tsv").write_text("ada\tgirl\nbob\tboy\neve\tgirl\n")
     small = "--steps=20", "--hidden-size=8"
     for name, arguments in {
+        "labels": ("ngram", "--data=labels.tsv", "--label-column=2"),
         "names": ("--data=names.txt", *small),
         "text": ("text", "--data=text.txt", "--batch-size=2", "--window=16", *small),
         "counted": ("ngram", "--data=names.txt", "--order=3"),
@@ -225,3 +247,16 @@ def test_bad_input_is_one_line(place):
         assert says in result.err
         assert result.out == ""
     assert not (place / "a.png").exists()
+
+
+def test_labels_are_called_by_their_names(place, tmp_path):
+    first = json.loads(following(place, "labels", "--json"))
+    assert {row["label"] for row in first["labels"]} == {"boy", "girl"}
+    assert sum(row["probability"] for row in first["labels"]) == pytest.approx(1)
+    out = following(place, "labels")
+    assert "the label of a name\n" in out
+    assert re.search("^ boy .*█\n girl .*█\n\\Z", out, re.M)
+    assert "how a name with the label 'boy' begins\n" in following(place, "labels", "--label=Boy")
+    given = json.loads(following(place, "labels", "b", "--label=boy", "--json"))
+    assert (given["label"], given["characters"][0]["character"]) == ("boy", "o")
+    following(place, "labels", f"--out={tmp_path / 'next.png'}")

@@ -628,6 +628,7 @@ HELP = {
     },
     "next.py": {
         "--which": ("checkpoint", "best"),
+        "--label": ("labels", "how probable each label is"),
         "--num": ("likeliest", 10),
         "--json": ("bits", ""),
         "--out": ("PNG", ""),

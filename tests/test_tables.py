@@ -10,7 +10,7 @@ from itertools import chain, repeat
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dinojax.cli.terminal import Program
@@ -30,6 +30,7 @@ from dinojax.data.tables import (
     is_comment,
     is_row,
     layout_of,
+    row_text,
     rows_of,
 )
 from dinojax.presets import resolve, resolve_resumed
@@ -119,6 +120,16 @@ def test_rows_hold_what_the_csv_module_wrote(rows, delimiter, has_header):
     assert found.counts == [0 if has_header else 7, *counts]
     assert found.labels[1:] == [label.strip() for label in labels]
     assert not sum(found.skipped.values())
+
+
+@seeded
+@given(st.lists(st.text(st.sampled_from('a"\t# ,'), max_size=4).map(str.strip), min_size=2))
+@example(["# a", "b"])
+@example(['"a', "b"])
+def test_rows_hold_what_was_written(fields):
+    name, label = (field or "x" for field in fields[:2])
+    rows = parsed(row_text(name, label), "1", "", "2")
+    assert (rows.names, rows.labels) == ([name], [label])
 
 
 @pytest.mark.parametrize(

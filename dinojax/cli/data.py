@@ -20,7 +20,7 @@ from dinojax.data.corpus import STANDARD_INPUT, Corpus, shown
 from dinojax.data.looks import columns_in
 from dinojax.data.prepared import Progress
 from dinojax.data.reading import Data, read
-from dinojax.data.tables import Columns, columns_of
+from dinojax.data.tables import Columns, columns_of, row_text
 from dinojax.data.text import capitalized
 from dinojax.files import atomic_file, named_errors
 from dinojax.messages import visible
@@ -158,8 +158,11 @@ def write_names(
             pairs = zip(lines, ended.tolist(), strict=True)
             lines = [visible(name) + ("" if has_ended else CUT) for name, has_ended in pairs]
         if labels and with_labels and not as_json:
-            shown = map(visible, labels) if is_terminal else labels
-            lines = [f"{line}\t{label}" for line, label in zip(lines, shown, strict=True)]
+            if is_terminal:
+                pairs = zip(lines, map(visible, labels), strict=True)
+                lines = [f"{line}\t{label}" for line, label in pairs]
+            else:
+                lines = list(map(row_text, lines, labels))
         # One write for the block: one for each name would take as long as drawing it.
         file.write("".join(f"{line}\n" for line in lines))
         written += len(names)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dinojax.cli.arguments import Parser, output_file, path, require, whole_number
 from dinojax.cli.colours import blue, can_show, character, in_colour, padded, painted, struck, width
-from dinojax.cli.loaded import HELP_RUN, add_which, heading, load
+from dinojax.cli.loaded import HELP_RUN, add_which, heading, load, read_label
 from dinojax.cli.sample import RANGES, add_controls, given
 from dinojax.cli.settings import flag_of
 from dinojax.cli.terminal import json_encoder
@@ -36,6 +36,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_text = "how the name or the text begins; write -- before one that starts with a dash "
     add("text", metavar="TEXT", nargs="?", help=f"{help_text}(default: nothing)")
     add_which(parser)
+    help_label = "how names with this label go on, for a run of names with labels (default: how "
+    add("--label", metavar="LABEL", help=f"{help_label}probable each label is)")
     help_num = f"how many characters, the likeliest first (default: {NUM}, all in JSON)"
     add("--num", metavar="N", type=whole_number, help=help_num)
     help_json = "print one object: of each character its probability, its surprisal in bits, and "
@@ -50,6 +52,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors():
         check_arguments(arguments)
         start_jax()
+        from dinojax.data.labels import labels_of
         from dinojax.data.text import composed_start
         from dinojax.sampling.controls import Controls
         from dinojax.sampling.following import next_characters
@@ -58,26 +61,28 @@ def main(parser: Parser, arguments: Namespace) -> int:
         is_name = not run.config.is_text
         prompt = composed_start(arguments.text or "", run.config.lowercase)
         controls = Controls(**given(arguments, Controls._fields))
-        found = next_characters(run.trained, prompt, controls=controls, is_name=is_name)
-        num = arguments.num or (len(found.characters) if arguments.json else NUM)
-        columns = (
-            found.characters,
-            found.probabilities.tolist(),
-            found.drawn_probabilities.tolist(),
-        )
-        rows = [row_of(*row) for row in zip(*columns, strict=True)]
+        label, labels = read_label(arguments, run), run.vocab.labels
+        options: dict[str, Any] = {"controls": controls, "is_name": is_name, "label": label}
+        found = next_characters(run.trained, prompt, **options)
+        kind, each = "character", list(found.characters)
+        if labels and label is None:
+            kind, each = "label", labels_of(each, labels)
+        columns = each, found.probabilities.tolist(), found.drawn_probabilities.tolist()
+        rows = [row_of(kind, *row) for row in zip(*columns, strict=True)]
+        num = arguments.num or (len(rows) if arguments.json else NUM)
         if arguments.json:
-            head = {"run": str(arguments.run), "text": prompt}
-            print(json_encoder(sys.stdout.encoding)(head | {"characters": rows[:num]}))
+            head = {"run": str(arguments.run), "text": prompt} | ({"label": label} if label else {})
+            print(json_encoder(sys.stdout.encoding)(head | {f"{kind}s": rows[:num]}))
             return 0
-        title = f"{heading(arguments.run, run)}: {described(prompt, is_name)}"
-        labels = [label_of(row["character"], is_name) for row in rows[:num]]
+        said = "the label of a name" if kind == "label" else described(prompt, is_name, label)
+        title = f"{heading(arguments.run, run)}: {said}"
+        shown = [visible(one) if kind == "label" else shown_as(one, is_name) for one in each[:num]]
         if arguments.out:
-            draw(arguments, labels, rows[:num], title)
+            draw(arguments, shown, rows[:num], title)
             print(visible(str(arguments.out)))
             return 0
     print(f"{title}\n")
-    print(table(labels, rows, is_controlled=controls != Controls()))
+    print(table(shown, rows, is_controlled=controls != Controls()))
     return 0
 
 
@@ -85,8 +90,9 @@ def check_arguments(arguments: Namespace) -> None:
     """Raise a ValueError or an OSError for arguments that no run allows."""
     for name in given(arguments, ["temperature", "top_k", "top_p", "min_p", "num"]):
         check_range(flag_of(name), getattr(arguments, name), *RANGES[name])
-    if arguments.text == "":
-        raise ValueError("TEXT: expected a text, got an empty one; leave it out")
+    for name, flag in {"text": "TEXT", "label": "--label"}.items():
+        if getattr(arguments, name) == "":
+            raise ValueError(f"{flag}: expected a text, got an empty one; leave it out")
     if arguments.out is not None:
         if arguments.json:
             raise ValueError("--json and --out exclude each other")
@@ -100,21 +106,23 @@ def check_arguments(arguments: Namespace) -> None:
         require("matplotlib", "plot")
 
 
-def row_of(one: str, probability: float, drawn: float) -> dict[str, Any]:
-    """The figures of a character as an object of JSON."""
+def row_of(kind: str, one: str, probability: float, drawn: float) -> dict[str, Any]:
+    """The figures of a character or a label, its `kind`, as an object of JSON."""
     bits = -math.log2(probability) if probability else math.inf
     figures = {"probability": probability, "bits": bits, "drawn_probability": drawn}
-    return {"character": one, **figures}
+    return {kind: one, **figures}
 
 
-def described(prompt: str, is_name: bool) -> str:
+def described(prompt: str, is_name: bool, label: str | None) -> str:
     """What comes next, in words."""
-    if prompt:
-        return f"what comes after {quoted(prompt)}"
-    return f"how a {'name' if is_name else 'text'} begins"
+    of_label = f" with the label {quoted(label)}" if label else ""
+    what = f"a {'name' if is_name else 'text'}{of_label}"
+    if not prompt:
+        return f"how {what} begins"
+    return f"what comes after {quoted(prompt)}" + (f" in {what}" if label else "")
 
 
-def label_of(one: str, is_name: bool) -> str:
+def shown_as(one: str, is_name: bool) -> str:
     """A character in the table: a word for one that cannot be seen."""
     if one == "\n" and is_name:
         return "(end)"

@@ -22,9 +22,9 @@ from dinojax.cli.arguments import (
     whole_number,
 )
 from dinojax.cli.loaded import note_damaged
-from dinojax.cli.settings import add_settings, flag_of, named_flags
+from dinojax.cli.settings import add_settings, flag_of, flags_for, given_settings, named_flags
 from dinojax.cli.terminal import short_path
-from dinojax.config import check_range
+from dinojax.config import COLUMNS, check_range
 from dinojax.data.corpus import STANDARD_INPUT
 from dinojax.messages import about, count, quoted, visible
 from dinojax.presets import PRESETS
@@ -201,7 +201,9 @@ def line_of_better_names(parser: Parser, arguments: Namespace) -> str:
     files = arguments.data or []
     if arguments.preset not in (None, "dinos") or any(others) or STANDARD_INPUT in files:
         return ""
-    return parser.program.shell_line("train", *(map(short_path, files) if files else (AUTO,)))
+    columns = {name: x for name, x in given_settings(arguments).items() if name in COLUMNS}
+    words = [*map(short_path, files), *flags_for(columns)] if files else [AUTO]
+    return parser.program.shell_line("train", *words)
 
 
 @contextmanager

@@ -189,6 +189,13 @@ def fields_of(line: str, delimiter: str) -> list[str]:
         raise ValueError(f"a row that cannot be read: {error}") from None
 
 
+def row_text(*fields: str) -> str:
+    """The row of a table that holds these fields, with tabs between them, as `rows_of` reads it."""
+    if is_comment(fields[0]) or any(c in field for field in fields for c in '"\t'):
+        fields = tuple(f'"{x}"' for x in (field.replace('"', '""') for field in fields))
+    return "\t".join(fields)
+
+
 def _fields_if_any(line: str, delimiter: str) -> list[str]:
     try:
         return fields_of(line, delimiter)

@@ -12,20 +12,20 @@ from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import Controls, controlled
 from dinojax.sampling.draw import UNCONTROLLED, Beginning
-from dinojax.sampling.strings import begin
+from dinojax.sampling.strings import begin, num_to_draw
 
 Floats = NDArray[np.float64]
 
 
 class NextCharacters(NamedTuple):
-    """All characters that a model knows, the likeliest first."""
+    """All characters that may come next, the likeliest first."""
 
     characters: str
-    """Newline ends a name."""
+    """Newline ends a name. A name may begin with the character of its label; see `data.labels`."""
     probabilities: Floats
-    """Of each character under the model, [vocab]."""
+    """Of each character under the model."""
     drawn_probabilities: Floats
-    """Of each under the controls, [vocab]; 0 for those that may not be drawn."""
+    """Of each under the controls; 0 for those that may not be drawn."""
 
 
 def next_characters(
@@ -34,17 +34,24 @@ def next_characters(
     *,
     controls: Controls = UNCONTROLLED,
     is_name: bool = False,
+    label: str | None = None,
 ) -> NextCharacters:
     """How probable each character is to follow the `prompt`, or to begin a name or a text.
 
+    A name with labels begins with its label, or has the `label` that is given.
+
     Raises:
-        ValueError: the prompt has an unknown character or, if it `is_name`, a newline.
+        ValueError: see `begin`.
     """
-    beginning = begin(trained, prompt, is_name=is_name)
+    beginning = begin(trained, prompt, is_name=is_name, label=label)
     found = _next(trained.params, beginning, controls, model=trained.model)
     plain, drawn = (np.exp(np.asarray(each, float)) for each in found)
     order = np.argsort(-plain, kind="stable")
-    characters = "".join(trained.vocab.characters[i] for i in order.tolist())
+    if (vocab := trained.vocab).labels:
+        # Nothing else is ever drawn there; see `models.labelled`.
+        is_label = order >= vocab.plain.size
+        order = order[is_label if num_to_draw(vocab, label) else ~is_label]
+    characters = "".join(vocab.characters[i] for i in order.tolist())
     return NextCharacters(characters, plain[order], drawn[order])
 
 
