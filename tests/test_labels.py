@@ -149,7 +149,7 @@ def test_names_and_labels_come_as_often_as_the_model_says(models, law, label, pr
     expected = {
         (name, each): x
         for (name, each, has_ended), x in law.items()
-        if has_ended and each in (label or LABELS) and name.startswith(prompt)
+        if has_ended and name and each in (label or LABELS) and name.startswith(prompt)
     }
     whole = [
         x
@@ -182,7 +182,7 @@ def test_the_most_probable_names_are_those_of_the_enumeration(models, law, label
     ranked = sorted(
         (x - given, name, each)
         for (name, each, has_ended), x in law.items()
-        if has_ended and each in (label or LABELS)
+        if has_ended and name and each in (label or LABELS)
     )[::-1]
     assert list(zip(names.names, names.labels, strict=True)) == [x[1:] for x in ranked[:5]]
     np.testing.assert_allclose(names.log_probabilities, [x[0] for x in ranked[:5]], rtol=1e-4)
@@ -526,12 +526,12 @@ def test_other_names_are_read_with_the_labels_of_the_run(folder):
         (
             "train",
             ["names", "--data=names.txt", "--init-from=run"],
-            "has labels 'boy', 'girl', they have no labels",
+            "has labels 'boy', 'girl', these data have no labels",
         ),
         (
             "train",
             ["names", "--data=list.tsv", "--label-column=2", "--init-from=plain"],
-            "has no labels, they have labels 'boy', 'girl'",
+            "has no labels, these data have labels 'boy', 'girl'",
         ),
         (
             "train",
