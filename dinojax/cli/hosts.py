@@ -11,7 +11,7 @@ from contextlib import redirect_stdout, suppress
 
 from dinojax import processes
 from dinojax.cli.arguments import Parser, whole_number
-from dinojax.cli.terminal import BAD_INPUT, INTERRUPTED, describe_error, tell
+from dinojax.cli.terminal import BAD_INPUT, INTERRUPTED, describe_error, is_of_own_code, tell
 from dinojax.startup import set_cpu_flags
 
 REMEDY = "start all of them again, with --resume if the run has begun"
@@ -80,18 +80,21 @@ def take_part(parser: Parser, arguments: Namespace, work: Callable[[], int]) -> 
             raise
         # It has said why.
         say("")
-        code = end.code
+        code = BAD_INPUT if is_of_own_code(parser.program, end) else end.code
     # What JAX raises where a collective operation fails.
     except (RuntimeError, ValueError) as error:
-        say(f"cannot go on with the other processes: {describe_error(error)}; {REMEDY}", True)
+        if not is_of_own_code(parser.program, error):
+            say(f"cannot go on with the other processes: {describe_error(error)}; {REMEDY}", True)
         code = BAD_INPUT
     except BrokenPipeError:
         code = 0
-    except Exception:
+    except Exception as error:
         from traceback import print_exc
 
-        print_exc()
-        code = 1
+        code = BAD_INPUT
+        if not is_of_own_code(parser.program, error):
+            print_exc()
+            code = 1
     else:
         # What was to do is done, also if others have gone without a farewell.
         with suppress(RuntimeError):
