@@ -46,7 +46,7 @@ def resolve(
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(PRESETS)}")
     base = PRESETS[preset] if recorded is None else config_from(recorded)
-    given = _without_epochs(given or {})
+    given = _without_patience(_without_epochs(given or {}))
     inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}
     for name, value in inherited.items():
         if given.get(name, value) != value:
@@ -115,3 +115,8 @@ def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("epochs: they set the steps, which are given, too; give one of the two")
     # A given number of steps takes the place of epochs.
     return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
+
+
+def _without_patience(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Without a validation part, there is nothing to wait for.
+    return {"patience": 0, **given} if given.get("validation_fraction") == 0 else given

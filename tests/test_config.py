@@ -283,6 +283,15 @@ def test_a_given_number_of_steps_replaces_epochs():
         resolve_resumed(PRESETS["names"], {"steps": 5, "epochs": 2.0})
 
 
+def test_without_a_validation_part_there_is_no_patience_unless_it_is_given():
+    recorded = asdict(PRESETS["names"]) | {"patience": 5}
+    expected = replace(PRESETS["names"], validation_fraction=0.0)
+    assert resolve(recorded=recorded, given={"validation_fraction": 0.0}) == expected
+    assert resolve(recorded=recorded, given={"validation_fraction": 0.2}).patience == 5
+    with pytest.raises(ValueError, match="patience: expected a validation fraction above 0"):
+        resolve(recorded=recorded, given={"validation_fraction": 0.0, "patience": 5})
+
+
 EARLIER = TrainConfig(
     cell="gru", gate="hard_sigmoid", num_layers=2, hidden_size=7, lowercase=False, dropout=0.5
 )

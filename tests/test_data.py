@@ -420,7 +420,7 @@ def test_parts_share_no_name_and_hold_all_copies_in_order(names, validation, tes
     num = len(set(names))
     sizes = wanted(validation, num), wanted(test, num)
     if sum(sizes) >= num:
-        with pytest.raises(ValueError, match="no data would be left to learn from"):
+        with pytest.raises(ValueError, match=f"no data would be left to learn from, of {num} "):
             split_names(names, validation, test, seed)
         return
     parts = split_names(names, validation, test, seed)

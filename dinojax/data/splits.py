@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from dinojax.data.stored import NameList, Text
+from dinojax.messages import count
 
 
 def split_names(
@@ -30,7 +31,7 @@ def split_names(
     if isinstance(names, NameList):
         return _split_list(names, validation_fraction, test_fraction, seed, learned)
     distinct = sorted({name[skipped:] for name in names})
-    sizes = _sizes(len(distinct), "distinct names", validation_fraction, test_fraction)
+    sizes = _sizes(len(distinct), "distinct name", validation_fraction, test_fraction)
     known = {name[skipped:] for name in learned}
     order = np.random.default_rng(seed).permutation(len(distinct))
     drawn = sorted((distinct[i] for i in order.tolist()), key=known.__contains__)
@@ -48,7 +49,7 @@ def _split_list(
 ) -> tuple[NameList, NameList, NameList]:
     """`split_names` by the numbers of distinct names instead of the names, all of a store."""
     ranks = names.store.ranks
-    sizes = _sizes(int(ranks.max()) + 1, "distinct names", validation, test)
+    sizes = _sizes(int(ranks.max()) + 1, "distinct name", validation, test)
     known = np.zeros(sum(sizes), bool)
     known[[rank for name in learned if (rank := names.rank(name)) is not None]] = True
     order = np.random.default_rng(seed).permutation(len(known))
@@ -70,16 +71,16 @@ def split_text(
     Raises:
         ValueError: no character would be left for training.
     """
-    start, num, _ = _sizes(len(text), "characters", validation_fraction, test_fraction)
+    start, num, _ = _sizes(len(text), "character", validation_fraction, test_fraction)
     return text[:start], text[start : start + num], text[start + num :]
 
 
-def _sizes(num: int, things: str, *fractions: float) -> tuple[int, int, int]:
-    """The sizes of the training, validation and test parts of `num` things."""
+def _sizes(num: int, thing: str, *fractions: float) -> tuple[int, int, int]:
+    """The sizes of the training, validation and test parts of `num` things, each a `thing`."""
     validation, test = (max(1, round(f * num)) if f else 0 for f in fractions)
     if validation + test >= num:
         raise ValueError(
-            f"no data would be left to learn from: expected more than {num:,} {things}, or smaller "
-            "fractions for validation and test"
+            f"no data would be left to learn from, of {count(num, thing)}; expected more of them, "
+            "or smaller fractions for validation and test"
         )
     return num - validation - test, validation, test
