@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import shlex
 from dataclasses import replace
@@ -300,8 +301,12 @@ def test_a_column_of_a_table_is_passed_on(tmp_path):
     [
         (["--data", "none.txt"], "none.txt"),
         (["--data", "empty.txt"], "no names; expected one name a line"),
+        ([], "expected files of data"),
+        (["one.txt", "--data", "two.txt"], "expected files of data"),
+        (["one.txt"], "no data would be left to learn from, of 1 distinct name;"),
         (["--data", "one.txt"], "no data would be left"),
         (["--data", "-"], "expected a file to train on later, got standard input"),
+        (["--data", os.devnull], f"expected a file to train on later, got {os.devnull}"),
         (["--data", "one.txt", "--minutes", 0], "--minutes: expected a number from 0.001"),
         (["--data", "two.txt", "--validation-fraction", 0], "above 0 to judge by, got 0"),
     ],

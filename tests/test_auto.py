@@ -1,6 +1,7 @@
 """`dinojax FILE`: what it takes a file for, what it learns with, and what it prints at its end."""
 
 import gzip
+import os
 import re
 
 import jax
@@ -167,6 +168,7 @@ ERRORS = [
     (["table.csv"], "table.csv looks like a table; give --column with the name or number"),
     (["nmaes"], "'nmaes' is neither a file nor one of the presets auto, dinos, "),
     (["nmaes"], "did you mean names?"),
+    ([os.devnull], f"{os.devnull} can be read only once; say what it holds by a preset"),
     (["-"], "standard input can be read only once; say what it holds by a preset"),
     (["poem.txt", "--data=poem.txt"], "give all files after --data, or none; 'poem.txt' stands"),
     (["names", "none.txt"], "none.txt: No such file or directory"),

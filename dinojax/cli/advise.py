@@ -28,7 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax advise`."""
     add = parser.add_argument
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of them"
-    add("--data", metavar="FILE", type=path, nargs="+", required=True, help=text)
+    file: dict[str, Any] = {"metavar": "FILE", "type": path}
+    add("files", **file, nargs="*", help="files or folders of data, as after --data")
+    add("--data", **file, nargs="+", help=text)
     text = "propose what can be trained in this many minutes (default: what suits the data)"
     add("--minutes", metavar="X", type=number, help=text)
     own = {*OF_THE_DATA} - {*COLUMNS}
@@ -40,18 +42,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(parser: Parser, arguments: Namespace) -> int:
     """Measure, and print the figures and the proposal; returns the exit code."""
-    given, files = given_settings(arguments), arguments.data
+    given, files = given_settings(arguments), arguments.data or arguments.files
     with parser.reported_errors(), named_flags():
+        if bool(arguments.data) == bool(arguments.files):
+            raise ValueError("expected files of data, after --data or without it")
         if arguments.minutes is not None:
             check_range("--minutes", arguments.minutes, 1e-3, 1e6)
 
         from dinojax.cli.auto import run_name, settle
         from dinojax.cli.jobs import folders
-        from dinojax.data.corpus import STANDARD_INPUT, shown_all
+        from dinojax.data.corpus import read_once, shown, shown_all
         from dinojax.runs.description import fitted
 
-        if STANDARD_INPUT in files:
-            raise ValueError("--data: expected a file to train on later, got standard input")
+        if once := read_once(files):
+            raise ValueError(f"--data: expected a file to train on later, got {shown(once[0])}")
         config, corpus = settle(parser, files, None, given)
         config = fitted(config, corpus.data, given)
         start_jax(best_share(config.batch_size, num_cores()))

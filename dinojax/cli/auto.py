@@ -8,7 +8,7 @@ from dinojax.cli.arguments import Parser
 from dinojax.cli.data import read_data
 from dinojax.cli.terminal import Program, short_path
 from dinojax.config import COLUMNS, TrainConfig
-from dinojax.data.corpus import STANDARD_INPUT, Corpus, shown
+from dinojax.data.corpus import Corpus, read_once, shown
 from dinojax.data.looks import LOOKED, first_lines, looks_like
 from dinojax.data.reading import Data
 from dinojax.data.sources import beginning, data_files
@@ -57,9 +57,9 @@ def holds_text(files: Sequence[Path]) -> bool:
         OSError: one cannot be read.
         ValueError: they look like tables, or can be read only once.
     """
-    if STANDARD_INPUT in files:
+    if once := read_once(files):
         raise ValueError(
-            f"{shown(STANDARD_INPUT)} can be read only once; say what it holds by a preset, such "
+            f"{shown(once[0])} can be read only once; say what it holds by a preset, such "
             "as names or text"
         )
     file = max(data_files(files), key=lambda each: each.stat().st_size)

@@ -11,7 +11,7 @@ from dinojax.cli import terminal
 from dinojax.cli.arguments import Parser
 from dinojax.cli.jobs import check_there
 from dinojax.config import check_range
-from dinojax.data.corpus import STANDARD_INPUT
+from dinojax.data.corpus import read_once
 from dinojax.data.standard_library import library_path
 from dinojax.presets import PRESETS
 
@@ -21,7 +21,7 @@ SOME_FAILED = 1
 def check_shared(arguments: Namespace, kind: str) -> None:
     """Raise a ValueError if the flags that sweeps and searches share are not suitable."""
     check_range("--jobs", 1 if arguments.jobs is None else arguments.jobs, 1, 4096)
-    if STANDARD_INPUT in (arguments.data or []):
+    if read_once(arguments.data or []):
         raise ValueError(f"--data: a {kind} reads its data several times; give a file")
 
 

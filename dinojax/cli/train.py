@@ -25,7 +25,7 @@ from dinojax.cli.loaded import note_damaged
 from dinojax.cli.settings import add_settings, flag_of, flags_for, given_settings, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import COLUMNS, check_range
-from dinojax.data.corpus import STANDARD_INPUT
+from dinojax.data.corpus import read_once
 from dinojax.messages import about, count, quoted, visible
 from dinojax.presets import PRESETS
 from dinojax.recipes import AUTO
@@ -199,7 +199,7 @@ def line_of_better_names(parser: Parser, arguments: Namespace) -> str:
     """The line for a shell that trains a better model than the exercise; empty after others."""
     others = arguments.resume, arguments.config, arguments.init_from
     files = arguments.data or []
-    if arguments.preset not in (None, "dinos") or any(others) or STANDARD_INPUT in files:
+    if arguments.preset not in (None, "dinos") or any(others) or read_once(files):
         return ""
     columns = {name: x for name, x in given_settings(arguments).items() if name in COLUMNS}
     words = [*map(short_path, files), *flags_for(columns)] if files else [AUTO]

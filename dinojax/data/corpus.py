@@ -46,6 +46,13 @@ class Corpus(NamedTuple, Generic[Data_co]):
     """What is unusual or was changed, as in "2 blank lines skipped"."""
 
 
+def read_once(files: Iterable[Path]) -> list[Path]:
+    """Those of some files that cannot be read again: standard input, pipes and devices."""
+    return [
+        x for x in files if x == STANDARD_INPUT or (x.exists() and not (x.is_file() or x.is_dir()))
+    ]
+
+
 def shown(file: Path | str) -> str:
     """What messages call a file that is read."""
     file = Path(file)
