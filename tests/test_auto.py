@@ -258,6 +258,8 @@ def test_a_short_text_gets_fewer_rows_and_says_so(place):
     result = train("text", "short.txt", *flags, "--batch-size=64", "--window=32", cwd=place)
     assert result.code == 2
     assert "one window of 32 in each of 64 rows" in result.err
+    result = train("text", "short.txt", *flags, "--batch-size=1", "--window=5000", cwd=place)
+    assert "one window of 5,000 in each of 1 row, got 18;" in result.err
 
 
 # Parts.

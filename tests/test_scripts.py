@@ -685,6 +685,7 @@ def test_a_run_that_ends_worse_than_it_began_says_so_and_fails(flags, place):
     assert cost > 2 * np.log(num)
     said = f"costs {cost:,.2f} nats a character, and equal probabilities for all {num} symbols"
     assert f"{said} cost {np.log(num):.2f}; try a smaller --learning-rate" in result.err
+    assert "if the loss in training was low, fewer --steps" in result.err
     # All is there, as after any other run.
     assert f"{'20' if len(flags) > 5 else '100'} steps in " in result.out
     assert runs.load_run(place / "wild").step == int(flags[3].split("=")[1])

@@ -206,7 +206,7 @@ def describe_failure(nats_per_character: float, num_symbols: int) -> str:
     return (
         f"training went wrong: this model costs {nats_per_character:,.2f} nats a character, and "
         f"equal probabilities for all {num_symbols:,} symbols cost {chance:.2f}; try a smaller "
-        "--learning-rate"
+        "--learning-rate or, if the loss in training was low, fewer --steps"
     )
 
 

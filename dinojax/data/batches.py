@@ -21,6 +21,7 @@ from dinojax.data.examples import (
 from dinojax.data.packing import Integers, pieces_of, places_in_rows
 from dinojax.data.stored import NameList, Text, joined_documents, places_of
 from dinojax.data.vocab import Vocab
+from dinojax.messages import count
 
 
 class Order(Sequence[np.ndarray]):
@@ -177,7 +178,7 @@ def windows(text: str | Text, vocab: Vocab, batch_size: int, window: int) -> Dat
     if (num := len(text)) < batch_size * window:
         raise ValueError(
             f"expected at least {batch_size * window:,} characters to learn from, one window of "
-            f"{window} in each of {batch_size} rows, got {num:,}; choose a smaller batch "
+            f"{window:,} in each of {count(batch_size, 'row')}, got {num:,}; choose a smaller batch "
             "size or window"
         )
     text = _as_text(text, vocab)
