@@ -117,6 +117,6 @@ def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
     return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
 
 
-def _without_patience(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_patience(given: Mapping[str, Any]) -> dict[str, Any]:
     # Without a validation part, there is nothing to wait for.
-    return {"patience": 0, **given} if given.get("validation_fraction") == 0 else given
+    return ({"patience": 0} if given.get("validation_fraction") == 0 else {}) | dict(given)

@@ -178,8 +178,8 @@ def windows(text: str | Text, vocab: Vocab, batch_size: int, window: int) -> Dat
     if (num := len(text)) < batch_size * window:
         raise ValueError(
             f"expected at least {batch_size * window:,} characters to learn from, one window of "
-            f"{window:,} in each of {count(batch_size, 'row')}, got {num:,}; choose a smaller batch "
-            "size or window"
+            f"{window:,} in each of {count(batch_size, 'row')}, got {num:,}; choose a smaller "
+            "batch size or window"
         )
     text = _as_text(text, vocab)
     length = -(-num // batch_size)

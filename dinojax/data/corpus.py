@@ -46,10 +46,11 @@ class Corpus(NamedTuple, Generic[Data_co]):
     """What is unusual or was changed, as in "2 blank lines skipped"."""
 
 
-def read_once(files: Iterable[Path]) -> list[Path]:
+def read_once(files: Iterable[Path | str]) -> list[Path]:
     """Those of some files that cannot be read again: standard input, pipes and devices."""
+    paths = map(Path, files)
     return [
-        x for x in files if x == STANDARD_INPUT or (x.exists() and not (x.is_file() or x.is_dir()))
+        x for x in paths if x == STANDARD_INPUT or (x.exists() and not (x.is_file() or x.is_dir()))
     ]
 
 
