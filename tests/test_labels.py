@@ -149,7 +149,7 @@ def test_names_and_labels_come_as_often_as_the_model_says(models, law, label, pr
     expected = {
         (name, each): x
         for (name, each, has_ended), x in law.items()
-        if has_ended and name and each in (label or LABELS) and name.startswith(prompt)
+        if has_ended and each in (label or LABELS) and name.startswith(prompt)
     }
     whole = [
         x
