@@ -46,10 +46,10 @@ def parse_arguments() -> tuple[Parser, Namespace]:
         "installed, on this machine.",
     )
     add = parser.add_argument
-    data = "UTF-8 file of names, one a line (default: %(default)s)"
-    add("--data", type=path, default=bundled_names(), help=data)
-    rounds = "how often each side does its work (default: %(default)s)"
-    add("--rounds", type=whole_number, default=5, help=rounds)
+    text = "UTF-8 file of names, one a line (default: %(default)s)"
+    add("--data", type=path, default=bundled_names(), help=text)
+    text = "how often each side does its work (default: %(default)s)"
+    add("--rounds", type=whole_number, default=5, help=text)
     add("--json", type=path, metavar="FILE", help="also write all figures to this file")
     text = "only the works that show what an accelerator gives, with bfloat16 beside float32"
     add("--device", action="store_true", help=text)
@@ -112,15 +112,10 @@ def main() -> int:
     if arguments.large:
         from bench_sides import large
 
+        how = {"rounds": arguments.rounds, "is_tiny": arguments.tiny}
+        sides = start_side, ask, end_side
         with TemporaryDirectory() as folder:
-            figures = large.measure(
-                arguments.large,
-                time_program,
-                (start_side, ask, end_side),
-                Path(folder),
-                rounds=arguments.rounds,
-                is_tiny=arguments.tiny,
-            )
+            figures = large.measure(arguments.large, time_program, sides, Path(folder), **how)
         print(large.report(figures))
         save(figures._asdict())
         return 0
