@@ -121,7 +121,9 @@ def call(value: str, function: Callable[..., Any], *arguments: Any, **options: A
     try:
         return function(*arguments, **options)
     # It may also ask Python to exit.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise ValueError(said(error, code.sha256 if code else "")) from None
 
 
