@@ -300,3 +300,12 @@ def test_a_run_ends_with_new_names_none_empty_or_twice():
     # The exercise shows what it draws.
     said = describe_names(write_from(names), {}, 3, TrainConfig())
     assert said.split("\n  ") == ["Names, 4 of 10 new:", *names[:10]]
+
+
+def test_names_held_out_are_of_the_list_too(tmp_path):
+    (tmp_path / "letters.txt").write_text("".join(f"{letter}\n" for letter in "abcdefgh"))
+    flags = "--steps=2", "--hidden-size=4", "--cell=vanilla", "--validation-fraction=0.5"
+    said = succeed("letters.txt", *flags, "--seed=3", cwd=tmp_path).out
+    shown = re.search(r"copies of the list\):\n((  .+\n)+)", said)[1].split()
+    assert len(shown) == 10
+    assert not set(shown) & set("abcdefgh")

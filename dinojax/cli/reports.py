@@ -48,7 +48,7 @@ class Written(NamedTuple):
 
     texts: list[str]
     is_new: list[bool]
-    """Whether neither this run nor one before it learned each name."""
+    """Whether each name is in no part of the data, nor of those of the runs before this one."""
 
 
 class Writer(Protocol):
@@ -84,14 +84,16 @@ def describe_data(description: Description, parts: Parts, notes: Sequence[str] =
 
 
 def make_writer(experiment: Experiment) -> Writer:
-    """The writer of a run, which knows what the run has learned."""
+    """The writer of a run, which knows the names of its list, those held out included."""
     model, max_length = experiment.model, experiment.description.max_length
     vocab = experiment.description.vocab
     max_length += num_to_draw(vocab, None)
     is_text, shown = experiment.config.is_text, capitalized if experiment.config.lowercase else str
-    learned: Container[str] = ()
+    known = list[Container[str]]()
     if not is_text:
-        learned = lookup(without_labels(learned_of(experiment.parts), vocab.labels))
+        parts = experiment.parts
+        names_of = learned_of(parts), *(parts[name] for name in HELD_OUT if name in parts)
+        known = [lookup(without_labels(each, vocab.labels)) for each in names_of]
 
     @jax.jit
     def draw(key: Any, params: Any) -> Any:
@@ -117,7 +119,8 @@ def make_writer(experiment: Experiment) -> Writer:
             marks = [f"{mark} ({visible(x)})" for mark, x in zip(marks, labels, strict=True)]
         pairs = [pair for pair in zip(names, marks, strict=True) if pair[0]][:NAMES_AT_END]
         shown_names = [visible(shown(name)) + mark for name, mark in pairs]
-        return Written(shown_names, [name not in learned for name, _ in pairs])
+        is_new = [not any(name in names for names in known) for name, _ in pairs]
+        return Written(shown_names, is_new)
 
     return write
 
