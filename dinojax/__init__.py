@@ -15,6 +15,7 @@ are in the packages below, which the README lists in reading order, and which ar
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,4 +66,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    packages = [each.name for each in iter_modules(__path__) if each.ispkg]
+    return sorted(["__version__", *_HOMES, *packages])

@@ -72,7 +72,7 @@ FEWER = {
 SLOW = {
     "python scripts/bench.py": "test_bench.py",
     "dinojax doctor": "test_doctor.py",
-    "dinojax advise --data data/dinos.txt --minutes 0.5": "test_advise.py",
+    "dinojax advise data/dinos.txt --minutes 0.5": "test_advise.py",
 }
 """Commands that take long, and the tests that run them on little work."""
 

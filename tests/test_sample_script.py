@@ -263,6 +263,13 @@ def test_a_search_for_rare_names_ends_with_what_was_found(trained):
     assert f"{len(expected)} of 4,000 draws" in result.err
 
 
+def test_no_more_than_one_draw_a_name_is_tried_where_all_are_equal(trained):
+    flags = "--match=qqqq", "--temperature=0", "--num=7", "--seed=0"
+    result = here("sample.py", trained.folder, *flags, cwd=trained.cwd)
+    assert result.code == 1
+    assert result.err == "sample.py: 0 of 7 draws were accepted (0)\n"
+
+
 def test_the_best_names_are_those_drawn_most_often(trained, draws):
     result = here("sample.py", trained.folder, "--best=40", "--json", cwd=trained.cwd)
     best = rows_of(result)

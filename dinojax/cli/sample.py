@@ -255,7 +255,8 @@ def name_blocks(
     options["controls"] = Controls(**given(arguments, Controls._fields))
     options["num_devices"] = arguments.devices
     key, constraints = jax.random.key(arguments.seed), Constraints(**given(arguments, CONSTRAINTS))
-    most = arguments.max_draws or MAX_DRAWS
+    # At temperature 0 all draws are equal.
+    most = num if arguments.temperature == 0 else arguments.max_draws or MAX_DRAWS
     if is_constrained := bool(given(arguments, ["max_length", *CONSTRAINTS])):
         blocks = draw_names(key, run.trained, most, **options)
     else:

@@ -145,6 +145,8 @@ def sample(
         "controls": make_controls(temperature, top_k, top_p, min_p),
     }
     key = jax.random.key(seed)
+    # At temperature 0 all draws are equal.
+    max_draws = num if temperature == 0 else max_draws
     if max_length is not None or constraints != Constraints(ignore_case=ignore_case):
         blocks = draw_names(key, trained, max_draws, **options)
     else:
