@@ -40,6 +40,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(20_000, 20, 20)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def released():
+    """What the tests of a file compiled is released after them.
+
+    Each compiled function takes pieces of memory, of which Linux gives a process no more than
+    65,530.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
 @pytest.fixture
 def x64():
     """Float64 for one test."""

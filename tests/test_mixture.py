@@ -342,7 +342,7 @@ def test_commands_on_runs_of_a_text(run, place):
         ("train names --init-from mixed --data names.txt", "a new run begins with a network"),
         ("train --config mixed/config.json", "expected the configuration of a network"),
         ("train names --order 3 --data names.txt", "--order is for ngram"),
-        ("train ngram --hidden-size 9", "--hidden-size: an n-gram model has none"),
+        ("train ngram --hidden-size 9", "--hidden-size: an n-gram model has no such setting"),
         ("train ngram --order 0", "--order: expected a number from 1"),
         ("train ngram --keep 3", "--keep is for networks"),
         ("train ngram --resume one", "--resume is for networks"),
