@@ -170,7 +170,7 @@ ERRORS = [
     (["nmaes"], "did you mean names?"),
     ([os.devnull], f"{os.devnull} can be read only once; say what it holds by a preset"),
     (["-"], "standard input can be read only once; say what it holds by a preset"),
-    (["poem.txt", "--data=poem.txt"], "give all files after --data, or none; 'poem.txt' stands"),
+    (["poem.txt", "--data=poem.txt"], "give all files after --data, or none; 'poem.txt' p"),
     (["names", "none.txt"], "none.txt: No such file or directory"),
     (["table.csv", "--column=home"], "there is no column 'home'; the first row has "),
 ]
