@@ -884,7 +884,8 @@ def test_a_run_that_is_moved_or_removed_while_it_trains_ends_in_one_line(
         (folder / "metrics.jsonl").read_bytes()
 
     monkeypatch.setattr(train, "train", move)
-    assert train.learn(parser, None, started) == BAD_INPUT
+    arguments = SimpleNamespace(preset="names", resume=None, config=None, init_from=None, data=None)
+    assert train.learn(parser, arguments, started) == BAD_INPUT
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"{folder} is not a folder; " in said
@@ -898,6 +899,6 @@ def test_a_run_that_is_moved_or_removed_while_it_trains_ends_in_one_line(
         return SimpleNamespace(step=experiment.config.steps, is_patient=True)
 
     with pytest.raises(SystemExit) as ended:
-        train.learn(parser, None, started)
+        train.learn(parser, arguments, started)
     assert ended.value.code == BAD_INPUT
     assert capsys.readouterr().err.count("\n") == 1

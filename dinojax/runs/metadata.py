@@ -60,6 +60,8 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
             raise TypeError("best_loss is no string, or learned_before no list")
         if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
             raise TypeError("labels is no list of strings")
+        if not isinstance(metadata["characters"], str):
+            raise TypeError("characters: expected a text")
         vocab = Vocab(metadata["characters"], tuple(labels))
         tally = Tally(**tally | {"best_loss": float(tally["best_loss"])})
         model = kind_from_json(metadata["model"]) if "model" in metadata else None
