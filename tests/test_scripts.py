@@ -1080,7 +1080,6 @@ def test_bad_numbers(script, flag, place):
         ("train.py", ["--init-from=none"], ["none", "not a folder"]),
         ("train.py", ["--init-from=run", "--hidden-size=3"], ["--hidden-size", "20", "3"]),
         ("train.py", ["text", "--init-from=run"], ["--init-from", "a text", "a preset for names"]),
-        ("train.py", ["--init-from=run", "--data=other/mine.txt"], ["'m'", "vocabulary"]),
         ("train.py", ["--steps=9", "--epochs=2"], ["--epochs: they set the steps", "give one of"]),
         ("sample.py", ["--prompt", ""], ["--prompt", "empty"]),
         ("sample.py", ["--prompt", "zoQ"], ["prompt", "'q'", "position 2", "vocabulary"]),

@@ -191,7 +191,8 @@ def test_a_row_that_is_not_suitable_is_an_error_with_its_line(text, columns, mes
 def test_comments_are_lines_that_begin_with_a_sign_and_a_space(line, write):
     assert is_comment(line)
     file = write(f"{line}\nrex\n #x\n#mei\n#1\n")
-    assert read_names(file)[::2] == (["rex", "#x", "#mei", "#1"], ["1 comment line skipped"])
+    notes = ["1 comment line skipped", "white space at the ends of 1 line dropped"]
+    assert read_names(file)[::2] == (["rex", "#x", "#mei", "#1"], notes)
     assert read_running_text(file).data.startswith(line)
 
 
