@@ -131,10 +131,10 @@ class NameReader(TextReader):
         state["num_rows"] += len(names)
         for what, num in rows.skipped.items():
             state["skipped"][what] = state["skipped"].get(what, 0) + num
-        for size, num in enumerate(np.bincount(sizes, nums).tolist()):
-            if num:
+        for size, total in enumerate(np.bincount(sizes, nums).tolist()):
+            if total:
                 # Keys of JSON are strings.
-                state["lengths"][str(size)] = state["lengths"].get(str(size), 0) + int(num)
+                state["lengths"][str(size)] = state["lengths"].get(str(size), 0) + int(total)
 
     def check(self) -> None:
         """Raise a ValueError after the first pass if there is no name, or too many by counts."""
