@@ -30,7 +30,11 @@ def test_a_part_has_its_result_its_time_and_its_environment(tmp_path):
 
 def test_a_part_out_of_time_keeps_what_it_printed_and_leaves_no_process(tmp_path):
     child = "import time; time.sleep(60)"
-    code = f"import subprocess, sys; print('begun', flush=True); p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid, flush=True); p.wait()"  # noqa: E501
+    code = (
+        "import subprocess, sys; print('begun', flush=True); "
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
+        "print(p.pid, flush=True); p.wait()"
+    )
     found = check_device.run_part(python(code, seconds=3), tmp_path)
     assert (found["ok"], found["timed_out"]) == (False, True)
     begun, child = found["result"]

@@ -143,7 +143,7 @@ def _tensors(path: Path) -> Tensors:
     from safetensors import deserialize
 
     tensors = {}
-    for name, stored in deserialize(read_regular(path)):  # type: ignore[no-untyped-call]
+    for name, stored in deserialize(read_regular(path)):  # type: ignore[no-untyped-call]  # safetensors
         if (dtype := stored["dtype"]) not in TYPES:
             raise ValueError(f"{name}: expected numbers of {', '.join(TYPES)}, got {dtype}")
         tensors[name] = np.frombuffer(stored["data"], TYPES[dtype]).reshape(stored["shape"])
