@@ -22,10 +22,17 @@ QUICK_TO_COMPILE = " ".join(
 )
 os.environ["XLA_FLAGS"] = QUICK_TO_COMPILE
 
-# Tests and workers share what they compile.
+# Tests, workers and the processes that they start share what they compile.
 CACHE = Path(tempfile.gettempdir()) / f"dinojax-tests-{getpass.getuser()}"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+QUICK = {
+    "XLA_FLAGS": QUICK_TO_COMPILE,
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+"""Variables for processes that compile as quickly, and share it too."""
 
 # Two, for the tests of what several devices share; everything else uses the first.
 jax.config.update("jax_num_cpu_devices", 2)

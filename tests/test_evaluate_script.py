@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from test_scripts import assert_one_line, compile_once, flip_byte, here, succeed
+from test_scripts import assert_one_line, flip_byte, here, succeed
 
 from dinojax.data.batches import cut_text, pad_names
 from dinojax.evaluation import copying, quality
@@ -20,8 +20,6 @@ from dinojax.messages import shortened
 from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
 from dinojax.sampling.stream import stream_names
-
-__all__ = ["compile_once"]
 
 SPLIT = "--validation-fraction=0.2", "--test-fraction=0.1"
 PARTS = "train", "validation", "test"

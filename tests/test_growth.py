@@ -22,7 +22,7 @@ from dinojax.runs import folder as runs
 from dinojax.runs.growth import Moment, growth, spread
 from dinojax.sampling.strings import draw_names
 
-from conftest import ROOT, USERS_ENVIRONMENT
+from conftest import QUICK, ROOT, USERS_ENVIRONMENT
 from in_process import call_here
 
 NAMES = ["ada", "bob", "carol", "dave", "eve", "bo"] * 3
@@ -171,8 +171,8 @@ def test_bad_input_is_one_line(arguments, message, place):
 def test_the_script_writes_an_animation(place):
     command = [sys.executable, str(ROOT / "scripts" / "animate.py"), "kept", "growing.svg"]
     result = subprocess.run(
-        [*command, "--checkpoints=3", "--names=2", "--seed=1"], cwd=place, env=USERS_ENVIRONMENT,
-        capture_output=True, text=True, timeout=300,
+        [*command, "--checkpoints=3", "--names=2", "--seed=1"], cwd=place,
+        env=USERS_ENVIRONMENT | QUICK, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert (result.returncode, result.stdout, result.stderr) == (0, "growing.svg\n", "")
     moments = growth(place / "kept", 3, num_names=2, seed=1)

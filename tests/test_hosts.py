@@ -22,7 +22,7 @@ from dinojax.presets import PRESETS
 from dinojax.runs.folder import find_checkpoints, load_checkpoint
 from dinojax.startup import best_share
 
-from conftest import QUICK_TO_COMPILE, ROOT
+from conftest import QUICK, ROOT
 from in_process import call_here
 
 LIMIT = 150
@@ -41,8 +41,8 @@ def free_port():
 @contextmanager
 def started(num, arguments, cwd, program=("-c", START)):
     """`num` processes, given a function from port and number to more arguments."""
-    port, environment = free_port(), dict(os.environ)
-    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": QUICK_TO_COMPILE}
+    port = free_port()
+    environment = os.environ | QUICK | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
         all_of_them = []

@@ -7,11 +7,9 @@ import sys
 import time
 
 import pytest
-from test_scripts import ENVIRONMENT, TIMEOUT, compile_once, finish, run, trap
+from test_scripts import ENVIRONMENT, TIMEOUT, finish, run, trap
 
 from dinojax.cli.terminal import STOPPING, stop_on_signal
-
-__all__ = ["compile_once"]
 
 BLOCKED = """
 import hashlib, signal, time

@@ -12,13 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_scripts import ENVIRONMENT, SCRIPTS, TIMEOUT, compile_once, here
+from test_scripts import ENVIRONMENT, SCRIPTS, TIMEOUT, here
 
 from dinojax.cli.data import note_wait
 from dinojax.data.corpus import read_names, shown
 from dinojax.files import digest
-
-__all__ = ["compile_once"]
 
 NAMES = b"rex\nyi\nmei\n\nrex\n" + b"x" * 40 + b"\n"
 

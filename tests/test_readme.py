@@ -12,7 +12,7 @@ from test_architecture import FILES, STOREYS, imports_of
 from dinojax.cli.main import COMMANDS
 from dinojax.cli.terminal import Program
 
-from conftest import ROOT, USERS_ENVIRONMENT
+from conftest import QUICK, ROOT, USERS_ENVIRONMENT
 from in_process import call_here
 from keras_writer import make_model, write
 
@@ -56,7 +56,7 @@ def dinojax(command, *arguments, cwd):
 def python(*arguments, cwd):
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, check=True, capture_output=True, text=True,
-        timeout=300, env=USERS_ENVIRONMENT,
+        timeout=300, env=USERS_ENVIRONMENT | QUICK,
     ).stdout  # fmt: skip
 
 

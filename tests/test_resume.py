@@ -19,7 +19,6 @@ from test_scripts import (
     SCRIPTS,
     assert_one_line,
     checkpoints,
-    compile_once,
     lines,
     refuse,
     run,
@@ -34,8 +33,6 @@ from dinojax.runs import folder as runs
 from dinojax.runs.metrics import read_metrics
 
 from conftest import USERS_ENVIRONMENT
-
-__all__ = ["compile_once"]
 
 WORDS = ["rex", "yi", "mei", "iguanodon", "triceratops", "diplodocus", "zoë"]
 FLAGS = {

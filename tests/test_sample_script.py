@@ -27,7 +27,6 @@ from test_sample import (
 from test_scripts import (
     assert_one_line,
     checkpoints,
-    compile_once,
     here,
     lines,
     place,
@@ -56,7 +55,7 @@ from dinojax.sampling.strings import BLOCK, FIRST_BLOCK, Names, decode_names, dr
 
 from in_process import call_here
 
-__all__ = ["compile_once", "model", "params", "place", "trained"]
+__all__ = ["model", "params", "place", "trained"]
 
 
 def rows_of(result):

@@ -23,7 +23,6 @@ from test_scripts import (
     SCRIPTS,
     TERMINAL,
     assert_one_line,
-    compile_once,
     finish,
     flip_byte,
     here,
@@ -50,8 +49,6 @@ from dinojax.sampling.stream import stream_names
 from dinojax.training.loss import mean_cross_entropy
 
 from in_process import Output
-
-__all__ = ["compile_once"]
 
 NAMES = ["rex", "triceratops", "yi", "mei", "iguanodon"]
 VOCAB = build_vocab(NAMES)

@@ -36,7 +36,7 @@ from dinojax.sampling.draw import read_prompt, sample_text
 from dinojax.training import loop, optimizers
 from dinojax.training import step as train
 
-from conftest import QUICK_TO_COMPILE
+from conftest import QUICK, QUICK_TO_COMPILE
 from in_process import call_here, seeded
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -48,7 +48,7 @@ ENVIRONMENT = {
     for name, value in os.environ.items()
     if not name.startswith(("JAX_", "XLA_", "TQDM_", "COLUMNS"))
     and name not in ("PYTHONIOENCODING", "PYTHONUTF8", "PYTHONUNBUFFERED")
-} | {"PYTHONIOENCODING": "utf-8", "XLA_FLAGS": QUICK_TO_COMPILE}
+} | {"PYTHONIOENCODING": "utf-8", **QUICK}
 
 ODD_FILE = "\ufeffÁda\r\n\r\nЩит\nx\n  \n日本語\na\u2028b\nÁda\r\nzoë\n\U0001f995é".encode()
 """A byte order mark, three kinds of line end, blank lines, scripts, a duplicate, one letter."""
@@ -82,15 +82,6 @@ import os, pty, sys
 command = ["sh", "-c", 'stty rows 24 cols 100; exec "$@"', *sys.argv]
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(command)))
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Let all scripts, of all workers, share what XLA compiled."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(base / "compiled")
-    ENVIRONMENT["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def program_of(script):

@@ -40,10 +40,10 @@ from dinojax.runs.sweep import (
 )
 from dinojax.runs.sweeping import new_sweep, task_of
 
-from conftest import QUICK_TO_COMPILE, ROOT, USERS_ENVIRONMENT
+from conftest import QUICK, ROOT, USERS_ENVIRONMENT
 from in_process import call_here
 
-ENVIRONMENT = USERS_ENVIRONMENT | {"XLA_FLAGS": QUICK_TO_COMPILE, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = USERS_ENVIRONMENT | QUICK | {"PYTHONPATH": str(ROOT)}
 TINY = "--steps", 40, "--hidden-size", 8, "--seeds", 2
 RATES = "--learning-rate", 0.01, 0.1
 TIMEOUT = 120
