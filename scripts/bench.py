@@ -163,7 +163,7 @@ def measure(arguments: Namespace, folder: Path, vocab_size: int) -> Iterator[Lin
                 share = None
             else:
                 a_second = median(each["characters"] / each["seconds"] for each in rounds)
-                operations = works.operations_per_character(work, size, side)
+                operations = works.operations_per_character(work, size, side, arguments.tiny)
                 share = operations * a_second / product_rate
             shown = rounds[0]["shown"]
             figures = rates, compile_seconds, peak_memory, share, shown

@@ -17,7 +17,7 @@ import numpy as np
 
 SIZES = {"text": (10**9, 10**7), "names": (10**7, 10**5)}
 """Characters of a large text and of a small one, and names of the lists."""
-TINY_SIZES = {"text": 2 * 10**6, "names": 2 * 10**5}
+TINY_SIZES = {"text": 2 * 10**5, "names": 2 * 10**4}
 """Of both in a trial of the bench itself."""
 STEPS, TINY_STEPS = 400, 4
 SETTINGS = {"hidden_size": 128, "batch_size": 32, "window": 64, "devices": 1}

@@ -51,7 +51,7 @@ def prepare(task: Task) -> Prepared:
 def training(task: Task) -> Prepared:
     """Train as the command does, on as many devices as it uses."""
     work = WORKS[task.work]
-    network = network_of(work, task.side)
+    network = network_of(work, task.side, task.is_tiny)
     is_exercise = network == EXERCISE
     config = TrainConfig(
         cell=network.cell,

@@ -21,6 +21,8 @@ from bench_sides.work import VOCAB_SIZE, WINDOW
 
 HIDDEN_SIZE, ROWS, STEPS = 256, 64, 12
 """Units of the LSTM, rows of a batch of one device, steps of a round."""
+TINY = 16, 8, 2
+"""The same in a trial of the bench itself."""
 
 
 class Layout(NamedTuple):
@@ -32,6 +34,7 @@ class Layout(NamedTuple):
     devices_each: int
     batch_size: int
     steps: int
+    hidden_size: int
 
 
 class Measured(NamedTuple):
@@ -55,14 +58,14 @@ def num_devices(layout: Layout) -> int:
 
 def layouts(num_cores: int, is_tiny: bool) -> list[Layout]:
     """All ways to lay out as many devices as cores, and fewer by powers of two."""
-    rows, steps = (8, 2) if is_tiny else (ROWS, STEPS)
+    hidden_size, rows, steps = TINY if is_tiny else (HIDDEN_SIZE, ROWS, STEPS)
     found = []
     for num in (2**i for i in range(num_cores.bit_length()) if 2**i <= num_cores):
         for num_processes in {1, num}:
             for kind in ("strong", "weak"):
                 batch_size = rows if kind == "strong" else rows * num
                 each = num // num_processes
-                found.append(Layout(kind, num_processes, each, batch_size, steps))
+                found.append(Layout(kind, num_processes, each, batch_size, steps, hidden_size))
     # One device is the measure of both kinds.
     return [
         each for each in found if each.kind == "strong" or (num_devices(each) > 1 and not is_tiny)
@@ -159,7 +162,7 @@ def prepare(layout: Layout, port: int, number: int) -> Callable[[], Mapping[str,
     size = layout.batch_size * WINDOW * 4 + 1
     ids = np.random.default_rng(0).choice(VOCAB_SIZE, size)
     dataset = batches.windows("".join(characters[ids]), vocab, layout.batch_size, WINDOW)
-    config = TrainConfig(cell="lstm", hidden_size=HIDDEN_SIZE)
+    config = TrainConfig(cell="lstm", hidden_size=layout.hidden_size)
     model, optimizer = build_model(config, vocab), optax.adam(1e-3)
     mesh = parallel.make_mesh(num)
     coming = []

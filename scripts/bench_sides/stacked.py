@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dinojax import startup
 from dinojax.config import TrainConfig
 
-from bench_sides.work import STACKS, Prepared, Round, Task, mean_of, read_data
+from bench_sides.work import STACKS, TINY, Prepared, Round, Task, mean_of, read_data
 
 
 def prepare(task: Task) -> Prepared:
@@ -20,6 +20,8 @@ def prepare(task: Task) -> Prepared:
     from dinojax.training import loop, stack
 
     num, (names, _) = STACKS[task.side], read_data(task)
+    if task.is_tiny:
+        num = max(2, num // TINY)
     described = describe(TrainConfig(steps=10**9), names)
     experiment = make_experiment(*described, stacked=True)
     states = [experiment.with_seed(i).initial_state(None) for i in range(num)]

@@ -149,7 +149,7 @@ def train_batches(task: Task) -> Any:
         for *fields, is_first in batches
     ]
     params, _ = first_params(task)
-    network = make_network(work.network, params)
+    network = make_network(works.network_of(work, task.side, task.is_tiny), params)
     optimizer = torch.optim.Adam(network.parameters, LEARNING_RATE)
     losses: list[Any] = []
     source, state = cycle(batches), None

@@ -145,8 +145,9 @@ ON_DEVICES = (
     "sample many names",
 )
 """The works that show what an accelerator gives."""
-TINY, TINY_COMPARED = 50, (0, 3)
-"""Divisor of all amounts in a trial of the bench itself, and the steps compared in it."""
+TINY, TINY_COMPARED, TINY_HIDDEN_SIZE = 50, (0, 3), 16
+"""In a trial of the bench itself, the divisor of all amounts, the steps compared, and the units of
+each layer where they are not those of the exercise."""
 
 
 class Round(NamedTuple):
@@ -239,18 +240,23 @@ def trained_params(task: Task) -> dict[str, Any]:
         return nested({name: arrays[name] for name in arrays.files}, "params/")
 
 
-def network_of(work: Work, side: str) -> Network:
+def network_of(work: Work, side: str, is_tiny: bool) -> Network:
     """The network that a side trains."""
-    return work.network._replace(cell="lstm") if side == LSTM else work.network
+    network = work.network._replace(cell="lstm") if side == LSTM else work.network
+    if is_tiny and network != EXERCISE:
+        return network._replace(hidden_size=TINY_HIDDEN_SIZE)
+    return network
 
 
-def operations_per_character(work: Work, vocab_size: int, side: str = OURS) -> float:
+def operations_per_character(
+    work: Work, vocab_size: int, side: str = OURS, is_tiny: bool = False
+) -> float:
     """Floating-point operations in the matrix products of one character.
 
     There are two for each entry of the readout, the recurrent kernels and the input kernels, except
     the first of these, whose rows are looked up.
     """
-    cell, num_layers, size = network_of(work, side)
+    cell, num_layers, size = network_of(work, side, is_tiny)
     gates = {"vanilla": 1, "gru": 3, "lstm": 4, "mingru": 2}[cell]
     num_kernels = num_layers - 1 if cell == "mingru" else 2 * num_layers - 1
     entries = gates * size * size * num_kernels + size * vocab_size
