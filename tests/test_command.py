@@ -164,6 +164,11 @@ def test_what_other_programs_call_a_flag_is_understood(command, flag, meant):
     assert hint(flag, flags_of(command)) == f"did you mean {meant}?"
 
 
+@pytest.mark.parametrize("flag", ["--nonsense", "--qqqq", "--"])
+def test_what_is_like_no_flag_gets_no_suggestion(flag):
+    assert hint(flag, flags_of("train")) == "see --help"
+
+
 def flags_of(command):
     parser = Parser(Program(command, "dinojax"), "")
     module_of(command).add_arguments(parser)

@@ -85,9 +85,12 @@ class Parser(argparse.ArgumentParser):
 
 def hint(word: str, known: Iterable[str]) -> str:
     """What to try in place of an unknown word: the closest of those `known`, or --help."""
-    known = list(known)
-    close = [x for x in known if word.removeprefix("--") in ALSO_CALLED.get(x, "").split()]
-    close += difflib.get_close_matches(word, known, n=1)
+    # Without dashes, which would make any two flags alike.
+    dashes = "--" if word.startswith("--") else ""
+    plain = word.removeprefix(dashes)
+    names = {x.removeprefix(dashes): x for x in known if x.startswith(dashes)}
+    close = [x for x in names.values() if plain in ALSO_CALLED.get(x, "").split()]
+    close += [names[x] for x in difflib.get_close_matches(plain, names, n=1)]
     return f"did you mean {close[0]}?" if close else "see --help"
 
 
