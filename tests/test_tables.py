@@ -402,6 +402,27 @@ def test_each_of_several_files_has_its_own_header(write):
         read_counted([*files, write("name,births\nada,x\n", "f.csv")], 0)
 
 
+@pytest.mark.parametrize(
+    ("first", "row", "columns", "name"),
+    [
+        ("Born;Who", "{};a", Columns("2"), "Who"),
+        ("who,share", "a,1.{}%", Columns("1"), "who"),
+        ("Name,kind", "a,x{}", Columns("1"), "Name"),
+        ("Name,kind", "a,x{}", Columns("1", "", "2"), "Name"),
+        # By its name, it is a header; here is none.
+        ("Name,kind", "a,x{}", Columns("name"), ""),
+        ("eve,y", "a,x{}", Columns("1"), ""),
+        ("eve,7", "a,{}", Columns("1"), ""),
+    ],
+)
+def test_a_header_that_is_read_as_a_name_is_noted(first, row, columns, name, write):
+    file = write("\n".join([first, *map(row.format, range(9))]))
+    found = finished(read([file], columns=columns, is_text=False, lowercase=False))
+    notes = [note for note in found.notes if note.startswith("the first row")]
+    says = f"the first row is read as the name '{name}'; if it names the columns, choose one by "
+    assert notes == ([f"{says}its name"] if name else [])
+
+
 def test_the_columns_are_settings_of_a_run(pair):
     config = resolve("dinos", given=COUNTED)
     names, _ = read_data(str(pair[0]), config)

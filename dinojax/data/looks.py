@@ -19,7 +19,7 @@ from dinojax.data.tables import (
     layout_of,
     num_alike,
 )
-from dinojax.messages import count
+from dinojax.messages import count, quoted
 
 FEW = 5
 """Fewer lines than these are no table, and not judged."""
@@ -27,6 +27,7 @@ LOOKED = 2**16
 """How many bytes at the beginning of a file are looked at."""
 MANY_WORDS = 20
 """More words than a name has."""
+NUMBER = re.compile(r"\s*-?[\d.,]*\d%?\s*")
 
 
 def looks_like(lines: Sequence[str]) -> Literal["names", "text", "table"]:
@@ -83,8 +84,10 @@ def hints(content: bytes, columns: Columns | None = None) -> list[str]:
     It is read as a list of names in some `columns`, or as a running text where that is None.
     """
     rows = list(islice(filter(is_row, first_lines(content)), NUM_FIRST))
-    if len(rows) < FEW or any(columns or ()):
+    if len(rows) < FEW:
         return []
+    if any(columns or ()):
+        return _hints_on_header(rows, columns or WHOLE_LINES)
     looks = looks_like(rows)
     if columns is None:
         return ["it looks like a list of names, not a text"] if looks == "names" else []
@@ -93,4 +96,25 @@ def hints(content: bytes, columns: Columns | None = None) -> list[str]:
     if looks == "table":
         num = len(fields_of(rows[0], delimiter_of(rows)))
         return [f"it looks like a table of {count(num, 'column')}; choose the column of the names"]
+    return []
+
+
+def _hints_on_header(rows: Sequence[str], columns: Columns) -> list[str]:
+    """A note if the first row is read as a name, but seems to name the columns.
+
+    It does if the name in it is "name", or where it has no number in a column of numbers.
+    """
+    # What cannot be read is an error elsewhere.
+    with suppress(ValueError):
+        layout = layout_of(rows, columns)
+        if layout and not layout.header_line:
+            header, *others = (fields_of(row, layout.delimiter) for row in rows)
+            name = header[layout.at_name].strip()
+            has_text_over_numbers = any(
+                not NUMBER.fullmatch(first) and all(map(NUMBER.fullmatch, rest))
+                for first, *rest in zip(header, *others, strict=True)
+            )
+            if has_text_over_numbers or name.lower() in ("name", "names"):
+                read = f"the first row is read as the name {quoted(name)}"
+                return [f"{read}; if it names the columns, choose one by its name"]
     return []
