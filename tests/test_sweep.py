@@ -208,6 +208,11 @@ def test_results_are_those_of_the_runs(done):
         assert row["finished"] == 2
         assert row["mean"] == pytest.approx(statistics.mean(own), rel=1e-12)
         assert row["standard_deviation"] == pytest.approx(statistics.stdev(own), rel=1e-12)
+    assert len(results["replicas"]) == 4
+    for replica in results["replicas"]:
+        arrays = arrays_of(folder / replica["folder"]).items()
+        size = sum(array.size for name, array in arrays if name.startswith("params/"))
+        assert replica["num_parameters"] == size
     lowest = min(losses, key=lambda rate: sum(losses[rate]))
     assert results["best"] == best_setting(folder) == f"learning_rate={lowest}"
     assert results["settings"][0]["against_baseline"] is None

@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from dinojax.config import TrainConfig, config_from
 from dinojax.data.batches import Dataset
 from dinojax.data.corpus import bundled_names, shown_all
@@ -182,7 +184,8 @@ def _begin(
 
 
 def _outcome(run: runs.Run) -> Outcome:
-    return Outcome(FINISHED, run.tally.best_loss, run.tally.best_step, run.step)
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+    return Outcome(FINISHED, run.tally.best_loss, run.tally.best_step, run.step, num_parameters)
 
 
 def _outcome_of(error: Exception) -> Outcome:

@@ -81,6 +81,8 @@ class Outcome(NamedTuple):
     """Steps done at that checkpoint."""
     steps: int | None = None
     """Steps done in all."""
+    num_parameters: int | None = None
+    """Number of parameters of its model; None also where an earlier version wrote the results."""
     message: str = ""
     """Why it did not finish."""
 
@@ -264,8 +266,9 @@ def _read_results(folder: Path) -> dict[str, Any]:
         try:
             content = json.loads(read_regular(file).decode())
             for each in content["replicas"]:
+                each.setdefault("num_parameters", None)
                 _ = each["folder"], *(each[name] for name in Outcome._fields)
             _ = content["best"]
-        except (KeyError, RecursionError, TypeError, ValueError):
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
             raise ValueError("expected the results of a sweep; remove it") from None
     return dict(content)
