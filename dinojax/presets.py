@@ -46,7 +46,10 @@ def resolve(
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(PRESETS)}")
     base = PRESETS[preset] if recorded is None else config_from(recorded)
-    given = _without_patience(_without_epochs(given or {}))
+    given = given or {}
+    if base.epochs and given.get("epochs") == 0 and "steps" not in given:
+        raise ValueError("epochs: expected more than 0, or steps in their place, got 0")
+    given = _without_patience(_without_epochs(given))
     inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}
     for name, value in inherited.items():
         if given.get(name, value) != value:

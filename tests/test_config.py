@@ -279,6 +279,10 @@ def test_a_given_number_of_steps_replaces_epochs():
     assert resolve("names", given={"steps": 5, "epochs": 0.0}).epochs == 0
     with pytest.raises(ValueError, match="epochs: they set the steps, which are given, too"):
         resolve("names", given={"steps": 5, "epochs": 2.0})
+    # Without either, the preset says nothing of the length.
+    with pytest.raises(ValueError, match=r"^epochs: expected more than 0, or steps"):
+        resolve("names", given={"epochs": 0.0})
+    assert resolve("dinos", given={"epochs": 0.0}) == PRESETS["dinos"]
     with pytest.raises(ValueError, match="epochs: they set the steps, which are given, too"):
         resolve_resumed(PRESETS["names"], {"steps": 5, "epochs": 2.0})
 
