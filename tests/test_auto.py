@@ -124,12 +124,13 @@ def test_the_exercise_ends_with_the_command_that_writes_better_names(place):
 
 def test_a_resumed_run_and_one_made_again_have_the_same_bits(place):
     data = "villages.old.txt"
-    whole, part, again = place / "whole", place / "part", place / "again"
+    whole, part, again = place / "whole", place / "part", place / "runs" / "villages"
     options = *TINY[1:], "--schedule=constant", "--warmup=0", "--evaluate-every=5"
     succeed(data, *options, "--steps=20", f"--out={whole}", cwd=place)
     succeed(data, *options, "--steps=10", f"--out={part}", cwd=place)
     succeed("--resume", part, "--steps=20", cwd=place)
-    succeed("--config", whole / "config.json", f"--out={again}", cwd=place)
+    # The folder has the name of the file.
+    succeed("--config", whole / "config.json", cwd=place)
     name = runs.find_checkpoints(whole)[-1].name
     for folder in part, again:
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -220,8 +221,8 @@ def test_a_text_without_a_file_is_the_standard_library(place, monkeypatch):
     assert f"for validation ({library}), " in out.split("\n")[0]
     run = runs.load_run(place / "runs" / "text")
     assert run.description.data == library
-    succeed("--config=runs/text/config.json", "--out=again", cwd=place)
-    assert runs.load_run(place / "again").description == run.description
+    succeed("--config=runs/text/config.json", cwd=place)
+    assert runs.load_run(place / "runs" / "text-2").description == run.description
     counted = succeed("ngram", "--batches=windows", cwd=place)
     assert runs.load_run(place / "runs" / "ngram").description.data == library
     assert "of up to 5 characters" in counted.out

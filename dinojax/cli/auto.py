@@ -72,9 +72,12 @@ def holds_text(files: Sequence[Path]) -> bool:
     return kind == "text"
 
 
-def run_name(files: Sequence[Path]) -> str:
-    """The name of the run of some files: that of the first one, without its suffixes."""
-    return files[0].resolve().name.split(".")[0] or AUTO if files else AUTO
+def run_name(files: Sequence[Path], preset: str = AUTO) -> str:
+    """The name of the run of some files: that of the first one, without its suffixes.
+
+    Where there is none, it is that of the preset.
+    """
+    return files[0].resolve().name.split(".")[0] or preset if files else preset
 
 
 def describe_few(program: Program, folder: Path, data: Data) -> str:

@@ -111,7 +111,10 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 
     folder = arguments.out or Path("runs", preset)
     if parallel.may_write():
-        name = auto.run_name(data) if preset == AUTO else preset
+        name = preset
+        if preset == AUTO or arguments.config:
+            files = [each for each in data if each != STANDARD_INPUT and not is_library(each)]
+            name = auto.run_name(files, "text" if config.is_text else preset)
         folder = arguments.out or next_free_folder(name)
         runs.take_folder(folder, arguments.overwrite)
         stack.enter_context(runs.locked(folder))

@@ -69,7 +69,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--resume", **run, help=text)
     text = "take settings and data from the config.json of a run, instead of a preset"
     add("--config", **file, help=text)
-    text = "folder of the run (default: runs/PRESET, or runs/FILE with auto, or the next free one)"
+    text = "folder of the run (default: runs/PRESET, or runs/FILE with auto or --config, or the "
+    text += "next free one)"
     add("--out", metavar="FOLDER", type=path, help=text)
     add("--overwrite", action="store_true", help="replace the run in the folder --out")
     text = f"number of newest checkpoints to keep, besides the best (default: {KEEP})"
