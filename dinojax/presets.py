@@ -1,6 +1,6 @@
 """Presets, and how the settings of a run combine from all that gives them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -43,8 +43,7 @@ def resolve(
     Raises:
         ValueError: a setting is unknown, has a bad value, or contradicts another or an earlier run.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(PRESETS)}")
+    check_preset(preset, PRESETS)
     base = PRESETS[preset] if recorded is None else config_from(recorded)
     given = given or {}
     if base.epochs and given.get("epochs") == 0 and "steps" not in given:
@@ -70,6 +69,24 @@ def resolve(
     if "window" in given and config.batches == "padded":
         raise ValueError("window: only for packed batches or windows; a padded row is one name")
     return config
+
+
+def resolve_suited(
+    suited: Mapping[str, Any], *, earlier: TrainConfig | None, given: Mapping[str, Any]
+) -> TrainConfig:
+    """The configuration of a new run, from settings that suit its data, such as `recipes.recipe`.
+
+    A run that starts from the parameters of an `earlier` run has its lower-casing, unless given.
+    For what else it has of that run, and for errors, see `resolve`.
+    """
+    inherited = {"lowercase": earlier.lowercase} if earlier else {}
+    return resolve(recorded={**suited, **inherited}, earlier=earlier, given=given)
+
+
+def check_preset(preset: str, known: Collection[str]) -> None:
+    """Raise a ValueError if a preset is none of those `known`."""
+    if preset not in known:
+        raise ValueError(f"unknown preset {quoted(preset)}; expected one of {', '.join(known)}")
 
 
 def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:

@@ -146,6 +146,16 @@ def test_a_run_to_begin_with_says_what_the_file_holds(place):
     config = runs.load_run(place / "runs" / "more").config
     assert (config.is_text, config.hidden_size, config.cell) == (False, 8, "vanilla")
     assert (config.lowercase, config.optimizer) == (True, "adamw")
+    # So does the library, which lower-cases likewise.
+    names, made = (place / "more.txt").read_text().splitlines(), place / "made"
+    with jax.numpy_dtype_promotion("standard"):
+        session.train(names, "auto", init_from=place / "base", folder=made, steps=5)
+    assert runs.load_run(made).config == config
+
+
+def test_a_preset_that_is_unknown_to_the_library():
+    with pytest.raises(ValueError, match="unknown preset 'nams'; expected one of auto, dinos, "):
+        session.train(NAMES, "nams")
 
 
 def test_one_call_of_the_library_does_the_same(place):

@@ -1,6 +1,7 @@
 """`dinojax train FILE`: what the file holds, and the settings that suit that."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dinojax.data.reading import Data
 from dinojax.data.sources import beginning, data_files
 from dinojax.data.stored import Text
 from dinojax.messages import count
-from dinojax.presets import resolve
+from dinojax.presets import resolve_suited
 from dinojax.recipes import AUTO, recipe
 from dinojax.runs.description import recipe_for
 
@@ -40,11 +41,7 @@ def settle(
         is_text = given["batches"] == "windows"
     else:
         is_text = not given.keys() & {*COLUMNS} and holds_text(files)
-    inherited = {"lowercase": earlier.lowercase} if earlier else {}
-
-    def resolved(suited: dict[str, Any]) -> TrainConfig:
-        return resolve(recorded=suited | inherited, earlier=earlier, given=given)
-
+    resolved = partial(resolve_suited, earlier=earlier, given=given)
     # The data are read alike, whatever their size.
     corpus = read_data(parser, files, resolved(recipe(1, None if is_text else 1)), labels)
     return resolved(recipe_for(corpus.data)), corpus

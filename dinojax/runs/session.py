@@ -17,8 +17,8 @@ from dinojax.models.cells import Params
 from dinojax.models.code import pinned
 from dinojax.models.grown import grown
 from dinojax.models.trained import Trained
-from dinojax.presets import ngram_config, resolve
-from dinojax.recipes import AUTO
+from dinojax.presets import PRESETS, check_preset, ngram_config, resolve, resolve_suited
+from dinojax.recipes import AUTO, recipe
 from dinojax.runs import folder as runs
 from dinojax.runs.description import (
     Part,
@@ -183,19 +183,23 @@ def train(
     """
     is_text = isinstance(names, str | Text)
     preset, given = preset or ("text" if is_text else "dinos"), pinned(settings | {"seed": seed})
-    earlier = origin = recorded = None
+    check_preset(preset, (AUTO, *PRESETS))
+    earlier = origin = None
     if init_from is not None:
         earlier = runs.load_run(Path(init_from))
         origin = read_origin(Path(init_from), earlier)
+    combined: dict[str, Any] = {"earlier": earlier.config if earlier else None, "given": given}
     if preset == AUTO:
-        recorded = recipe_for(clean(names, bool(settings.get("lowercase"))))
-        preset = "dinos"
-    known = earlier.config if earlier else None
-    config = resolve(preset, recorded=recorded, earlier=known, given=given)
+        # Names are read alike, however many they are.
+        config = resolve_suited(recipe(1, None if is_text else 1), **combined)
+    else:
+        config = resolve(preset, **combined)
     if config.is_text != is_text:
         kinds = ("a text", "names") if config.is_text else ("names", "a text")
         raise ValueError(f"expected {kinds[0]} for these settings, got {kinds[1]}")
     data = clean(names, config.lowercase, labels)
+    if preset == AUTO:
+        config = resolve_suited(recipe_for(data), **combined)
     config, sha256 = fitted(config, data, settings), digest(part_content(data))
     with ExitStack() as stack:
         with processes.together("start"):
