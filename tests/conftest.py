@@ -47,6 +47,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(20_000, 20, 20)
 
 
+LONGEST = "test_scripts", "test_bench", "test_sweep"
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take longest come first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def released():
     """What the tests of a file compiled is released after them.
