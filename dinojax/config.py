@@ -14,7 +14,18 @@ CellName = Literal[
     "vanilla", "gru", "gru_reset_before", "lstm", "mingru", "minlstm", "rglru", "lru"
 ]
 GateName = Literal["sigmoid", "hard_sigmoid"]
-OptimizerName = Literal["sgd", "momentum", "rmsprop", "adam", "adamw", "lion"]
+OptimizerName = Literal[
+    "sgd",
+    "momentum",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "lion",
+    "muon",
+    "schedule_free",
+    "ademamix",
+    "prodigy",
+]
 LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
@@ -93,17 +104,47 @@ class TrainConfig:
     optimizer: OptimizerName | str = _setting(
         "sgd", "rule that turns gradients into updates, or one of your own"
     )
-    learning_rate: float = _setting(0.01, "size of the updates", 1e-12, 1e3)
+    learning_rate: float = _setting(
+        0.01,
+        "size of the updates; of prodigy, a factor of the size that it finds, usually 1",
+        1e-12,
+        1e3,
+    )
     schedule: ScheduleName = _setting("constant", "learning rate after the warm-up")
     warmup: float = _setting(0.0, "share of the steps with a rising learning rate", 0, 0.99)
+    cooldown: float = _setting(
+        0.0,
+        "share of the steps, at the end, with a falling learning rate, if it is constant before; a "
+        "run that is resumed with more steps goes on from where it began to fall",
+        0,
+        0.99,
+    )
     weight_decay: float = _setting(
-        0.0, "decay per step of adamw and lion, times the learning rate", 0, 1e3
+        0.0,
+        "decay per step, times the learning rate; not for sgd, momentum, rmsprop and adam",
+        0,
+        1e3,
     )
     clip_value: float = _setting(
         5.0, "bound on each gradient entry, 0 for none", 1e-12, 1e12, unit=_NATS, or_zero=True
     )
     clip_norm: float = _setting(
         0.0, "bound on the gradient's norm, 0 for none", 1e-12, 1e12, unit=_NATS, or_zero=True
+    )
+    average_decay: float = _setting(
+        0.0,
+        "share of the old value in an exponential average of the parameters at each step; the "
+        "average is then the model; 0 for none",
+        0,
+        0.99999,
+    )
+    average_trigger: int = _setting(
+        0,
+        "as soon as a validation is worse than the best of those more than so many before it, the "
+        "mean of the parameters from then on is the model, so that the steps between validations "
+        "matter; 0 for no mean",
+        0,
+        1_000,
     )
     validation_fraction: float = _setting(0.0, "share of the data held out to validate", 0, 0.99)
     test_fraction: float = _setting(0.0, "share of the data that training never reads", 0, 0.99)
@@ -152,6 +193,34 @@ class TrainConfig:
             )
         if self.patience and not self.validation_fraction:
             raise ValueError("patience: expected a validation fraction above 0 to judge by, got 0")
+        if self.cooldown and self.schedule != "constant":
+            raise ValueError(
+                f"cooldown: for a constant learning rate, which falls only at the end; expected "
+                f"the schedule constant, got {self.schedule}"
+            )
+        if self.optimizer == "schedule_free" and (
+            self.schedule != "constant"
+            or self.cooldown
+            or self.average_decay
+            or self.average_trigger
+        ):
+            raise ValueError(
+                "optimizer: schedule_free averages by itself, at a constant rate; expected the "
+                f"schedule constant, got {self.schedule}, and neither a cooldown nor an average"
+            )
+        if self.warmup + self.cooldown > 1:
+            raise ValueError(
+                f"warmup and cooldown: expected a sum of up to 1, got {self.warmup + self.cooldown}"
+            )
+        if self.average_trigger and not self.validation_fraction:
+            raise ValueError(
+                "average trigger: expected a validation fraction above 0 to judge by, got 0"
+            )
+        if self.average_trigger and self.average_decay:
+            raise ValueError(
+                "average decay and average trigger: expected one of them, as there is one average, "
+                "got both"
+            )
         if self.devices and self.batch_size % self.devices:
             raise ValueError(
                 f"devices: expected a number that divides the batch size, {self.batch_size:,}, "
@@ -164,9 +233,20 @@ class TrainConfig:
         return self.batches == "windows"
 
     @property
+    def is_averaged(self) -> bool:
+        """Whether the model is an average of the parameters that the optimizer works on."""
+        is_asked = self.average_decay > 0 or self.average_trigger > 0
+        return is_asked or self.optimizer == "schedule_free"
+
+    @property
     def has_constant_rate(self) -> bool:
         """Whether the learning rate is the same at every step, in a run of any length."""
-        return self.schedule == "constant" and not self.warmup
+        return self.schedule == "constant" and not (self.warmup or self.cooldown)
+
+    @property
+    def cooldown_start(self) -> int:
+        """Steps before the cooldown; all, if there is none."""
+        return self.steps - round(self.cooldown * self.steps)
 
 
 def config_from(settings: Mapping[str, Any]) -> TrainConfig:

@@ -16,7 +16,7 @@ STEPS = 20
 SETTINGS = {"hidden_size": 12, "batch_size": 8, "steps": STEPS, "epochs": 0, "seed": 3}
 PATIENT = SETTINGS | {
     "steps": 400, "evaluate_every": 5, "patience": 2, "validation_fraction": 0.3,
-    "learning_rate": 0.5,
+    "learning_rate": 0.5, "average_trigger": 1,
 }  # fmt: skip
 
 
@@ -31,12 +31,13 @@ def train(preset, devices):
 
     config = replace(PRESETS[preset], **SETTINGS, devices=devices)
     config = replace(config, validation_fraction=0.2, evaluate_every=STEPS // 2)
+    config = replace(config, average_decay=0.9 if preset == "names" else 0.0)
     data = "\n".join(NAMES) if config.is_text else NAMES
     experiment = make_experiment(*describe(config, data))
     state, tally = start(experiment, None)
     reports = [*work(experiment, state, tally)]
     state = whole(reports[-1].state)
-    parts = {"params": state.params, "recurrent": state.recurrent_state}
+    parts = {"params": state.params, "average": state.average, "recurrent": state.recurrent_state}
     arrays = named_leaves(gather(parts))
     losses = [each.validation_loss for each in reports if each.validation_loss is not None]
     return arrays | {"losses": np.array(losses)}

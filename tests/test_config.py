@@ -150,6 +150,24 @@ def test_an_unknown_choice_is_refused_with_a_list_of_the_choices(field):
 # Settings that depend on each other.
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"average_trigger": 5}, "^average trigger: expected a validation fraction above 0"),
+        (
+            {"average_trigger": 5, "average_decay": 0.9, "validation_fraction": 0.1},
+            "^average decay and average trigger: expected one of them",
+        ),
+        ({"optimizer": "schedule_free", "average_decay": 0.9}, "^optimizer: schedule_free"),
+        ({"optimizer": "schedule_free", "schedule": "cosine"}, "constant, got cosine"),
+        ({"optimizer": "schedule_free", "cooldown": 0.2}, "neither a cooldown"),
+    ],
+)
+def test_there_is_one_average_and_it_can_be_taken(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
 def test_patience_needs_a_validation_to_judge_by():
     with pytest.raises(ValueError, match=r"^patience: expected a validation fraction above 0"):
         TrainConfig(patience=1)

@@ -171,7 +171,7 @@ def step(train_step, state, dataset, *, steps, **_):
         state = state._replace(params=params, step=np.asarray(state.step + 1, np.int32))
         summary = {"gradient_norm": np.float32(1), "clipped_share": np.float32(0)}
         losses = np.ones(1, np.float32) / state.step
-        yield Progress(state, losses, np.array([5]), summary, 1.0)
+        yield Progress(state, losses, np.array([5]), summary, 1.0, None)
 
 
 @pytest.fixture(params=PRESETS)

@@ -299,6 +299,9 @@ def test_training_says_how_many_names_are_new_and_makes_the_same_run_again(
         ({"schedule": "cosine"}, 0, 20, ""),
         ({"schedule": "cosine"}, 10, 10, ""),
         ({}, 10, 20, ""),
+        ({"cooldown": 0.5}, 5, 20, ""),
+        ({"cooldown": 0.5}, 6, 20, "10 steps, from step 6 on 20"),
+        ({"cooldown": 0.5, "warmup": 0.1}, 5, 20, "10 steps, from step 5 on 20"),
         # A validation after the last step that would not have been due.
         ({"validation_fraction": 0.5, "evaluate_every": 4}, 10, 20, "10 steps, from step 10 on 20"),
         ({"validation_fraction": 0.5, "evaluate_every": 4}, 8, 20, ""),
@@ -313,6 +316,31 @@ def test_an_extension_is_recorded_where_it_changes_the_run(settings, step, steps
     if expected:
         longest = extended(longer, replace(longer.config, steps=30), 20)
         assert longest.extensions == f"{expected}, from step 20 on 30"
+
+
+@pytest.mark.parametrize("at", ["end", "cooldown"])
+def test_a_run_with_a_cooldown_is_extended_from_before_it(at, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.txt").write_text("\n".join(OLD))
+    flags = "--data=data.txt", "--hidden-size=4", "--validation-fraction=0.25", "--cooldown=0.25"
+    flags = *flags, "--evaluate-every=4"
+    succeed("train", *flags, "--steps=28", "--out=long")
+    succeed("train", *flags, "--steps=20", "--out=run")
+    if at == "cooldown":
+        (tmp_path / "run" / "checkpoint-000000020.npz").unlink()
+    num = {"end": 5, "cooldown": 1}[at]
+    says = f"run goes on from step 15, before its cooldown; {num} of its steps are taken again"
+    succeed("train", "--resume=run", "--steps=28", says=says)
+    # It ends like a run that planned so many steps from its start.
+    folders = [
+        {path.name: path.read_bytes() for path in runs.find_checkpoints(tmp_path / name)}
+        for name in ("run", "long")
+    ]
+    assert folders[0].keys() >= {"checkpoint-000000021.npz", "checkpoint-000000028.npz"}
+    assert "checkpoint-000000020.npz" in folders[0]
+    for name, content in folders[1].items():
+        assert folders[0][name] == content
+    assert runs.load_run(tmp_path / "run").damaged == ()
 
 
 def test_without_an_earlier_run_nothing_is_recorded_of_one():

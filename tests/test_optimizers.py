@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from dinojax.config import TrainConfig
 from dinojax.training import optimizers
@@ -43,6 +44,18 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine():
     np.testing.assert_allclose(rates[10:], expected, atol=1e-5)
 
 
+def test_the_learning_rate_falls_at_the_end_as_one_minus_a_root():
+    config = TrainConfig(warmup=0.1, cooldown=0.2, learning_rate=2.0, steps=100)
+    rates = [float(optimizers.make_schedule(config)(step)) for step in range(101)]
+    np.testing.assert_allclose(rates[:11], np.linspace(0, 2, 11), atol=1e-6)
+    np.testing.assert_allclose(rates[10:81], 2)
+    np.testing.assert_allclose(rates[80:], 2 * (1 - np.sqrt(np.arange(21) / 20)), atol=1e-6)
+    assert not config.has_constant_rate
+    for settings in ({"schedule": "cosine"}, {"warmup": 0.9}):
+        with pytest.raises(ValueError, match=r"cooldown: "):
+            TrainConfig(cooldown=0.2, **settings)
+
+
 def test_a_run_with_a_warm_up_can_be_extended_however_short_it_is():
     params = {"kernel": jnp.zeros(2)}
     short, long = (
@@ -60,3 +73,62 @@ def test_the_exercises_optimizer_is_clip_and_sgd():
     for optimizer in (ours, plain):
         update, _ = optimizer.update(gradients, optimizer.init(gradients))
         np.testing.assert_allclose(update, [0.05, -0.005, -0.05])
+
+
+def test_muon_updates_each_gate_of_hidden_matrices_orthogonally_and_others_as_adamw():
+    config = TrainConfig(
+        optimizer="muon", hidden_size=4, learning_rate=0.1, weight_decay=0.5, clip_value=0.0
+    )
+    generator = np.random.default_rng(0)
+    shapes = {"bias": (8,), "input_kernel": (4, 8), "recurrent_kernel": (4, 8)}
+    layers, readout = [shapes, shapes], {"bias": (5,), "kernel": (4, 5)}
+    params, gradients = (
+        jax.tree.map(
+            lambda shape: jnp.asarray(generator.normal(size=shape), jnp.float32),
+            {"layers": layers, "readout": readout},
+            is_leaf=lambda x: isinstance(x, tuple),
+        )
+        for _ in range(2)
+    )
+    try:
+        optimizer = optimizers.make_optimizer(config)
+    except ValueError as error:
+        assert f"needs a newer Optax than {optax.__version__}" in str(error)  # noqa: PT017
+        return
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        adamw = optax.adamw(0.1, weight_decay=0.5, nesterov=True)
+        as_adamw, _ = adamw.update(gradients, adamw.init(params), params)
+    hidden = [(0, "recurrent_kernel"), (1, "input_kernel"), (1, "recurrent_kernel")]
+    for layer, name in hidden:
+        update, gradient, kernel = (x["layers"][layer][name] for x in (updates, gradients, params))
+        as_adamw["layers"][layer][name] = update
+        for gate in (slice(0, 4), slice(4, 8)):
+            step = update[:, gate] / -0.1 - 0.5 * kernel[:, gate]
+            left, _, right = np.linalg.svd(np.asarray(gradient[:, gate], np.float64))
+            values = left.T @ step @ right.T / (0.2 * np.sqrt(4))
+            assert np.all((np.diag(values) > 0.6) & (np.diag(values) < 1.3))
+            np.testing.assert_allclose(values, np.diag(np.diag(values)), atol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, updates, as_adamw)
+
+
+def first_update(**settings):
+    """That of two parameters 3 by the gradients 0.5 and -2, with weight decay."""
+    config = TrainConfig(weight_decay=0.5, clip_value=0.0, **settings)
+    optimizer, params = optimizers.make_optimizer(config), jnp.full(2, 3.0)
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.update(jnp.array([0.5, -2.0]), optimizer.init(params), params)[0]
+
+
+def test_the_first_update_of_ademamix_is_that_of_adamw_up_to_the_slow_momentum():
+    update = first_update(optimizer="ademamix", learning_rate=0.1)
+    np.testing.assert_allclose(update, -0.1 * (np.array([1, -1]) + 0.5 * 3), rtol=2e-3)
+
+
+def test_the_first_update_of_prodigy_has_the_size_it_starts_with_times_the_learning_rate():
+    # Its moments are not corrected for their bias, but the learning rate is.
+    rate = 1e-6 * 2.0
+    decay = 0.5 * 3 * np.sqrt(1 - 0.999) / (1 - 0.9)
+    expected = -rate * (np.array([1, -1]) + decay)
+    update = first_update(optimizer="prodigy", learning_rate=2.0)
+    np.testing.assert_allclose(update, expected, rtol=1e-4)

@@ -803,7 +803,7 @@ WRONG = None, [], [None], {"a": {}}, 0.5, True, -(10**30)
             (edited("tally", **{name: value}), name)
             for name in Tally._fields
             for value in WRONG
-            if (name, value) not in (("nats", 0.5), ("characters", 0.5))
+            if (name, value) not in (("nats", 0.5), ("characters", 0.5), ("recent_losses", []))
         ),
         (edited("tally", best_step=-2), "best_step"),
         (edited("tally", validations_since=-1), "validations_since"),

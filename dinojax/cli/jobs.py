@@ -215,6 +215,12 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         raise ValueError(f"steps: {planned}, got {config.steps:,}")
     if run.step >= config.steps:
         raise ValueError(f"{folder} has done all its {config.steps:,} steps; give more --steps")
+    if config.steps > run.config.steps and run.step > (start := run.config.cooldown_start):
+        parser.note(
+            f"{folder} goes on from step {start:,}, before its cooldown; {run.step - start:,} of "
+            "its steps are taken again"
+        )
+        run, arrays = runs.load_checkpoint(folder, str(start))
     if config.patience and run.tally.validations_since >= config.patience:
         validations = count(run.tally.validations_since, "validation")
         stopped = f"stopped after {validations} without improvement"

@@ -262,7 +262,7 @@ def train(
             if not experiment.evaluate:
                 is_due = any(before < step <= report.step for step in report_at)
             if is_due and report.step < config.steps and not signals and parallel.may_write():
-                written = write(report.state.params, report.step)
+                written = write(report.state.model_params, report.step)
                 progress.write(reports.describe_report(report, config, written))
                 # So that a pipe, for example to tee, shows it at once.
                 sys.stdout.flush()

@@ -104,6 +104,8 @@ class Tally(NamedTuple):
     """Sum of the training losses since the last line of metrics, in nats."""
     characters: float = 0.0
     """Number of target characters since the last line of metrics."""
+    recent_losses: tuple[float, ...] = ()
+    """The last validation losses, as many as the average trigger, after the best before them."""
 
 
 def describe(
@@ -211,9 +213,11 @@ def extended(description: Description, config: TrainConfig, step: int) -> Descri
     before, planned = description.config, description.extensions
     # A run is validated after its last step, due or not.
     is_one_more = step == before.steps and step % before.evaluate_every
-    if not (before.has_constant_rate and config.has_constant_rate) or (
-        is_one_more and "validation" in description.parts
-    ):
+    is_alike = all(
+        x.schedule == "constant" and not x.warmup and step <= x.cooldown_start
+        for x in (before, config)
+    )
+    if not is_alike or (is_one_more and "validation" in description.parts):
         planned = planned or f"{before.steps} steps"
     if step and planned and config.steps != before.steps:
         planned = f"{planned}, from step {step} on {config.steps}"

@@ -22,6 +22,7 @@ from dinojax.runs.description import Description, Part, Parts, build_model
 from dinojax.runs.memory import check_training
 from dinojax.startup import best_share
 from dinojax.training import stack
+from dinojax.training.averaging import init_average, make_averaging
 from dinojax.training.contract import check_own
 from dinojax.training.loss import LOSSES
 from dinojax.training.optimizers import make_optimizer, make_schedule
@@ -134,6 +135,7 @@ def make_experiment(
         carry_state=config.is_text,
         resets=config.batches != "padded",
         reset_rate=config.reset_rate,
+        averaging=make_averaging(config),
         axis=parallel.axis_of(mesh),
         replicas=stack.REPLICAS if stacked else None,
     )
@@ -150,7 +152,8 @@ def make_experiment(
         key_params, key_train, _ = _keys(key)
         params = model.init(key_params) if params is None else params
         options = {"batch_size": config.batch_size, "smoothed_loss": untrained_loss}
-        return init_train_state(key_train, params, model, optimizer, **options)
+        state = init_train_state(key_train, params, model, optimizer, **options)
+        return state._replace(average=init_average(config, params))
 
     evaluate = None
     if "validation" in parts:

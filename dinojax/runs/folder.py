@@ -161,7 +161,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint into the folder of a run, and remove all but the newest and the best.
 
-    If it cannot be written, the older ones are still there.
+    In the cooldown, those from before it stay, too: from there the run can be extended. If it
+    cannot be written, the older ones are still there.
     """
     folder = Path(folder)
     step, packages = int(state.step), ("jax", "jaxlib", "numpy", "optax")
@@ -172,9 +173,10 @@ def save_checkpoint(
     }
     path = folder / f"checkpoint-{step:09d}.npz"
     checkpoint.save(path, state, metadata)
-    older = [each for each in find_checkpoints(folder) if step_of(each) <= step][:-keep]
-    for old in older:
-        if old != folder / f"checkpoint-{tally.best_step:09d}.npz" and not old.is_dir():
+    start = description.config.cooldown_start
+    first = start if start < step <= description.config.steps else -1
+    for old in [each for each in find_checkpoints(folder) if first < step_of(each) <= step][:-keep]:
+        if step_of(old) != tally.best_step and not old.is_dir():
             old.unlink(missing_ok=True)
     remove_leftovers(folder)
     return path
@@ -197,10 +199,9 @@ def load_checkpoint(folder: Path | str, which: str) -> tuple[Run, Mapping[str, A
     folder = Path(folder)
     checkpoints = find_checkpoints(folder) if folder.is_dir() else []
     if not checkpoints:
-        is_there = folder.is_dir()
-        found = (
-            exchange.not_a_run(folder, "checkpoint") if is_there else f"{folder} is not a folder"
-        )
+        found = f"{folder} is not a folder"
+        if folder.is_dir():
+            found = exchange.not_a_run(folder, "checkpoint")
         raise ValueError(f"{found}; expected the folder of a training run")
     if which not in ("best", "last"):
         steps = [step_of(path) for path in checkpoints]
@@ -265,13 +266,15 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     code.check_copies(_folder_of(path), code.codes_of(description.kind))
     with about(f"{path} could not be read"):
         model = build_model(description.kind, description.vocab)
-        shapes = stored_params(description.kind, description.vocab, arrays)
-        like = {"params": shapes, "step": jax.ShapeDtypeStruct((), jnp.int32)}
-        restored = checkpoint.restore(arrays, like)
-        params, step = restored["params"], int(restored["step"])
+        like = {"params": stored_params(description.kind, description.vocab, arrays)}
+        if not description.model and description.config.is_averaged:
+            like = {"average": like}
+        restored = checkpoint.restore(arrays, like | {"step": jax.ShapeDtypeStruct((), jnp.int32)})
+        step = int(restored.pop("step"))
         if not 0 <= step == metadata.get("step"):
             raise ValueError(f"expected {step}, its number of steps, as step in its metadata")
-        _check_finite({name: array for name, array in arrays.items() if name.startswith("params/")})
+        _check_finite(checkpoint.named_leaves(restored))
+        params = restored.get("average", restored)["params"]
         if description.model:
             # Tables may be too large to be sent to the device for each call.
             params = jax.device_put(params)

@@ -34,7 +34,7 @@ def training_bytes(state: TrainState, num_characters: int, num_devices: int = 1)
     value that a bias is added to, which the backward pass needs, and its gradient.
     """
     params = jax.tree.leaves(state.params)
-    needed = 2 * _size((state.params, state.optimizer_state)) + _size(params)
+    needed = 2 * _size((state.params, state.optimizer_state, state.average)) + _size(params)
     rows = 2 * num_characters * _size([leaf for leaf in params if leaf.ndim == 1])
     # All devices have the parameters, and those of a CPU share its memory.
     is_shared = jax.local_devices()[0].platform == "cpu"

@@ -30,7 +30,8 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
         "parts": dict(description.parts),
         "learned_before": list(description.learned_before),
         "max_length": description.max_length,
-        "tally": tally._asdict() | {"best_loss": repr(tally.best_loss)},
+        "tally": tally._asdict()
+        | {"best_loss": repr(tally.best_loss), "recent_losses": list(tally.recent_losses)},
         **_model(description),
     }
 
@@ -56,14 +57,18 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         before = metadata.get("learned_before", [""] if metadata["init_from"] else [])
         described["max_length"] = metadata.get("max_length", MIN_LIMIT)
         tally = metadata["tally"]
-        if not (isinstance(tally["best_loss"], str) and isinstance(before, list)):
-            raise TypeError("best_loss is no string, or learned_before no list")
+        losses = tally.get("recent_losses", [])
+        if not isinstance(tally["best_loss"], str):
+            raise TypeError("best_loss is no string")
+        if not (isinstance(before, list) and isinstance(losses, list)):
+            raise TypeError("learned_before or recent_losses is no list")
         if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
             raise TypeError("labels is no list of strings")
         if not isinstance(metadata["characters"], str):
             raise TypeError("characters: expected a text")
         vocab = Vocab(metadata["characters"], tuple(labels))
-        tally = Tally(**tally | {"best_loss": float(tally["best_loss"])})
+        typed = {"best_loss": float(tally["best_loss"]), "recent_losses": tuple(losses)}
+        tally = Tally(**tally | typed)
         model = kind_from_json(metadata["model"]) if "model" in metadata else None
         if isinstance(model, TrainConfig):
             raise TypeError("the model is a network beside that of the configuration")

@@ -1,7 +1,8 @@
 """The record of a run: lines of metrics, validations and checkpoints, as training proceeds.
 
 Nothing here changes the run: its parameters depend on its description alone, not on how often it is
-validated, recorded or saved, nor on where it was interrupted.
+validated, recorded or saved, nor on where it was interrupted. There is one exception: a validation
+decides when an average with a trigger begins.
 """
 
 import time
@@ -17,6 +18,7 @@ from dinojax.runs.description import Tally
 from dinojax.runs.experiment import Experiment
 from dinojax.runs.folder import NUM_KEPT, save_checkpoint
 from dinojax.runs.metrics import append_metrics, read_metrics
+from dinojax.training.averaging import is_begun
 from dinojax.training.loop import Progress
 from dinojax.training.step import TrainState
 
@@ -58,9 +60,10 @@ def record(
     """Record the `progress` of a run that starts from `state` and `tally`, and report it.
 
     A line of metrics is written every `log_every` steps. A checkpoint is saved at each validation,
-    every `save_every` steps (if 0, every half minute), and when the caller closes the generator or
-    training fails: then it holds the last good state. The newest `keep` and the best stay. Without
-    a folder, nothing is written. Where one of several processes fails alone, it saves nothing.
+    before the cooldown, every `save_every` steps (if 0, every half minute), and when the caller
+    closes the generator or training fails: then it holds the last good state. The newest `keep` and
+    the best stay, and those from before the cooldown. Without a folder, nothing is written. Where
+    one of several processes fails alone, it saves nothing.
 
     Raises:
         FloatingPointError: a validation loss is not finite, or `progress` raises it.
@@ -93,8 +96,11 @@ def record(
             training_seconds += 0 if is_first else done.seconds
             is_first = False
             if experiment.evaluate and (is_last or step % config.evaluate_every == 0):
-                validation_loss = summarize(experiment.evaluate(state.params))["nats_per_character"]
-                tally = _compare(tally, step, validation_loss)
+                costs = experiment.evaluate(state.model_params)
+                validation_loss = summarize(costs)["nats_per_character"]
+                tally, is_worse = compared(tally, step, validation_loss, config.average_trigger)
+                if is_worse and not is_begun(state):
+                    state = done.begin_average()
             if is_last or step % log_every == 0 or validation_loss is not None:
                 characters += round(tally.characters)
                 now = clock()
@@ -116,6 +122,7 @@ def record(
                     append_metrics(folder, line)
                 tally, since_line, untimed = tally._replace(nats=0.0, characters=0.0), now, 0.0
             is_due = step % save_every == 0 if save_every else clock() - saved > SECONDS_PER_SAVE
+            is_due |= step == config.cooldown_start
             if is_due or validation_loss is not None:
                 save()
             # The exercise's average covers about the last thousand steps: too many for other runs.
@@ -142,9 +149,21 @@ def _count(tally: Tally, done: Progress, experiment: Experiment) -> Tally:
     return tally._replace(nats=total, characters=tally.characters + float(counts.sum()))
 
 
-def _compare(tally: Tally, step: int, validation_loss: float) -> Tally:
+def compared(
+    tally: Tally, step: int, validation_loss: float, average_trigger: int
+) -> tuple[Tally, bool]:
+    """The tally after a validation, and whether it triggers an average."""
     if not np.isfinite(validation_loss):
         raise FloatingPointError(f"the validation loss is {validation_loss} after step {step}")
+    is_worse = False
+    if average_trigger:
+        recent = tally.recent_losses
+        is_worse = len(recent) > average_trigger and validation_loss > recent[0]
+        if len(recent) > average_trigger:
+            recent = min(recent[:2]), *recent[2:]
+        tally = tally._replace(recent_losses=(*recent, validation_loss))
     if validation_loss < tally.best_loss:
-        return tally._replace(best_step=step, best_loss=validation_loss, validations_since=0)
-    return tally._replace(validations_since=tally.validations_since + 1)
+        return tally._replace(
+            best_step=step, best_loss=validation_loss, validations_since=0
+        ), is_worse
+    return tally._replace(validations_since=tally.validations_since + 1), is_worse

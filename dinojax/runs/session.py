@@ -52,8 +52,9 @@ def start(
     """
     folder = None if folder is None else Path(folder)
     state = experiment.initial_state(initial_params)
-    # Processors of another kind may round otherwise.
-    state = state._replace(params=parallel.of_first(state.params))
+    # Processors of another kind may round otherwise. An optimizer may keep parameters, too.
+    names = "params", "optimizer_state", "average"
+    state = state._replace(**parallel.of_first({name: getattr(state, name) for name in names}))
     if folder and parallel.may_write():
         runs.start_run(folder, state, experiment.description, experiment.parts)
     return state, Tally()
@@ -76,7 +77,7 @@ def resume(
 ) -> tuple[TrainState, Tally]:
     """Resume a run from `run` and `arrays`, its last checkpoint as `load_checkpoint` returns it.
 
-    Its description becomes that of `experiment`.
+    Its description becomes that of `experiment`. If it is another, later checkpoints are removed.
 
     Raises:
         ValueError: the checkpoint does not fit the experiment.
@@ -88,6 +89,9 @@ def resume(
         if run.description != description:
             # Otherwise a run that is killed before its next checkpoint would lose the change.
             runs.save_checkpoint(folder, state, description, run.tally, keep=keep)
+            for path in runs.find_checkpoints(folder):
+                if runs.step_of(path) > run.step and path.is_file():
+                    path.unlink()
         steps = {"step": run.step, "steps": description.config.steps}
         append_metrics(folder, {"event": "resumed", **steps})
         write_config(folder / CONFIG_FILE, description)
@@ -146,10 +150,15 @@ def course(
     These are its `steps`, its `stops` and the summary of gradients that the lines hold.
     """
     log_every = max(1, config.evaluate_every // lines_per_validation)
-    stops = [each for each in (log_every, config.evaluate_every, save_every) if each]
+    # A checkpoint is saved before the cooldown.
+    stops = log_every, config.evaluate_every, save_every, config.cooldown_start
     clipping = {"clip_value": config.clip_value, "clip_norm": config.clip_norm}
     summarize = partial(describe_gradients, **clipping)
-    return log_every, {"steps": config.steps, "stops": stops, "summarize": summarize}
+    return log_every, {
+        "steps": config.steps,
+        "stops": [*filter(None, stops)],
+        "summarize": summarize,
+    }
 
 
 def train(
@@ -216,9 +225,9 @@ def train(
             state, tally = start(
                 experiment, folder, inherited(experiment, earlier.trained) if earlier else None
             )
-        best = state.params
+        best = state.model_params
         for report in stack.enter_context(closing(work(experiment, state, tally, folder))):
-            best = report.state.params if report.is_best else best
+            best = report.state.model_params if report.is_best else best
             if not report.is_patient:
                 break
     vocab, max_length = experiment.description.vocab, experiment.description.max_length

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from dinojax import parallel
 from dinojax.data.batches import Dataset
 from dinojax.models.cells import Params
+from dinojax.training.averaging import begun
 from dinojax.training.fetch import make_fetch
 from dinojax.training.step import Chunk, Summary, TrainState, TrainStep, train_steps
 
@@ -34,6 +35,10 @@ class Progress(NamedTuple):
     """Of the gradients in the last of these steps."""
     seconds: float
     """Time that these steps took. The first call in a process compiles, too."""
+    begin_average: Callable[[], TrainState]
+    """Begin to average the parameters with these, before further steps are taken.
+
+    It returns the state that the run goes on from; see `averaging.begun`."""
 
 
 def run(
@@ -86,6 +91,12 @@ def run(
         )
     )
     state = parallel.place(state, mesh, state_axes)
+
+    def begin_average() -> TrainState:
+        nonlocal state
+        state = parallel.place(begun(state), mesh, state_axes)
+        return state
+
     step, size = int(state.step), 1
     while step < steps:
         started = clock()
@@ -99,7 +110,7 @@ def run(
         check_finite(state.params, new_losses, step)
         step += num_steps
         seconds = clock() - started
-        yield Progress(state, new_losses, counts[:num_steps], summary, seconds)
+        yield Progress(state, new_losses, counts[:num_steps], summary, seconds, begin_average)
         # A call of twice the size stays below half a second.
         if seconds < 0.25:
             size = min(size * 2, chunk_size)

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from dinojax.config import TrainConfig
 from dinojax.messages import about
 from dinojax.models import code
 from dinojax.models.cells import Params
 from dinojax.own import brief
+from dinojax.training.muon import muon
 
 
 def clipped_sgd(learning_rate: float, clip_value: float) -> optax.GradientTransformation:
@@ -20,7 +22,9 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     """The learning rate of each step, counted from 0.
 
     It rises linearly over the fraction `warmup` of the steps, then stays constant or falls along
-    half a cosine.
+    half a cosine. From a constant rate r, it falls over the fraction `cooldown` of the steps, at
+    the end: r (1 - sqrt(s)) after a share s of them (Hägele et al., 2024), so that the schedule is
+    that of warm-up, stable phase and decay (WSD; Hu et al., 2024).
     """
     rises = round(config.warmup * config.steps)
     stays_or_falls = (
@@ -29,11 +33,27 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
         else optax.cosine_decay_schedule(config.learning_rate, max(1, config.steps - rises))
     )
     rising = optax.linear_schedule(0.0, config.learning_rate, rises)
-    return optax.join_schedules([rising, stays_or_falls], [rises])
+    schedules, ends = [rising, stays_or_falls], [rises]
+    if config.cooldown:
+        num = max(1, config.steps - config.cooldown_start)
+        schedules.append(
+            lambda step: config.learning_rate * (1 - jnp.sqrt(jnp.clip(step / num, 0, 1)))
+        )
+        ends.append(config.cooldown_start)
+    return optax.join_schedules(schedules, ends)
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Clipping by value, clipping by norm, and the optimizer with its schedule, in this order.
+
+    That of `schedule_free` is AdamW without momentum at points between its steps and their average
+    (Defazio et al., 2024), which is the model; see `averaging`.
+
+    `ademamix` (Pagliardini et al., 2024) has the constants of Optax, without the paper's schedules
+    of its slow momentum, so that a run does not depend on its planned steps.
+
+    `prodigy` (Mishchenko & Defazio, 2023) is AdamW with a learning rate that it estimates, times
+    that of the configuration.
 
     A function of the user's own gets the learning rate, a number or a schedule, and returns the
     optimizer, any `optax.GradientTransformation`; see `models.code`.
@@ -49,6 +69,14 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         "adam": lambda: optax.adam(rate),
         "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
         "lion": lambda: optax.lion(rate, weight_decay=config.weight_decay),
+        "schedule_free": lambda: contrib.schedule_free_adamw(
+            rate, weight_decay=config.weight_decay
+        ),
+        "ademamix": lambda: contrib.ademamix(rate, weight_decay=config.weight_decay),
+        "prodigy": lambda: contrib.prodigy(
+            rate, weight_decay=config.weight_decay, safeguard_warmup=True
+        ),
+        "muon": lambda: muon(rate, config.weight_decay, config.hidden_size),
     }
     parts = [optimizers.get(config.optimizer, lambda: _own_optimizer(config.optimizer, rate))()]
     if config.clip_norm:

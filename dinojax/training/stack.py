@@ -21,6 +21,7 @@ import numpy as np
 
 from dinojax.data.batches import Dataset
 from dinojax.models.recurrence import choose_rows
+from dinojax.training.averaging import begun
 from dinojax.training.fetch import make_counter, make_reader
 from dinojax.training.loop import CHUNK_SIZE, Progress, check_finite
 from dinojax.training.step import Summary, TrainState, TrainStep, train_steps
@@ -84,6 +85,13 @@ def run(
     unread: list[deque[Progress | FloatingPointError]] = [deque() for _ in states]
     active, size = {i for i in range(num) if done[i] < steps}, 1
 
+    def begin_average(i: int, state: TrainState) -> TrainState:
+        nonlocal stacked
+        state = begun(state)
+        average = jax.tree.map(lambda x, new: x.at[i].set(new), stacked.average, state.average)
+        stacked = stacked._replace(average=average)
+        return state
+
     def advance() -> None:
         """Take some steps of the replicas that have done fewest, and keep what they yield."""
         nonlocal stacked, size
@@ -114,7 +122,8 @@ def run(
                 continue
             counts = count_targets(order[i, :num_steps])
             state = state._replace(key=keys[i])
-            unread[i].append(Progress(state, losses[i], counts, summary, seconds))
+            begin = partial(begin_average, i, state)
+            unread[i].append(Progress(state, losses[i], counts, summary, seconds, begin))
         active.difference_update([i for i in active if done[i] >= steps])
         if seconds < SECONDS_PER_CALL:
             size = min(size * 2, chunk_size)

@@ -22,6 +22,14 @@ SHUFFLES, DROPOUT, RESETS = range(3)
 """The purposes of a run's key; see `key_for`."""
 
 
+class Average(NamedTuple):
+    """An average of the parameters of many steps; see `averaging`."""
+
+    params: Params
+    start: jax.Array
+    """It is taken over the parameters after each step that follows this one."""
+
+
 class TrainState(NamedTuple):
     """All of a run that changes, as one pytree."""
 
@@ -35,6 +43,16 @@ class TrainState(NamedTuple):
     """Steps done."""
     smoothed_loss: jax.Array
     """Exponential average of the loss, nats."""
+    average: Average | None = None
+    """None for a run without an average."""
+
+    @property
+    def model_params(self) -> Params:
+        """The parameters that are validated, sampled and saved as the model: any average of them.
+
+        The optimizer works on `params`.
+        """
+        return self.params if self.average is None else self.average.params
 
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -54,6 +72,8 @@ class StepInfo(NamedTuple):
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
 """Updates the parameters once, from one batch."""
+Averaging = Callable[[TrainState], Average]
+"""The average after a step, from the state after that step with the average before it."""
 Summary = Callable[[Params], Any]
 """Reduces gradients to a few numbers."""
 
@@ -92,6 +112,7 @@ def make_train_step(
     carry_state: bool = False,
     resets: bool = False,
     reset_rate: float = 0.0,
+    averaging: Averaging | None = None,
     axis: str | None = None,
     replicas: str | None = None,
 ) -> TrainStep:
@@ -103,6 +124,7 @@ def make_train_step(
     would run on over its padding.) With `resets` the state is reset wherever "no character" is
     read, as packed names and windows need it. With `reset_rate`, the state of each row is reset
     before a batch with that probability, so that the model also learns to start within a text.
+    With `averaging`, an average of the parameters is kept, on which the updates do not depend.
 
     With an `axis`, the rows of a batch are spread over the devices of a mesh (see
     `parallel.spread`). Values and gradients are those of the whole batch. `replicas` names the axis
@@ -151,7 +173,10 @@ def make_train_step(
             key=state.key,
             step=state.step + 1,
             smoothed_loss=SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * value,
+            average=state.average,
         )
+        if averaging:
+            new = new._replace(average=averaging(new))
         return new, StepInfo(value, gradients)
 
     return train_step
