@@ -32,7 +32,7 @@ WITHOUT_JAX = [
     "cli.auto", "cli.loaded", "cli.hosts", "cli.train", "cli.search", "cli.sweep", "cli.advise",
     "cli.sample", "cli.next", "cli.score", "cli.evaluate", "cli.plot", "cli.export", "cli.mix",
     "cli.ngram", "cli.page", "cli.prepare", "cli.trust", "cli.reproduce", "cli.doctor",
-    "doctor.machine", "doctor.examination",
+    "doctor.machine", "doctor.examination", "cli.dynamic",
 ]  # fmt: skip
 
 

@@ -26,9 +26,12 @@ from dinojax.files import atomic_file, named_errors
 from dinojax.messages import visible
 
 if TYPE_CHECKING:
+    from dinojax.runs.description import Part
+    from dinojax.runs.folder import Run
     from dinojax.sampling.strings import Names
 
 Result = TypeVar("Result")
+MAX_SHOWN = 10
 KEYS = "name", "log_probability", "drawn_log_probability", "ended", "in_training_data"
 """Keys of the JSON object of a name."""
 
@@ -79,8 +82,30 @@ def read_other(
     return read_and_note(parser, file, config, labels)
 
 
-def drawn(progress: Generator[Progress, None, Result]) -> Result:
-    """What a preparation of data returns; a terminal shows how far it has come."""
+def read_known(parser: Parser, arguments: Namespace, run: "Run") -> "Part":
+    """Names or a text from other data; a ValueError if the run does not know a character."""
+    from dinojax.data.labels import Labelled, listed
+    from dinojax.data.stored import NameList, Text
+
+    file: Path = arguments.data
+    part = read_other(parser, file, run.config, arguments, run.vocab.labels).data
+    labels = part.labels if isinstance(part, Labelled) else ()
+    if labels != run.vocab.labels:
+        ours, theirs = (listed(each) or "no labels" for each in (run.vocab.labels, labels))
+        raise ValueError(f"{shown(file)} has {theirs}, {arguments.run} has {ours}")
+    found = part.vocab.characters if isinstance(part, Text | NameList) else "".join(part)
+    unknown = sorted(set(found) - set(run.vocab.characters))
+    if unknown:
+        characters = " ".join(map(repr, unknown[:MAX_SHOWN]))
+        more = f" and {len(unknown) - MAX_SHOWN:,} more" if len(unknown) > MAX_SHOWN else ""
+        raise ValueError(
+            f"{shown(file)} has characters that the run does not know: {characters}{more}"
+        )
+    return part
+
+
+def drawn(progress: Generator[Progress, None, Result], unit: str = "B") -> Result:
+    """What a long reading of data returns; a terminal shows how far it has come, in `unit`."""
     from tqdm import tqdm
 
     doing, bar = "", tqdm(disable=True)
@@ -92,7 +117,7 @@ def drawn(progress: Generator[Progress, None, Result]) -> Result:
                 return done.value
             if coming.doing != doing:
                 bar.close()
-                doing, options = coming.doing, {"unit": "B", "unit_scale": True, "leave": False}
+                doing, options = coming.doing, {"unit": unit, "unit_scale": True, "leave": False}
                 bar = tqdm(desc=doing, total=coming.total, file=sys.stderr, disable=None, **options)
             bar.update(coming.done - bar.n)
     finally:

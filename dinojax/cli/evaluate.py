@@ -4,11 +4,17 @@ import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.cli.copying import table_of_text
+from dinojax.cli.dynamic import (
+    check_dynamic,
+    describe_dynamic,
+    measure_dynamic,
+    split_of,
+    tuned_on,
+)
 from dinojax.cli.loaded import (
     HELP_RUN,
     add_which,
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
     from dinojax.runs.description import Part
     from dinojax.runs.folder import Run
 
-MAX_SHOWN = 10
 MOST_OF_TEXT = 100_000
 """Longest text that is drawn, in characters."""
 RANGES = {"samples": (1, 1_000_000), "seed": (0, 2**32 - 1), "max_length": (1, 10_000)}
@@ -71,6 +76,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_context = "for a run of a text: carry (its state from beginning to end) or windows of N "
     help_context += "characters, each from a fresh state (default: both, with windows of 256)"
     add("--context", metavar="N", type=context, help=help_context)
+    help_dynamic = "for a run of a text: also with weights that follow it as it is read, in a way "
+    help_dynamic += "chosen on the validation part (default part: test or, where there is none, "
+    help_dynamic += "the second half of validation)"
+    add("--dynamic", action="store_true", help=help_dynamic)
     add_which(parser)
     help_samples = "also draw N names, to see how new and how real they look, or a text of N "
     help_samples += "characters, to see how much of it is copied or repeated"
@@ -99,7 +108,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors():
         check_arguments(arguments)
         start_jax()
-        from dinojax.cli.data import drawn
+        from dinojax.cli.data import drawn, read_known
         from dinojax.data.stored import is_prepared
         from dinojax.runs.folder import read_part, restore_data
 
@@ -112,24 +121,33 @@ def main(parser: Parser, arguments: Namespace) -> int:
             if arguments.max_length is not None:
                 is_for = "--max-length is for runs of names"
                 raise ValueError(f"{is_for}; {arguments.run} learned a text")
+        if arguments.dynamic:
+            check_dynamic(arguments, run)
         if arguments.data:
             split, part = str(arguments.data), read_known(parser, arguments, run)
         else:
             default = "validation" if "validation" in run.description.parts else "train"
-            split = arguments.split or default
+            split = arguments.split or (split_of(run) if arguments.dynamic else default)
             drawn(restore_data(run.folder, run.description))
             part = read_part(run.folder, run.description, split)
         needed_by = "--samples" if arguments.samples is not None else ""
-        learned = load_learned(parser, run, needed_by)
+        learned = load_learned(parser, run, "--dynamic" if arguments.dynamic else needed_by)
+        if arguments.dynamic:
+            split, part, validation = tuned_on(run, split, part)
         if arguments.samples is not None and (is_prepared(part) or is_prepared(learned)):
             data = "texts" if is_text else "lists of names"
             raise ValueError(f"--samples is for {data} that fit into memory")
     answer, said = measure(arguments, run, split, part, learned)
+    if arguments.dynamic:
+        found, answer["dynamic"] = measure_dynamic(run, part, learned, validation)
+        answer["models"].insert(0, row_of(found, kind_of(run)))
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
     else:
         print(heading(arguments.run, run) + visible(f", on {split}"), end="\n\n")
         print(table(answer["models"], is_text, said))
+        if arguments.dynamic:
+            print(f"\n{describe_dynamic(answer['dynamic'])}")
         if "samples" in answer:
             print(f"\n{(table_of_text if is_text else table_of_samples)(answer['samples'])}")
     return 0
@@ -213,30 +231,6 @@ def row_of(found: "ModelFigures", kind: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in head.items() if value is not None} | dict(found.figures)
 
 
-def read_known(parser: Parser, arguments: Namespace, run: "Run") -> "Part":
-    """Names or a text from other data; a ValueError if the run does not know a character."""
-    from dinojax.cli.data import read_other
-    from dinojax.data.corpus import shown
-    from dinojax.data.labels import Labelled, listed
-    from dinojax.data.stored import NameList, Text
-
-    file: Path = arguments.data
-    part = read_other(parser, file, run.config, arguments, run.vocab.labels).data
-    labels = part.labels if isinstance(part, Labelled) else ()
-    if labels != run.vocab.labels:
-        ours, theirs = (listed(each) or "no labels" for each in (run.vocab.labels, labels))
-        raise ValueError(f"{shown(file)} has {theirs}, {arguments.run} has {ours}")
-    found = part.vocab.characters if isinstance(part, Text | NameList) else "".join(part)
-    unknown = sorted(set(found) - set(run.vocab.characters))
-    if unknown:
-        characters = " ".join(map(repr, unknown[:MAX_SHOWN]))
-        more = f" and {len(unknown) - MAX_SHOWN:,} more" if len(unknown) > MAX_SHOWN else ""
-        raise ValueError(
-            f"{shown(file)} has characters that the run does not know: {characters}{more}"
-        )
-    return part
-
-
 def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> str:
     """The figures as lines of a table; something may be `said` about what they measure."""
 
@@ -250,7 +244,8 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> s
         if "order" in row:
             name = f"{row['order']}-gram model"
         if way:
-            name += ", state carried" if way == "carry" else f", windows of {way}"
+            ways = {"carry": "state carried", "dynamic": "weights follow"}
+            name += f", {ways.get(way, f'windows of {way}')}"
         elif "order" in row:
             name += " (Kneser-Ney)"
         cost = with_error(row["nats_per_character"], row["standard_error"], 4)

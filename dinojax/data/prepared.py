@@ -47,14 +47,14 @@ Result = TypeVar("Result")
 
 
 class Progress(NamedTuple):
-    """How far a preparation has come."""
+    """How far a preparation, or another long reading, has come."""
 
     doing: str
     """"checksum", "wait for another process", "vocabulary", "ids" or "order"."""
     done: int
-    """Bytes of files that were read for it."""
+    """Bytes of files that were read for it; of a text in memory, characters."""
     total: int
-    """Bytes of all files; of archives, less than what they hold."""
+    """Of all files or characters; of archives, less than what they hold."""
 
 
 def finished(progress: Generator[Any, None, Result]) -> Result:

@@ -45,7 +45,7 @@ class ModelFigures(NamedTuple):
     """"network", "ngram", or "held-out" for real names in place of samples."""
     figures: Mapping[str, float]
     context: int | str | None = None
-    """How a network reads a text; see `compare`."""
+    """How a network reads a text; see `compare`. "dynamic" if its weights follow it."""
     order: int | None = None
 
 

@@ -1,0 +1,104 @@
+"""What a text costs a run whose weights follow it, for `evaluate --dynamic`."""
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dinojax.cli.loaded import describe_excerpt
+from dinojax.messages import count
+
+if TYPE_CHECKING:
+    from dinojax.evaluation.compare import ModelFigures
+    from dinojax.runs.folder import Run
+
+MOST_FOLLOWED = 2**20
+"""Most characters of prepared data that are read."""
+
+
+def check_dynamic(arguments: Namespace, run: "Run") -> None:
+    """Raise a ValueError for a run whose weights cannot follow a text, or with nothing to tune."""
+    from dinojax.evaluation.dynamic import networks
+
+    if not run.config.is_text:
+        raise ValueError(
+            f"--dynamic is for runs of a text; {arguments.run} learned names, which stand in no "
+            "order to follow: to adapt it to other names, train with --init-from"
+        )
+    if "validation" not in run.description.parts:
+        raise ValueError(
+            f"--dynamic chooses its settings on the validation part, which {arguments.run} lacks; "
+            "train it with --validation-fraction"
+        )
+    networks(run.params)
+
+
+def split_of(run: "Run") -> str:
+    """The part to measure by default: one on which no setting is chosen, if there is one."""
+    return "test" if "test" in run.description.parts else "validation"
+
+
+def tuned_on(run: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
+    """What is measured in words, this text, and the text on which settings are chosen.
+
+    They are the two halves of the validation part if it is itself to be measured. Of prepared data,
+    about `MOST_FOLLOWED` characters are measured.
+
+    Raises:
+        ValueError: this part is too short to be halved.
+    """
+    from dinojax.data.stored import excerpt
+    from dinojax.runs.folder import read_part
+
+    validation = read_part(run.folder, run.description, "validation")
+    if split == "validation":
+        half = len(part) // 2
+        if not half:
+            raise ValueError("the validation part has a single character; give --data")
+        split, part, validation = "the second half of validation", part[half:], part[:half]
+    if counted := describe_excerpt(part, MOST_FOLLOWED):
+        split = f"{counted} of {split}"
+    return split, excerpt(part, MOST_FOLLOWED), validation
+
+
+def measure_dynamic(
+    run: "Run", text: Any, learned: Any, validation: Any
+) -> tuple["ModelFigures", dict[str, Any]]:
+    """The figures of a text that weights follow, and how they were found as an object of JSON."""
+    from dinojax.cli.data import drawn
+    from dinojax.evaluation.compare import ModelFigures
+    from dinojax.evaluation.dynamic import GRID, MOST_TRIED, following
+    from dinojax.evaluation.losses import in_blocks, summarize
+
+    started = time.monotonic()
+    found = drawn(
+        following(run.trained, text, train=learned, validation=validation), unit=" characters"
+    )
+    difference = summarize(in_blocks(found.dynamic - found.static))
+    said = {
+        **found.settings._asdict(),
+        "tried": [
+            {**each._asdict(), "nats_per_character": nats}
+            for each, nats in zip(GRID, found.tried, strict=True)
+        ],
+        "num_validation_characters": min(len(validation), MOST_TRIED),
+        "difference": difference["nats_per_character"],
+        "standard_error": difference["standard_error"],
+        "seconds": time.monotonic() - started,
+    }
+    figures = summarize(in_blocks(found.dynamic))
+    return ModelFigures("network", figures, context="dynamic"), said
+
+
+def describe_dynamic(said: Mapping[str, Any]) -> str:
+    """How much the weights gain by following a text, and their settings, in lines."""
+    # The error of a single block is NaN.
+    error = said["standard_error"]
+    margin = f" ± {error:.4f}" if error == error else ""
+    tried = count(said["num_validation_characters"], "character")
+    return (
+        f"weights that follow the text: {said['difference']:+.4f}{margin} nats a character, "
+        f"in {said['seconds']:.0f} s;\nlearning rate {said['learning_rate']:g}, decay "
+        f"{said['decay']:g}, after each {count(said['window'], 'character')}: the best of "
+        f"{len(said['tried'])}\nover {tried} of the validation part"
+    )
