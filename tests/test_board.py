@@ -1,0 +1,250 @@
+import json
+import sys
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from signal import SIGINT
+from types import SimpleNamespace
+
+import board
+import jax
+import numpy as np
+import pytest
+
+import dinojax
+from dinojax.cli.terminal import Program, run
+from dinojax.evaluation.compare import compare, network_costs
+from dinojax.evaluation.losses import summarize
+from dinojax.runs import folder as runs
+
+from boards import recipes
+from boards import runs as board_runs
+from boards import table as tables
+from boards.recipes import Recipe
+from in_process import Output
+
+RATE = 5e4
+SETTINGS = {"hidden_size": 4, "steps": 12, "batch_size": 4, "evaluate_every": 4}
+RECIPES = [
+    Recipe("tiny", ["names", "sonnets"], "auto", SETTINGS),
+    Recipe("other", ["names"], "dinos", SETTINGS | {"cell": "gru", "learning_rate": 0.1}),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with a small list, whose names have a few beginnings, and a small text."""
+    folder, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    beginnings = ["Ala", "Bero", "Cu", "Dimi"]
+    names = {
+        draw.choice(beginnings) + "".join(draw.choice(list("aeinst"), draw.integers(1, 6)))
+        for _ in range(200)
+    }
+    (folder / "names.txt").write_text("".join(f"{name}\n" for name in sorted(names)))
+    words = draw.choice(["the", "rose", "of", "May,\n", "is", "fair"], 3_000)
+    (folder / "sonnets.txt").write_text(" ".join(words))
+    return folder
+
+
+def make_board(*arguments, made_of=RECIPES, signals=(), rate=lambda: RATE):
+    """The code of `board.py` and what it printed, in this process and with little work."""
+    out, err = Output(), Output()
+
+    @contextmanager
+    def signalled(_):
+        yield signals
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("sys.argv", ["board.py", *map(str, arguments)])
+        patch.setattr("signal.signal", lambda *_: None)
+        patch.setattr(board, "start_jax", lambda *_: None)
+        patch.setattr(board, "stop_on_signal", signalled)
+        patch.setattr(board, "RECIPES", made_of)
+        patch.setattr(board_runs, "product_rate", rate)
+        patch.setattr(board_runs, "NUM_NAMES", 60)
+        for module in (board_runs, tables):
+            patch.setattr(module, "NUM_CHARACTERS", 300)
+        try:
+            with jax.numpy_dtype_promotion("standard"):
+                run(Program("board", board.__file__), board.main)
+        except SystemExit as end:
+            code = end.code
+    return SimpleNamespace(code=code, out=out.text(), err=err.text())
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "board.jsonl").read_text().splitlines()]
+
+
+def rows_of(out, name):
+    """The rows of the table of some data, each a dictionary of cells by column, by model."""
+    table = out.split(f"**{name}**")[1].split("\n\n")[1]
+    head, _, *rows = [[x.strip() for x in row.split("|")[1:-1]] for row in table.split("\n")]
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A board on the list and the text, made at once."""
+    out = tmp_path_factory.mktemp("whole") / "board"
+    made = make_board("--data", data, "--out", out, "--seeds", 2, "--only", "names", "sonnets")
+    assert made.code == 0, made.err
+    return SimpleNamespace(out=out, table=made.out, err=made.err)
+
+
+def test_every_finished_run_is_a_line_and_an_ordinary_run(whole):
+    lines = lines_of(whole.out)
+    expected = [(x, "tiny", seed) for x in ("names", "sonnets") for seed in (0, 1)]
+    expected[2:2] = [("names", "other", seed) for seed in (0, 1)]
+    assert [(x["data"], x["recipe"], x["seed"]) for x in lines] == expected
+    for line in lines:
+        folder = whole.out / line["data"] / line["recipe"] / f"seed-{line['seed']}"
+        loaded = runs.load_run(folder)
+        part = runs.read_part(folder, loaded.description, "test")
+        context = "carry" if line["data"] == "sonnets" else None
+        direct = summarize(network_costs(loaded.trained, part, context))
+        assert line["test"] == pytest.approx(direct, rel=1e-5)
+        assert line["parameters"] == sum(x.size for x in jax.tree.leaves(loaded.params))
+        assert line["validation"]["nats_per_character"] == pytest.approx(
+            loaded.tally.best_loss, rel=0.05 if context else 1e-5
+        )
+        assert line["seconds"] > 0
+        assert 0 <= line["share"] <= 1
+    assert "board.py: names, tiny, seed 0: " in whole.err
+
+
+def test_new_names_are_in_no_part_of_the_list(whole, data):
+    line = lines_of(whole.out)[2]
+    drawn = dinojax.sample(dinojax.load(whole.out / "names" / "other" / "seed-0"), 60, seed=0).names
+    known = (data / "names.txt").read_text().split("\n")
+    distinct = sorted(set(drawn))
+    assert line["share"] == sum(name not in known for name in distinct) / len(distinct)
+
+
+def test_a_table_has_the_means_of_seeds_and_both_errors(whole):
+    rows, lines = rows_of(whole.table, "names"), lines_of(whole.out)[2:4]
+    nats = [line["test"]["nats_per_character"] for line in lines]
+    row = {name: float(x.replace(",", "")) for name, x in rows["other"].items() if name != "model"}
+    assert row["nats"] == pytest.approx(np.mean(nats), abs=1e-4)
+    assert row["bits"] == pytest.approx(np.mean(nats) / np.log(2), abs=1e-4)
+    # The standard error of two is half their distance.
+    assert row["± seeds"] == pytest.approx(abs(nats[0] - nats[1]) / 2, abs=1e-4)
+    assert row["new"] == pytest.approx(np.mean([line["share"] for line in lines]), abs=1e-3)
+    seconds = np.mean([line["seconds"] for line in lines])
+    assert row["s"] == pytest.approx(seconds, abs=0.1)
+    spent = np.mean([line["training_seconds"] for line in lines])
+    assert row["Tflop"] == pytest.approx(spent * RATE / 1e3, abs=0.01)
+
+
+def test_differences_are_of_the_same_pieces(whole):
+    """Their standard error by the jackknife."""
+    costs = []
+    for recipe in ("tiny", "other"):
+        folder = whole.out / "names" / recipe
+        seeds = [np.load(folder / f"seed-{seed}.npz")["test"] for seed in (0, 1)]
+        costs.append(np.mean(seeds, axis=0))
+    description = runs.load_run(folder / "seed-0").description
+    test = runs.read_part(folder / "seed-0", description, "test")
+    sizes = [len(name) + 1 for name in test]
+    pieces = np.split(costs[1] - costs[0], np.cumsum(sizes)[:-1])
+    totals = np.array([piece.sum() for piece in pieces])
+    row = rows_of(whole.table, "names")["other"]
+    assert float(row["- tiny"]) == pytest.approx(totals.sum() / sum(sizes), abs=1e-4)
+    num = len(test)
+    left = [(totals.sum() - totals[i]) / (sum(sizes) - sizes[i]) for i in range(num)]
+    error = np.sqrt((num - 1) * np.var(left))
+    # Student's t for 95 % and 18 degrees of freedom, about the number of names, is 2.1.
+    assert float(row["95 % names"]) == pytest.approx(2.1 * error, rel=0.15)
+
+
+def test_rows_of_ngrams_and_mixtures_are_those_of_the_library(whole, tmp_path):
+    folders = [whole.out / "names" / "tiny" / f"seed-{seed}" for seed in (0, 1)]
+    rows, loaded = rows_of(whole.table, "names"), runs.load_run(folders[0])
+    names = "train", "validation", "test"
+    train, validation, test = (runs.read_part(folders[0], loaded.description, x) for x in names)
+    found = [compare(loaded.trained, train, part, max_order=8)[1:] for part in (validation, test)]
+    best = int(np.argmin([each.figures["nats_per_character"] for each in found[0]])) + 1
+    for order, each in enumerate(found[1], start=1):
+        row = rows[f"{order}-gram{', best' if order == best else ''}"]
+        assert float(row["nats"]) == pytest.approx(each.figures["nats_per_character"], abs=1e-4)
+    for members, ngram, name in (
+        (folders, 0, "mean of 2 tiny"),
+        (folders, best, f"mean of 2 tiny + {best}-gram"),
+    ):
+        weights = None if ngram else [1, 1]
+        out = tmp_path / f"mixed-{ngram}"
+        mixed = dinojax.mix(members, out, ngram=ngram, weights=weights).trained
+        figures = summarize(network_costs(mixed, test, None))
+        assert float(rows[name]["nats"]) == pytest.approx(figures["nats_per_character"], abs=2e-4)
+
+
+def test_a_stopped_board_goes_on_and_ends_alike(whole, data, tmp_path):
+    out, signals, calls = tmp_path / "board", [], []
+
+    def rate():
+        # Measured before and after the first run, and before the second, which is then stopped.
+        calls.append(1)
+        if len(calls) == 3:
+            signals.append(SIGINT)
+        return RATE
+
+    arguments = "--data", data, "--out", out, "--seeds", 2, "--only", "names", "--recipes", "tiny"
+    stopped = make_board(*arguments, signals=signals, rate=rate)
+    assert (stopped.code, stopped.out) == (130, "")
+    assert f"go on with: {sys.executable}" in stopped.err or "go on with: python" in stopped.err
+    (first,) = (out / "board.jsonl").read_bytes().splitlines()
+    assert 0 < runs.load_run(out / "names" / "tiny" / "seed-1", "last").step < 12
+    ended = make_board(*arguments)
+    assert ended.code == 0
+    assert (out / "board.jsonl").read_bytes().startswith(first)
+    assert "seed 0" not in ended.err
+
+    def without_time(folder):
+        return [x | {"seconds": 0, "training_seconds": 0} for x in lines_of(folder)][:2]
+
+    assert without_time(out) == without_time(whole.out)
+    for seed in 0, 1:
+        file = Path("names", "tiny", f"seed-{seed}.npz")
+        assert (out / file).read_bytes() == (whole.out / file).read_bytes()
+    # Nothing is left to train.
+    again = make_board(*arguments)
+    assert (again.code, again.err) == (0, "")
+    assert again.out == ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "made_of", "said"),
+    [
+        (["--recipes", "tinny"], RECIPES, "did you mean tiny?"),
+        (["--only", "dino"], RECIPES, "did you mean dinos?"),
+        (["--seeds", "0"], RECIPES, "--seeds: expected a number from 1"),
+        (["--only", "tinyshakespeare"], RECIPES, "none of tinyshakespeare is there"),
+        (["--only", "dinos"], RECIPES, "none of these recipes is for dinos"),
+        ([], [RECIPES[0]._replace(settings={"steps": 0})], "recipe tiny on names: steps"),
+        ([], [RECIPES[0]._replace(settings={"test_fraction": 0.2})], "the same for all recipes"),
+        ([], [RECIPES[0]._replace(preset="text")], "expected settings for names, got some for a"),
+        ([], [RECIPES[0]._replace(settings=SETTINGS | {"hidden_size": 5})], "(hidden_size) since"),
+    ],
+)
+def test_bad_input_and_a_changed_recipe_are_one_line(arguments, made_of, said, whole, data):
+    before = (whole.out / "board.jsonl").read_bytes()
+    result = make_board("--data", data, "--out", whole.out, *arguments, made_of=made_of)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+    errors = [line for line in result.err.splitlines() if line.startswith("board.py: error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in result.err
+    assert (whole.out / "board.jsonl").read_bytes() == before
+
+
+def test_changed_data_are_noticed(whole, data, tmp_path):
+    (tmp_path / "names.txt").write_text((data / "names.txt").read_text() + "Zoe\n")
+    result = make_board("--data", tmp_path, "--out", whole.out, "--only", "names")
+    assert result.code == 2
+    assert "recipe tiny on names has changed (data) since" in result.err
+
+
+def test_help_lists_the_recipes():
+    result = make_board("--help", made_of=recipes.RECIPES)
+    assert result.code == 0
+    for name in ("auto, names, dinos", "tinyshakespeare", "default: 3"):
+        assert name in " ".join(result.out.split())
