@@ -40,7 +40,10 @@ WITH_CODE = "cell", "loss", "optimizer"
 """The settings whose value may be a function in a Python file; see `own`."""
 COLUMNS = "column", "count_column", "label_column"
 """The settings that say which columns of a table hold what; empty for none."""
-OF_THE_DATA = "batches", "lowercase", *COLUMNS, "validation_fraction", "test_fraction", "split_seed"
+OF_THE_DATA = (
+    *("batches", "lowercase", *COLUMNS, "validation_fraction", "validation_blocks"),
+    *("test_fraction", "split_seed"),
+)
 """The settings that decide what the data are and how they are split."""
 _NATS = "nats per unit"
 
@@ -147,10 +150,22 @@ class TrainConfig:
         1_000,
     )
     validation_fraction: float = _setting(0.0, "share of the data held out to validate", 0, 0.99)
+    validation_blocks: int = _setting(
+        0,
+        "blocks, spread over a text, that are held out to validate, some of them whole documents "
+        "or plays; 0 or 1 for the stretch after the training part",
+        0,
+        10_000,
+    )
     test_fraction: float = _setting(0.0, "share of the data that training never reads", 0, 0.99)
     evaluate_every: int = _setting(0, "steps between validations, 0 for a tenth", 0, 10**9)
     patience: int = _setting(
         0, "validations without improvement that end training, 0 for no limit", 0, 10**9
+    )
+    refit: bool = _setting(
+        False,
+        "once validation has chosen the steps, train anew on all but the test part, for as many "
+        "passes as were best",
     )
     devices: int = _setting(
         0,
@@ -159,8 +174,10 @@ class TrainConfig:
         0,
         4096,
     )
-    seed: int = _setting(0, "seed of every random choice but the split of names", 0, 2**32 - 1)
-    split_seed: int = _setting(0, "seed of the choice of names to hold out", 0, 2**32 - 1)
+    seed: int = _setting(0, "seed of every random choice but the split of the data", 0, 2**32 - 1)
+    split_seed: int = _setting(
+        0, "seed of the choice of names, or of blocks, to hold out", 0, 2**32 - 1
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -191,8 +208,6 @@ class TrainConfig:
             raise ValueError(
                 f"validation and test fraction: expected a sum of up to 0.99, got {held_out}"
             )
-        if self.patience and not self.validation_fraction:
-            raise ValueError("patience: expected a validation fraction above 0 to judge by, got 0")
         if self.cooldown and self.schedule != "constant":
             raise ValueError(
                 f"cooldown: for a constant learning rate, which falls only at the end; expected "
@@ -212,14 +227,28 @@ class TrainConfig:
             raise ValueError(
                 f"warmup and cooldown: expected a sum of up to 1, got {self.warmup + self.cooldown}"
             )
-        if self.average_trigger and not self.validation_fraction:
-            raise ValueError(
-                "average trigger: expected a validation fraction above 0 to judge by, got 0"
-            )
         if self.average_trigger and self.average_decay:
             raise ValueError(
                 "average decay and average trigger: expected one of them, as there is one average, "
                 "got both"
+            )
+        if self.average_trigger and self.refit:
+            raise ValueError(
+                "average trigger: a refit has no validation to begin a mean; expected 0, got "
+                f"{self.average_trigger:,}; choose an average decay"
+            )
+        needs = {"patience": self.patience, "refit": self.refit}
+        needs["average trigger"] = self.average_trigger
+        needs["validation blocks"] = self.has_blocks
+        for name, value in needs.items():
+            if value and not self.validation_fraction:
+                raise ValueError(
+                    f"{name}: expected a validation fraction above 0 to judge by, got 0"
+                )
+        if self.has_blocks and not self.is_text:
+            raise ValueError(
+                f"validation blocks: for a text; names are held out one by one, expected 0 or 1, "
+                f"got {self.validation_blocks:,}"
             )
         if self.devices and self.batch_size % self.devices:
             raise ValueError(
@@ -237,6 +266,11 @@ class TrainConfig:
         """Whether the model is an average of the parameters that the optimizer works on."""
         is_asked = self.average_decay > 0 or self.average_trigger > 0
         return is_asked or self.optimizer == "schedule_free"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the validation part of a text is several blocks."""
+        return self.validation_blocks > 1
 
     @property
     def has_constant_rate(self) -> bool:

@@ -48,7 +48,7 @@ def resolve(
     given = given or {}
     if base.epochs and given.get("epochs") == 0 and "steps" not in given:
         raise ValueError("epochs: expected more than 0, or steps in their place, got 0")
-    given = _without_patience(_without_epochs(given))
+    given = _without_validation(_without_epochs(given))
     inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}
     for name, value in inherited.items():
         if given.get(name, value) != value:
@@ -98,6 +98,9 @@ def resolve_resumed(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfi
         ValueError: `given` changes another setting, or a value is out of range.
     """
     given = _without_epochs(given)
+    lengths = [name for name in ("steps", "epochs", "patience") if name in given]
+    if config.refit and lengths:
+        raise ValueError(f"{lengths[0]}: a run that is refitted keeps its own; train another run")
     differences = [
         f"{name.replace('_', ' ')}: the run has {brief(getattr(config, name))}, got {brief(value)}"
         for name, value in given.items()
@@ -137,6 +140,7 @@ def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
     return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
 
 
-def _without_patience(given: Mapping[str, Any]) -> dict[str, Any]:
-    # Without a validation part, there is nothing to wait for.
-    return ({"patience": 0} if given.get("validation_fraction") == 0 else {}) | dict(given)
+def _without_validation(given: Mapping[str, Any]) -> dict[str, Any]:
+    # Without a validation part, there is nothing to wait for or to choose by.
+    without = {"patience": 0, "validation_blocks": 0, "refit": False}
+    return (without if given.get("validation_fraction") == 0 else {}) | dict(given)

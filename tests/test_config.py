@@ -21,6 +21,7 @@ RANGES = {
     "learning_rate": (1e-12, 1e3),
     "clip_value": (1e-12, 1e12),
     "validation_fraction": (0, 0.99),
+    "validation_blocks": (0, 10_000),
     "test_fraction": (0, 0.99),
     "evaluate_every": (0, 10**9),
     "patience": (0, 10**9),
@@ -29,7 +30,11 @@ RANGES = {
     "split_seed": (0, 2**32 - 1),
 }
 INTEGERS = [field.name for field in fields(TrainConfig) if field.type is int]
-NEEDS = {"patience": {"validation_fraction": 0.1}, "devices": {"batch_size": 4096}}
+NEEDS = {
+    "patience": {"validation_fraction": 0.1},
+    "validation_blocks": {"validation_fraction": 0.1, "batches": "windows"},
+    "devices": {"batch_size": 4096},
+}
 """Settings that another one needs in order to be above zero."""
 
 
@@ -53,6 +58,7 @@ def test_defaults_are_the_exercise():
     assert exercise.items() <= asdict(TrainConfig()).items()
     off = {"dropout", "epochs", "warmup", "weight_decay", "clip_norm", "reset_rate"}
     off |= {"validation_fraction", "test_fraction", "evaluate_every", "patience", "devices"}
+    off |= {"validation_blocks", "refit"}
     assert not any(getattr(TrainConfig(), name) for name in off)
     assert PRESETS["dinos"] == TrainConfig()
 

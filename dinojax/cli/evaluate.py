@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser, path, whole_number
+from dinojax.cli.blocks import table_of_blocks
 from dinojax.cli.copying import table_of_text
 from dinojax.cli.dynamic import (
     check_dynamic,
@@ -18,12 +19,15 @@ from dinojax.cli.dynamic import (
 from dinojax.cli.loaded import (
     HELP_RUN,
     add_which,
+    default_split,
     describe_excerpt,
     describe_learned,
+    describe_selection,
     heading,
     load,
     load_learned,
 )
+from dinojax.cli.samples import table_of_samples
 from dinojax.cli.settings import OF_THE_RUN, add_columns, check_columns, flag_of
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
@@ -39,19 +43,6 @@ if TYPE_CHECKING:
 MOST_OF_TEXT = 100_000
 """Longest text that is drawn, in characters."""
 RANGES = {"samples": (1, 1_000_000), "seed": (0, 2**32 - 1), "max_length": (1, 10_000)}
-FIGURES = {
-    "validity": "ended within {max_length} characters",
-    "uniqueness": "distinct, of these",
-    "novelty": "novel, of the distinct",
-    "hits": "held-out names among them",
-    "mean_length": "length, mean",
-    "length_deviation": "length, standard deviation",
-    "edit_distance": "edits to the nearest training name",
-    "edit_distance_of_novel": "the same, of the novel alone",
-    "edit_distance_error": "standard error of that",
-    **{f"divergence_{n}": f"{n}-gram divergence, bits" for n in range(1, 5)},
-}
-"""Labels of the figures of samples, in the order of the rows of their table."""
 
 
 def context(text: str) -> int | str:
@@ -68,7 +59,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `dinojax evaluate`."""
     add = parser.add_argument
     add("run", metavar="RUN", type=path, help=HELP_RUN)
-    help_split = "part of the run's data (default: validation if there is one, else train)"
+    help_split = "part of the run's data (default: validation if there is one, or test of a "
+    help_split += "refitted run, else train)"
     add("--split", choices=["validation", "test", "train"], help=help_split)
     help_data = "another file, or a folder of files, to measure on, instead of a part"
     add("--data", metavar="FILE", type=path, help=help_data)
@@ -126,8 +118,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.data:
             split, part = str(arguments.data), read_known(parser, arguments, run)
         else:
-            default = "validation" if "validation" in run.description.parts else "train"
-            split = arguments.split or (split_of(run) if arguments.dynamic else default)
+            default = split_of(run) if arguments.dynamic else default_split(run.description)
+            split = arguments.split or default
             drawn(restore_data(run.folder, run.description))
             part = read_part(run.folder, run.description, split)
         needed_by = "--samples" if arguments.samples is not None else ""
@@ -181,7 +173,11 @@ def measure(
         said += ";\nn-gram models learned the text of this run alone"
         said += ", and copies are from it alone" if arguments.samples else ""
     contexts = [arguments.context] if arguments.context else CONTEXTS
-    models = compare(run.trained, learned, part, contexts=contexts)
+    blocks = run.description.blocks if split == "validation" and not arguments.data else ()
+    if selection := run.description.selection:
+        answer["selection"] = selection._asdict()
+        said += f";\n{describe_selection(selection)}"
+    models = compare(run.trained, learned, part, contexts=contexts, held_out=blocks)
     if is_text and is_prepared(part) and "carry" in contexts:
         answer["num_stretches"] = num_stretches(len(part))
         if answer["num_stretches"] > 1:
@@ -218,7 +214,7 @@ def measure_samples(
 
 
 def kind_of(run: "Run") -> dict[str, Any]:
-    """What the model of a run is, as the rows of figures call it."""
+    """What the model of a run is, as rows call it."""
     if isinstance(kind := run.description.kind, Ngram):
         return {"model": "ngram", "order": kind.order}
     return {"model": "mixture" if isinstance(kind, Mixture) else "network"}
@@ -228,7 +224,8 @@ def row_of(found: "ModelFigures", kind: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a model as an object of JSON; that of the run is of this `kind`."""
     head = {"model": found.model, "context": found.context, "order": found.order}
     head |= kind if found.model == "network" else {}
-    return {name: value for name, value in head.items() if value is not None} | dict(found.figures)
+    head = {name: value for name, value in head.items() if value is not None}
+    return head | dict(found.figures) | dict(found.apart)
 
 
 def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> str:
@@ -239,6 +236,7 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> s
         return f" {value:7.{digits}f}" + (f" ± {error:.{digits}f}" if error == error else "")
 
     lines = [f"{'':26}nats a character   bits  perplexity{'' if is_text else '    nats a name'}"]
+    blocks = dict[str, Mapping[str, Any]]()
     for row in rows:
         way, name = row.get("context"), row["model"]
         if "order" in row:
@@ -248,6 +246,8 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> s
             name += f", {ways.get(way, f'windows of {way}')}"
         elif "order" in row:
             name += " (Kneser-Ney)"
+        if "seen" in row:
+            blocks[name] = row
         cost = with_error(row["nats_per_character"], row["standard_error"], 4)
         line = f"{name:25}{cost:17} {row['bits_per_character']:8.4f} {row['perplexity']:10.3f}"
         if not is_text:
@@ -263,26 +263,5 @@ def table(rows: Sequence[Mapping[str, Any]], is_text: bool, said: str = "") -> s
             label, name = rows[0]["nats_per_label"], rows[0]["nats_per_piece_given_label"]
             apart = f"{label:.3f} nats a label and {name:.3f} a name given its label"
             lines.append(f"\nof the first line, {apart}")
-    return "\n".join([*lines, f"\n{amount}{said}; ± one standard error over {pieces}"])
-
-
-def table_of_samples(samples: Mapping[str, Any]) -> str:
-    """The figures of samples as lines of a table, with a column for each model."""
-    rows, num, num_floor = samples["models"], samples["num_held_out"], samples.get("num_floor")
-    names = [f"{row['order']}-gram" if "order" in row else row["model"] for row in rows]
-    lines = [f"{count(samples['num'], 'sample')} of each model, seed {samples['seed']}\n"]
-    lines.append(f"{'':36}" + "".join(f"{name:>10}" for name in names))
-    for figure, label in FIGURES.items():
-        if figure in rows[0]:
-            cells = "".join(f"{row[figure]:10.4f}" if figure in row else " " * 10 for row in rows)
-            lines.append(f"{label.format(**samples):36}{cells}".rstrip())
-    if num:
-        note = f"divergence of {num:,} samples from {num:,} held-out names; under held-out, "
-        note += f"the floor: of two\nrandom sets of {num_floor:,} real names. The more names, "
-    else:
-        note = "no held-out names, as this is what it learned from: no hits and no divergences. "
-        note += "The more names,\n"
-    note += (
-        "the fewer are distinct; edits are of the distinct,\nand of no more than 1,000 novel ones"
-    )
-    return "\n".join([*lines, f"\n{note}"])
+    lines.append(f"\n{amount}{said}; ± one standard error over {pieces}")
+    return "\n".join([*lines, *([f"\n{table_of_blocks(blocks)}"] if blocks else [])])

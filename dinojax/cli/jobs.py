@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dinojax.cli import refit
 from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
@@ -24,16 +25,13 @@ from dinojax.startup import best_share, num_cores, start_jax
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
+    from dinojax.cli.refit import Started as Started
     from dinojax.data.batches import Dataset
     from dinojax.data.vocab import Vocab
-    from dinojax.runs.description import Description, Origin, Parts, Tally
+    from dinojax.runs.description import Description, Origin, Parts
     from dinojax.runs.experiment import Experiment
     from dinojax.runs.folder import Run
-    from dinojax.training.step import TrainState
-
-    Started = tuple[Path, Experiment, TrainState, Tally]
 
 
 def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
@@ -94,20 +92,19 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
             f"{sha256[:12]}.., not {expected[:12]}..; give --data to use it"
         )
     asked, config = config, fitted(config, corpus.data, given)
-    described = describe(
-        config,
-        corpus.data,
-        origin,
-        keep_window="window" in given,
-        source=source,
-        sha256=sha256,
-    )
-    experiment = start_experiment(*described)
+    options: dict[str, Any] = {"keep_window": "window" in given, "source": source, "sha256": sha256}
+    experiment = start_experiment(*describe(config, corpus.data, origin, **options))
 
     from dinojax import parallel
     from dinojax.cli.reports import describe_experiment
     from dinojax.runs import folder as runs
     from dinojax.runs import session
+    from dinojax.runs.experiment import make_experiment
+    from dinojax.runs.refit import selecting
+
+    if config.refit:
+        described = describe(selecting(experiment.config), corpus.data, origin, **options)
+        whole, experiment = experiment, make_experiment(*described)
 
     folder = arguments.out or Path("runs", preset)
     if parallel.may_write():
@@ -134,6 +131,8 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     if earlier:
         note_new(parser, earlier, experiment.description.vocab)
         params = session.inherited(experiment, earlier.trained)
+    if config.refit:
+        return refit.start(arguments, stack, folder, (whole, experiment), params)
     state, tally = session.start(experiment, folder, params)
     return folder, experiment, state, tally
 
@@ -186,8 +185,9 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.models.code import pinned
     from dinojax.runs import folder as runs
     from dinojax.runs.description import extended, make_dataset
+    from dinojax.runs.refit import has_ended, is_due
 
-    folder = arguments.resume
+    folder, given = arguments.resume, pinned(given_settings(arguments))
     # A folder without a run gets no lock file.
     runs.load_run(folder, "last")
     if process_id() == 0:
@@ -195,7 +195,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     run, arrays = runs.load_checkpoint(folder, "last")
     note_damaged(parser, run)
     runs.check_is_network(run, "only a network is trained step by step, and resumed")
-    config = resolve_resumed(run.config, pinned(given_settings(arguments)))
+    config = resolve_resumed(run.config, given)
     if data := arguments.data:
         for file in data:
             note_wait(parser, file)
@@ -206,6 +206,13 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
                 f"{shown_all(data)} has {checksum[:12]}..; a resumed run keeps its data; start "
                 "another with --init-from"
             )
+    if is_due(run):
+        folder, run, arrays = refit.load_selection(parser, folder, stack)
+        config = resolve_resumed(run.config, given)
+        if has_ended(run):
+            start_jax(run.config.devices or num_cores())
+            if refitted := refit.begin(parser, arguments, folder):
+                return refitted
     drawn(runs.restore_data(folder, run.description))
     parts = {name: runs.read_part(folder, run.description, name) for name in run.description.parts}
     dataset = make_dataset(config, run.vocab, parts["train"])
@@ -214,7 +221,8 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         planned = f"expected at least {run.config.steps:,}, as planned for {folder}"
         raise ValueError(f"steps: {planned}, got {config.steps:,}")
     if run.step >= config.steps:
-        raise ValueError(f"{folder} has done all its {config.steps:,} steps; give more --steps")
+        remedy = "train another run" if run.config.refit else "give more --steps"
+        raise ValueError(f"{folder} has done all its {config.steps:,} steps; {remedy}")
     if config.steps > run.config.steps and run.step > (start := run.config.cooldown_start):
         parser.note(
             f"{folder} goes on from step {start:,}, before its cooldown; {run.step - start:,} of "

@@ -12,6 +12,7 @@ from dinojax.runs.kinds import Mixture, kind_name
 if TYPE_CHECKING:
     from dinojax.runs.description import Description, Part
     from dinojax.runs.folder import Run
+    from dinojax.runs.selection import Selection
 
 HELP_RUN = "folder of a run, or of a sweep: then the mean of the replicas of its best setting"
 
@@ -128,3 +129,18 @@ def describe_learned(num: int | None, description: "Description") -> str:
         return "which the runs that this one began with may have learned"
     runs = "this run or the runs it began with" if description.init_from else "this run"
     return f"{num:,} of them learned by {runs}" if num else f"not learned by {runs}"
+
+
+def describe_selection(selection: "Selection") -> str:
+    """What a refitted run knows of its validation."""
+    after = f"after {count(selection.best_step, 'step')}"
+    return (
+        f"its validation loss, {selection.best_loss:.4f} {after}, is that of its selection, which "
+        "did not learn the validation part"
+    )
+
+
+def default_split(description: "Description") -> str:
+    """The part of its data on which a run is measured, unless another is asked for."""
+    names = ("test", "train") if description.config.refit else ("validation", "train")
+    return next(name for name in names if name in description.parts)

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 
 from dinojax import parallel, processes
 from dinojax.cli.arguments import Parser
-from dinojax.cli.loaded import describe_learned
+from dinojax.cli.blocks import describe_apart, describe_blocks, describe_mean
+from dinojax.cli.loaded import describe_learned, describe_selection
 from dinojax.cli.settings import with_flags
 from dinojax.cli.terminal import CUT, describe_error
 from dinojax.config import TrainConfig
 from dinojax.data.labels import labels_of, without_labels
 from dinojax.data.stored import lookup
 from dinojax.data.text import capitalized
+from dinojax.evaluation.apart import costs_apart
 from dinojax.evaluation.losses import summarize
 from dinojax.messages import count, visible
 from dinojax.models.cells import Params
@@ -26,7 +28,7 @@ from dinojax.runs.description import HELD_OUT, Description, Parts
 from dinojax.runs.experiment import WINDOW, Experiment, make_evaluation
 from dinojax.runs.folder import Run
 from dinojax.runs.lineage import learned_of, num_learned
-from dinojax.runs.metrics import read_metrics
+from dinojax.runs.metrics import phases, read_metrics
 from dinojax.runs.recorder import Report
 from dinojax.sampling.draw import read_prompt, sample_names, sample_text
 from dinojax.sampling.strings import composed_names, num_to_draw
@@ -75,7 +77,8 @@ def describe_data(description: Description, parts: Parts, notes: Sequence[str] =
         if name in parts:
             num = num_learned(description, parts[name], learned_of(parts))
             before = f" ({num:,} learned before)" if num else ""
-            amounts.append(f"{len(parts[name]):,} for {name}{before}")
+            blocks = describe_blocks(description.blocks) if name == "validation" else ""
+            amounts.append(f"{len(parts[name]):,} for {name}{before}{blocks}")
     if notes:
         amounts[-1] += f" ({', '.join(map(with_flags, notes))})"
     labels = description.vocab.labels
@@ -187,14 +190,16 @@ def describe_rates(experiment: Experiment, run: Run) -> str:
     )
 
 
-def measure(experiment: Experiment, best: Run) -> Mapping[str, float]:
-    """The exact loss of the best parameters of a run; see `losses.summarize`."""
+def measure(experiment: Experiment, best: Run) -> dict[str, Any]:
+    """The exact loss of the best parameters of a run; see `summarize` and `costs_apart`."""
+    blocks = experiment.description.blocks
     evaluate = experiment.evaluate
     # Of several processes, only the first comes here.
     if evaluate is None or processes.num_processes() > 1:
         part = experiment.parts.get("validation", experiment.parts["train"])
-        evaluate = make_evaluation(experiment.model, best.vocab, part)
-    return summarize(evaluate(best.params))
+        evaluate = make_evaluation(experiment.model, best.vocab, part, blocks=blocks)
+    costs = evaluate(best.params)
+    return {**summarize(costs), **(costs_apart(costs, blocks) if blocks else {})}
 
 
 def describe_failure(nats_per_character: float, num_symbols: int) -> str:
@@ -214,7 +219,7 @@ def describe_failure(nats_per_character: float, num_symbols: int) -> str:
 
 
 def describe_result(
-    experiment: Experiment, best: Run, step: int, write: Writer, figures: Mapping[str, float]
+    experiment: Experiment, best: Run, step: int, write: Writer, figures: Mapping[str, Any]
 ) -> str:
     """What the best parameters of a run of `step` steps write, and their loss."""
     parts, description = experiment.parts, experiment.description
@@ -241,9 +246,10 @@ def describe_result(
             over += f", {describe_learned(num, description)}"
         if best.step < step:
             over += f", after {count(best.step, 'step')}, when it was lowest"
-    spread = f" ± {figures['standard_error']:.4f}" if figures["num_pieces"] > 1 else ""
-    mean = f"{figures['nats_per_character']:.4f}{spread} nats a character"
-    return f"{said}{mean} ({figure}), over {over}"
+    if description.selection:
+        over += f"; {describe_selection(description.selection)}"
+    over += describe_apart(figures)
+    return f"{said}{describe_mean(figures)} nats a character ({figure}), over {over}"
 
 
 def draw_losses(parser: Parser, folder: Path) -> None:
@@ -255,7 +261,8 @@ def draw_losses(parser: Parser, folder: Path) -> None:
             from dinojax.plots.losses import plot_losses
             from dinojax.plots.style import save
 
-            files = save(plot_losses({folder.name: metrics}), folder / "loss")
+            others = {f"{folder.name}/{x.name}": read_metrics(x) for x in phases(folder)[1:]}
+            files = save(plot_losses({folder.name: metrics, **others}), folder / "loss")
             print(f"Losses drawn in {' and '.join(visible(str(file)) for file in files)}")
         # A bad setting such as MPLBACKEND, or a full disk. Everything else is saved.
         except (ImportError, OSError, ValueError) as error:

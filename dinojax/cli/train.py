@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dinojax import processes
-from dinojax.cli import hosts, jobs, ngram, terminal
+from dinojax.cli import hosts, jobs, ngram, refit, terminal
 from dinojax.cli.arguments import (
     Parser,
     number,
@@ -132,7 +132,13 @@ def main(parser: Parser, arguments: Namespace) -> int:
         with ExitStack() as stack:
             with parser.reported_errors(), processes.together("start"), named_flags():
                 started = begin(parser, arguments, stack)
-            return learn(parser, arguments, started)
+            code = learn(parser, arguments, started)
+            # A selection that is resumed alone stays alone.
+            if code == 0 and started[0] != arguments.resume:
+                with parser.reported_errors():
+                    refitted = refit.begin(parser, arguments, started[0])
+                code = learn(parser, arguments, refitted) if refitted else 0
+            return code
 
     return hosts.take_part(parser, arguments, work) if is_one_of_several else work()
 
@@ -142,11 +148,13 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     from dinojax import parallel
     from dinojax.cli import reports
     from dinojax.runs.folder import load_run
+    from dinojax.runs.refit import refitted_from
 
     folder, experiment, *_ = started
     config, write = experiment.config, reports.make_writer(experiment)
     # Now, as the current folder may be gone when training ends.
-    resume = f"resume with: {parser.program.shell_line('train', '--resume', short_path(folder))}"
+    resumed = short_path(refitted_from(folder) or folder)
+    resume = f"resume with: {parser.program.shell_line('train', '--resume', resumed)}"
     again = parser.program.line_to_sample(folder, config.is_text)
     better = "" if config.is_text else line_of_better_names(parser, arguments)
     try:

@@ -31,7 +31,7 @@ def split_names(
     if isinstance(names, NameList):
         return _split_list(names, validation_fraction, test_fraction, seed, learned)
     distinct = sorted({name[skipped:] for name in names})
-    sizes = _sizes(len(distinct), "distinct name", validation_fraction, test_fraction)
+    sizes = sizes_of(len(distinct), "distinct name", validation_fraction, test_fraction)
     known = {name[skipped:] for name in learned}
     order = np.random.default_rng(seed).permutation(len(distinct))
     drawn = sorted((distinct[i] for i in order.tolist()), key=known.__contains__)
@@ -49,7 +49,7 @@ def _split_list(
 ) -> tuple[NameList, NameList, NameList]:
     """`split_names` by the numbers of distinct names instead of the names, all of a store."""
     ranks = names.store.ranks
-    sizes = _sizes(int(ranks.max()) + 1, "distinct name", validation, test)
+    sizes = sizes_of(int(ranks.max()) + 1, "distinct name", validation, test)
     known = np.zeros(sum(sizes), bool)
     known[[rank for name in learned if (rank := names.rank(name)) is not None]] = True
     order = np.random.default_rng(seed).permutation(len(known))
@@ -71,11 +71,11 @@ def split_text(
     Raises:
         ValueError: no character would be left for training.
     """
-    start, num, _ = _sizes(len(text), "character", validation_fraction, test_fraction)
+    start, num, _ = sizes_of(len(text), "character", validation_fraction, test_fraction)
     return text[:start], text[start : start + num], text[start + num :]
 
 
-def _sizes(num: int, thing: str, *fractions: float) -> tuple[int, int, int]:
+def sizes_of(num: int, thing: str, *fractions: float) -> tuple[int, int, int]:
     """The sizes of the training, validation and test parts of `num` things, each a `thing`."""
     validation, test = (max(1, round(f * num)) if f else 0 for f in fractions)
     if validation + test >= num:

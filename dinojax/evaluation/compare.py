@@ -1,22 +1,24 @@
 """A network beside n-gram models: what they pay for data, and how good their samples are."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import check_range
 from dinojax.data.batches import cut_text
-from dinojax.data.labels import labels_of, without_labels
+from dinojax.data.blocks import Block
+from dinojax.data.labels import without_labels
 from dinojax.data.stored import NameList, Text, excerpt, has_borders, in_vocab
 from dinojax.data.vocab import Vocab
+from dinojax.evaluation.apart import costs_apart, cut_blocks, piece_starts, with_labels_apart
 from dinojax.evaluation.copying import describe_text, longest_copies
 from dinojax.evaluation.losses import (
+    BLOCK,
     Costs,
     column_evaluation,
     in_blocks,
@@ -47,6 +49,8 @@ class ModelFigures(NamedTuple):
     context: int | str | None = None
     """How a network reads a text; see `compare`. "dynamic" if its weights follow it."""
     order: int | None = None
+    apart: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    """The figures of seen and of unseen blocks; see `costs_apart`."""
 
 
 class SampleComparison(NamedTuple):
@@ -89,6 +93,7 @@ def compare(
     *,
     contexts: Sequence[int | str] = CONTEXTS,
     max_order: int = 5,
+    held_out: Sequence[Block] = (),
 ) -> list[ModelFigures]:
     """The costs of `part` under a network and under n-gram models of orders 1 to `max_order`.
 
@@ -98,7 +103,9 @@ def compare(
     into windows of that length, each read from a fresh state. See `summarize` for the figures. Of
     prepared data, all of `part` is read, and about `MOST_COUNTED` characters of `train` are
     counted; see `excerpt`. Costs of names with labels are those of both; the network's are also
-    given apart, as `nats_per_label` and `nats_per_piece_given_label`.
+    given apart, as `nats_per_label` and `nats_per_piece_given_label`. If `part` is the validation
+    part of a text in the blocks `held_out`, no window or piece has characters of two of them, and
+    the costs of seen and unseen ones are given apart, too.
 
     Raises:
         ValueError: `train` or `part` is empty or holds an unknown character, only one of them is a
@@ -108,23 +115,34 @@ def compare(
         raise ValueError("expected names twice or a text twice, got names and a text")
     is_text = isinstance(part, str | Text)
     found = [
-        ModelFigures("network", summarize(network_costs(trained, part, context)), context=context)
+        _figures("network", network_costs(trained, part, context, held_out), held_out)._replace(
+            context=context
+        )
         for context in (contexts if is_text else [None])
     ]
     if trained.vocab.labels:
-        found = [each._replace(figures=with_labels_apart(each, trained, part)) for each in found]
+        found = [
+            each._replace(figures=with_labels_apart(each.figures, trained, part)) for each in found
+        ]
     if train is None:
         return found
     orders = range(1, max_order + 1)
     ngrams = fit_ngrams(*joined(trained.vocab, train), trained.vocab.size, max_order)
-    costs = ngram_costs(ngrams, trained.vocab, part, orders)
+    costs = ngram_costs(ngrams, trained.vocab, part, orders, held_out)
     return found + [
-        ModelFigures("ngram", summarize(each), order=order)
+        _figures("ngram", each, held_out)._replace(order=order)
         for each, order in zip(costs, orders, strict=True)
     ]
 
 
-def network_costs(trained: Trained, part: Part, context: int | str | None) -> Costs:
+def _figures(model: str, costs: Costs, held_out: Sequence[Block]) -> ModelFigures:
+    apart = costs_apart(costs, held_out) if held_out else {}
+    return ModelFigures(model, summarize(costs), apart=apart)
+
+
+def network_costs(
+    trained: Trained, part: Part, context: int | str | None, held_out: Sequence[Block] = ()
+) -> Costs:
     """The costs of a part under a network, which reads a text in a context; see `compare`."""
     model, params, vocab, _ = trained
     if context not in (None, "carry"):
@@ -136,32 +154,26 @@ def network_costs(trained: Trained, part: Part, context: int | str | None) -> Co
     if context == "carry":
         if isinstance(part, Text) and part.store:
             return carried_costs(trained, part, num_stretches(len(part)))
-        return in_blocks(text_nats(trained, part))
+        return _in_blocks(text_nats(trained, part), held_out)
     window = min(int(context or 0), len(part))
     if isinstance(part, Text) and part.store:
         return piece_costs(trained, part, window)
-    columns = cut_text(part, vocab, window)
+    cut = partial(cut_blocks, blocks=held_out) if held_out else cut_text
+    columns = cut(part, vocab, window)
     return column_evaluation(model, columns, resets=has_borders(part))(params)
 
 
-def with_labels_apart(
-    found: ModelFigures, trained: Trained, part: Sequence[str]
-) -> Mapping[str, float]:
-    """The figures of a model over names with labels, and what a label and a name cost apart."""
-    model, vocab = trained.model, trained.vocab
-    start = model.initial_state(()), jnp.asarray(vocab.no_character)
-    logits = jax.jit(model.step)(trained.params, *start)[1]
-    # All names begin alike, so a label always has the same probability.
-    nats = -np.asarray(jax.nn.log_softmax(logits[vocab.plain.size :]), float)
-    counts = Counter(labels_of(part, vocab.labels))
-    total = sum(counts[label] * cost for label, cost in zip(vocab.labels, nats, strict=True))
-    per_label = float(total) / len(part)
-    rest = found.figures["nats_per_piece"] - per_label
-    apart = {"nats_per_label": per_label, "nats_per_piece_given_label": rest}
-    return {**found.figures, **apart}
+def _in_blocks(nats: NDArray[Any], held_out: Sequence[Block]) -> Costs:
+    return in_pieces(nats, piece_starts(held_out, BLOCK)) if held_out else in_blocks(nats)
 
 
-def ngram_costs(ngrams: NgramModel, vocab: Vocab, part: Part, orders: Sequence[int]) -> list[Costs]:
+def ngram_costs(
+    ngrams: NgramModel,
+    vocab: Vocab,
+    part: Part,
+    orders: Sequence[int],
+    held_out: Sequence[Block] = (),
+) -> list[Costs]:
     """The costs of the names, or of the blocks of the text, of a part under n-gram models."""
     found: list[list[Costs]] = [[] for _ in orders]
     is_text = isinstance(part, str | Text)
@@ -173,7 +185,9 @@ def ngram_costs(ngrams: NgramModel, vocab: Vocab, part: Part, orders: Sequence[i
     for ids, starts, num_before in in_turn:
         for costs, order in zip(found, orders, strict=True):
             each = nats(ngrams, ids, starts, order)[num_before:]
-            costs.append(in_blocks(each) if is_text else in_pieces(each, np.flatnonzero(starts)))
+            costs.append(
+                _in_blocks(each, held_out) if is_text else in_pieces(each, np.flatnonzero(starts))
+            )
     return [Costs(*map(np.concatenate, zip(*costs, strict=True))) for costs in found]
 
 

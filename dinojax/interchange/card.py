@@ -119,7 +119,13 @@ def model_card(run: Run, trained: Trained, config: TrainConfig) -> str:
         note += " It is not known how much of it runs before this one had learned."
     elif num and name != "train":
         note += f" Of its names, runs before this one had learned {num:,}."
-    figures = compare(trained, learned, parts[name])
+    if selection := description.selection:
+        note += (
+            f" Its number of steps was chosen by data that it learned from only then; those cost "
+            f"{selection.best_loss:.4f} nats a character before."
+        )
+    blocks = description.blocks if name == "validation" else ()
+    figures = compare(trained, learned, parts[name], held_out=blocks)
     trained_for, settings = _training(run)
     return _CARD.format(
         kind="texts" if is_text else "names",

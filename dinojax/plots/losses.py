@@ -26,7 +26,7 @@ from dinojax.plots.fonts import is_drawable
 from dinojax.plots.style import new_figure
 from dinojax.runs.asked import OF_THE_SWEEP
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current, not_a_run
-from dinojax.runs.metrics import read_metrics
+from dinojax.runs.metrics import phases, read_metrics
 
 LOSSES = {"training_loss": "training", "validation_loss": "validation"}
 """Keys of the losses in a line of metrics (nats per character), and their labels."""
@@ -44,14 +44,15 @@ def plot_runs(folders: Sequence[Path | str]) -> Figure:
     """The losses of the runs in these folders; see `plot_losses`.
 
     Runs that differ in their seeds alone are drawn as one: the mean of their losses, and a band of
-    its standard error to each side, as far as all of them have come.
+    its standard error to each side, as far as all of them have come. A run that was refitted is
+    drawn with its selection.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a folder is missing or given twice, or its metrics are damaged or hold no loss.
     """
-    names = short_names(folders)
-    paths = [*map(Path, folders)]
+    paths = [each for folder in folders for each in phases(folder)]
+    names = short_names(paths)
     for folder in paths:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder; expected the folder of a run")

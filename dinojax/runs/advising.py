@@ -67,7 +67,7 @@ def advise(
     if settings.get("validation_fraction") == 0:
         raise ValueError("validation fraction: expected a number above 0 to judge by, got 0")
     data = clean(data, bool(settings.get("lowercase")))
-    config = config_from(recipe_for(data) | settings)
+    config = config_from(recipe_for(data) | settings | {"refit": False})
     description, parts, dataset = describe(fitted(config, data, settings), data)
     vocab, held_out = description.vocab, parts["validation"]
     ngrams = measure_ngrams(vocab, parts["train"], held_out)

@@ -32,6 +32,10 @@ def check_values(name: str, values: Sequence[Any]) -> None:
     for i, value in enumerate(values):
         if value in values[:i]:
             raise ValueError(f"{words}: {shown(value)} is given twice")
+    if name == "refit" and True in values:
+        raise ValueError(
+            "refit: sweeps and searches compare runs by validation; refit a run of the best setting"
+        )
     if name in SHARED and len(values) > 1:
         raise ValueError(
             f"{words}: expected one value, as losses over different data cannot be compared, got "
@@ -42,10 +46,15 @@ def check_values(name: str, values: Sequence[Any]) -> None:
 def with_validation(preset: str, settings: Values, kind: str) -> dict[str, Any]:
     """The settings of all runs, with a share of `FRACTION` held out if the preset holds out none.
 
+    No run is refitted, as then its validation loss would be that of another model.
+
     Raises:
         ValueError: `settings` hold out none.
     """
-    if resolve(preset, given=settings).validation_fraction:
+    config = resolve(preset, given=settings)
+    if config.refit:
+        settings = {**settings, "refit": False}
+    if config.validation_fraction:
         return dict(settings)
     if "validation_fraction" in settings:
         raise ValueError(

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dinojax.config import WITH_GATES, TrainConfig, with_steps
 from dinojax.data.batches import Dataset, packed, padded, windows
-from dinojax.data.corpus import (
-    MIN_LIMIT,
-    length_limit,
-    longest_usual,
-)
+from dinojax.data.blocks import Block, split_blocks
+from dinojax.data.corpus import MIN_LIMIT, length_limit, longest_usual
 from dinojax.data.labels import Labelled, listed, without_labels
 from dinojax.data.splits import split_names, split_text
 from dinojax.data.stored import (
@@ -28,6 +25,7 @@ from dinojax.files import digest
 from dinojax.recipes import recipe
 from dinojax.runs.kinds import Kind, Mixture, Ngram
 from dinojax.runs.references import reference_to
+from dinojax.runs.selection import Selection
 
 if TYPE_CHECKING:
     from dinojax.models.model import CharModel
@@ -67,6 +65,10 @@ class Description(NamedTuple):
     """
     max_length: int = MIN_LIMIT
     """Where samples of names are cut, in characters."""
+    blocks: tuple[Block, ...] = ()
+    """Those that the validation part of a text consists of, if it is not one stretch."""
+    selection: Selection | None = None
+    """What the steps of a refitted run were chosen by, once they are."""
     model: Ngram | Mixture | None = None
     """What the model is, if it is not the network of `config`, which then describes the data."""
 
@@ -121,7 +123,8 @@ def describe(
 
     The configuration gets its number of steps and, for packed names unless `keep_window`, a window
     that holds the longest name, unless that is far longer than the others (see `longest_usual`). A
-    run that begins with an `origin` has the characters of its vocabulary and those of the data, and
+    run that is to be refitted learns its validation part, too, and has none; see `refit`. A run
+    that begins with an `origin` has the characters of its vocabulary and those of the data, and
     names that were learned before are held out only where no others are left. `source` is the path
     of the data and `sha256` its checksum.
 
@@ -130,7 +133,7 @@ def describe(
             window, or `origin` has other labels.
     """
     learned = origin.names if origin else ()
-    fractions = config.validation_fraction, config.test_fraction
+    fractions = 0.0 if config.refit else config.validation_fraction, config.test_fraction
     known = origin.vocab if origin else None
     labels = data.labels if isinstance(data, Labelled) else ()
     if known and known.labels != labels:
@@ -145,8 +148,12 @@ def describe(
     else:
         vocab = build_vocab([*before, *([data] if isinstance(data, str) else data)], labels)
     split: Sequence[Part]
-    if isinstance(data, str | Text):
-        split, earlier = split_text(data, *fractions), list[str]()
+    earlier, blocks = list[str](), list[Block]()
+    if isinstance(data, str | Text) and config.has_blocks and not config.refit:
+        chosen = config.validation_blocks, *fractions
+        *split, blocks = split_blocks(data, vocab, *chosen, seed=config.split_seed)
+    elif isinstance(data, str | Text):
+        split = split_text(data, *fractions)
     else:
         skipped = 1 if labels else 0
         split = split_names(data, *fractions, config.split_seed, learned, skipped)
@@ -159,7 +166,7 @@ def describe(
     dataset = make_dataset(config, vocab, parts["train"])
     config = with_steps(config, dataset.steps_per_epoch)
     checksums = {name: digest(part_content(part)) for name, part in parts.items()}
-    description = Description(config, vocab, source, sha256, "", checksums)
+    description = Description(config, vocab, source, sha256, "", checksums, blocks=tuple(blocks))
     if not isinstance(data, str | Text):
         names = without_labels(parts["train"], labels)
         description = description._replace(max_length=length_limit(names))

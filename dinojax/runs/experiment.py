@@ -1,6 +1,6 @@
 """What a description makes of its data: batches, a model, a training step and a validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 from dinojax import parallel, platforms, processes
 from dinojax.config import TrainConfig
 from dinojax.data.batches import Dataset, cut_text
+from dinojax.data.blocks import Block
 from dinojax.data.stored import Text, excerpt, has_borders, is_prepared
 from dinojax.data.vocab import Vocab
+from dinojax.evaluation.apart import cut_blocks
 from dinojax.evaluation.losses import Costs, column_evaluation, name_evaluation
 from dinojax.models import code
 from dinojax.models.cells import Params
@@ -84,13 +86,23 @@ def _keys(key: jax.Array) -> jax.Array:
 
 
 def make_evaluation(
-    model: CharModel, vocab: Vocab, part: Part, mesh: Mesh | None = None, *, window: int = WINDOW
+    model: CharModel,
+    vocab: Vocab,
+    part: Part,
+    mesh: Mesh | None = None,
+    *,
+    window: int = WINDOW,
+    blocks: Sequence[Block] = (),
 ) -> Callable[[Params], Costs]:
     """A function from parameters to the costs of each name, or of each `window` of a text.
 
-    Of prepared data, it reads about `MOST_VALIDATED` characters, spread evenly.
+    Of prepared data, it reads about `MOST_VALIDATED` characters, spread evenly. If the part of a
+    text consists of `blocks`, no window has characters of two.
     """
     if isinstance(part, str | Text):
+        if blocks:
+            columns = cut_blocks(part, vocab, window, blocks)
+            return column_evaluation(model, columns, mesh, resets=has_borders(part))
         columns = cut_text(part, vocab, window, MOST_VALIDATED if is_prepared(part) else None)
         return column_evaluation(model, columns, mesh, resets=has_borders(part))
     return name_evaluation(model, vocab, excerpt(part, MOST_VALIDATED), mesh)
@@ -157,7 +169,8 @@ def make_experiment(
 
     evaluate = None
     if "validation" in parts:
-        evaluate = make_evaluation(model, vocab, parts["validation"], mesh, window=window)
+        part, blocks = parts["validation"], description.blocks
+        evaluate = make_evaluation(model, vocab, part, mesh, window=window, blocks=blocks)
     description, schedule = description._replace(config=config), make_schedule(config)
     experiment = Experiment(
         description, parts, dataset, model, train_step, schedule, mesh, start, evaluate

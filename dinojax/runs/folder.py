@@ -7,6 +7,7 @@ runs/dinos/validation.txt, test.txt     names or text that were held out, if any
 runs/dinos/train.json, ..               in place of these, where large data lie; see `references`
 runs/dinos/earlier.txt                  further names that the runs before it learned, if any
 runs/dinos/code-0123456789abcdef.py     code of the user's own that it needs, if any; see `code`
+runs/dinos/selection/                   the run that chose the steps of this one, if it is refitted
 runs/dinos/metrics.jsonl                losses and speed over time; see `metrics`
 runs/dinos/.lock                        locked by the process that trains; always empty
 runs/dinos/.new                         a run that is to take the place of this; see `exchange`

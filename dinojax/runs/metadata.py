@@ -8,12 +8,14 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dinojax.config import OF_THE_DATA, TrainConfig, check_range, config_from
+from dinojax.data.blocks import Block
 from dinojax.data.corpus import MIN_LIMIT
 from dinojax.data.vocab import Vocab
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted
 from dinojax.runs.description import PARTS, Description, Tally
 from dinojax.runs.kinds import kind_from_json, kind_name, kind_to_json
+from dinojax.runs.selection import Selection
 
 SOURCES = "data", "data_sha256", "init_from"
 LATER_SOURCES = "init_sha256", "extensions"
@@ -30,6 +32,8 @@ def to_metadata(description: Description, tally: Tally) -> dict[str, Any]:
         "parts": dict(description.parts),
         "learned_before": list(description.learned_before),
         "max_length": description.max_length,
+        "blocks": [block._asdict() for block in description.blocks],
+        "selection": description.selection and description.selection._asdict(),
         "tally": tally._asdict()
         | {"best_loss": repr(tally.best_loss), "recent_losses": list(tally.recent_losses)},
         **_model(description),
@@ -45,7 +49,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
     """The description and the tally in the metadata of a checkpoint.
 
     Earlier versions of dinojax recorded neither what the runs before had learned, nor where samples
-    are cut, nor labels. Other fields are ignored; see `checkpoint.FORMAT`.
+    are cut, nor labels, blocks and selection. Other fields are ignored; see `checkpoint.FORMAT`.
 
     Raises:
         ValueError: the metadata do not describe a run.
@@ -72,6 +76,9 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         model = kind_from_json(metadata["model"]) if "model" in metadata else None
         if isinstance(model, TrainConfig):
             raise TypeError("the model is a network beside that of the configuration")
+        described["blocks"] = tuple(Block(**block) for block in metadata.get("blocks", []))
+        if selection := metadata.get("selection"):
+            described["selection"] = Selection(**selection)
         description = Description(
             config, vocab, **described, learned_before=tuple(before), model=model
         )
@@ -79,7 +86,8 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Description, Tally]:
         raise ValueError(f"{error} is missing") from None
     except (AttributeError, TypeError) as error:
         raise ValueError(f"a value has another type than expected: {error}") from None
-    for each in (vocab, description, tally):
+    chosen = [description.selection] if description.selection else []
+    for each in (vocab, description, tally, *description.blocks, *chosen):
         for name, kind in get_type_hints(type(each)).items():
             value, least = getattr(each, name), -1 if name == "best_step" else 0
             if not _is_a(value, kind) or (kind in (int, float) and value < least):
@@ -111,12 +119,15 @@ def _is_a(value: Any, kind: Any) -> bool:
 def write_config(file: Path | str, description: Description) -> None:
     """Write the sources and the settings of a run as JSON, which `read_config` reads.
 
-    Of a model that is no network of its configuration, the settings are those of its data.
+    Of a model that is no network of its configuration, the settings are those of its data; of a
+    refitted run, they are those that it was started with.
     """
     sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
     settings = asdict(description.config)
     if description.model:
         settings = {name: settings[name] for name in OF_THE_DATA}
+    elif selection := description.selection:
+        settings |= {"steps": selection.steps, "epochs": selection.epochs}
     whole = sources | _model(description) | settings
     content = json.dumps(whole, indent=2, ensure_ascii=False)
     # A path that is not UTF-8 has surrogates, which JSON can escape.

@@ -23,6 +23,7 @@ from typing import Any
 
 from dinojax.files import named_errors, read_regular, write_atomically
 from dinojax.runs.exchange import METRICS_FILE, current
+from dinojax.runs.selection import SELECTION
 
 COUNTS = "step", "characters", "seconds", "training_seconds"
 MEASURES = (
@@ -81,3 +82,10 @@ def rewind_metrics(folder: Path | str, step: int) -> list[dict[str, Any]]:
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_atomically(path, text.encode())
     return lines
+
+
+def phases(folder: Path | str) -> list[Path]:
+    """The folder of a run and, if it is one that is refitted, that of its selection."""
+    folder = Path(folder)
+    inner = folder / SELECTION
+    return [folder, inner] if (inner / METRICS_FILE).is_file() else [folder]

@@ -9,6 +9,7 @@ from dinojax.files import digest, read_regular
 from dinojax.runs import exchange
 from dinojax.runs.description import Description, Part, part_from
 from dinojax.runs.references import find_store, referenced
+from dinojax.runs.selection import SELECTION
 
 
 def read_part(folder: Path | str, description: Description, name: str) -> Part:
@@ -40,6 +41,11 @@ def restore_data(folder: Path | str, description: Description) -> Generator[Prog
 
 def _part_content(folder: Path, description: Description, name: str) -> tuple[bytes, bool]:
     """The file of a part, and whether it is a reference to prepared data."""
+    if name == "validation" and description.config.refit:
+        raise ValueError(
+            f"{folder} learned its validation part, too, as it was refitted; its selection in "
+            f"{folder / SELECTION} did not"
+        )
     if name not in description.parts:
         raise ValueError(
             f"{folder} has no {name} part; it has {', '.join(description.parts)} (others are set "

@@ -20,6 +20,7 @@ from dinojax.models.trained import Trained
 from dinojax.presets import PRESETS, check_preset, ngram_config, resolve, resolve_suited
 from dinojax.recipes import AUTO, recipe
 from dinojax.runs import folder as runs
+from dinojax.runs import refit
 from dinojax.runs.description import (
     Part,
     Tally,
@@ -38,6 +39,7 @@ from dinojax.runs.metrics import append_metrics, rewind_metrics
 from dinojax.runs.mixtures import load_any
 from dinojax.runs.ngrams import make_ngram_run, save_untrained
 from dinojax.runs.recorder import Report, record
+from dinojax.runs.selection import SELECTION
 from dinojax.training import loop
 from dinojax.training.optimizers import describe_gradients
 from dinojax.training.step import TrainState
@@ -177,7 +179,8 @@ def train(
     for those that suit the data, see `recipes`), except for `settings`, fields of `TrainConfig`.
     A text may be too short for all rows of a batch, see `fitted`. Names are stripped, and blank
     ones skipped. They may have `labels`, one each. With a `folder`, an ordinary run is recorded
-    there. The run begins with the parameters of the run in the folder `init_from`, if it is given,
+    there; one that is refitted has its selection in the folder `selection` within it (see `refit`).
+    The run begins with the parameters of the run in the folder `init_from`, if it is given,
     and then has its cell, gate, layers and hidden units. Returns the model of the best validation,
     or without validation the last.
 
@@ -210,11 +213,12 @@ def train(
     if preset == AUTO:
         config = resolve_suited(recipe_for(data), **combined)
     config, sha256 = fitted(config, data, settings), digest(part_content(data))
+    options: dict[str, Any] = {"keep_window": "window" in settings, "sha256": sha256}
     with ExitStack() as stack:
         with processes.together("start"):
-            described = describe(
-                config, data, origin, keep_window="window" in settings, sha256=sha256
-            )
+            if config.refit:
+                refit.check_alone()
+            described = describe(config, data, origin, **options)
             processes.compare("data", facts(described[0]))
             experiment = make_experiment(*described)
             folder = Path(folder) if folder is not None else None
@@ -222,16 +226,41 @@ def train(
                 runs.take_folder(folder)
                 stack.enter_context(runs.locked(folder))
             processes.exchange("folder", None)
-            state, tally = start(
-                experiment, folder, inherited(experiment, earlier.trained) if earlier else None
+            params = inherited(experiment, earlier.trained) if earlier else None
+            state, tally = start(experiment, folder, params)
+        if config.refit:
+            described = describe(refit.selecting(experiment.config), data, origin, **options)
+            selection, inner = make_experiment(*described), folder and folder / SELECTION
+            if inner:
+                runs.take_folder(inner)
+                stack.enter_context(runs.locked(inner))
+            report = _best(selection, *start(selection, inner, params), inner)
+            assert report.validation_loss is not None
+            epochs = report.step / selection.dataset.steps_per_epoch
+            description = refit.chosen(
+                experiment.description,
+                experiment.dataset.steps_per_epoch,
+                (report.step, report.validation_loss),
+                epochs,
             )
-        best = state.model_params
-        for report in stack.enter_context(closing(work(experiment, state, tally, folder))):
-            best = report.state.model_params if report.is_best else best
-            if not report.is_patient:
-                break
+            experiment = make_experiment(description, experiment.parts, experiment.dataset)
+            if folder:
+                state, tally = resume(experiment, *runs.load_checkpoint(folder, "last"))
+        best = _best(experiment, state, tally, folder).state.model_params
     vocab, max_length = experiment.description.vocab, experiment.description.max_length
     return Trained(experiment.model, parallel.gather(best), vocab, max_length)
+
+
+def _best(experiment: Experiment, state: TrainState, tally: Tally, folder: Path | None) -> Report:
+    """Train, and return the report of the best validation, or without validation the last."""
+    best = None
+    with closing(work(experiment, state, tally, folder)) as reports:
+        for report in reports:
+            best = report if report.is_best else best
+            if not report.is_patient:
+                break
+    assert best is not None
+    return best
 
 
 def fit_ngram(

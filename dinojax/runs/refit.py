@@ -1,0 +1,71 @@
+"""A run that is refitted: validation chooses its steps, then it learns all but the test part.
+
+RUN              the run itself, which stands before its first step until they are chosen
+RUN/selection    an ordinary run with its settings, its seed and its validation part
+
+Once the selection has ended, the run takes as many passes over its data as the selection had taken
+over its own at the best validation, from the same seed and with the schedule for that many steps.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from dinojax import processes
+from dinojax.config import TrainConfig, with_steps
+from dinojax.runs.description import Description, make_dataset
+from dinojax.runs.folder import Run, find_checkpoints, read_part
+from dinojax.runs.selection import SELECTION, Selection
+
+
+def selecting(config: TrainConfig) -> TrainConfig:
+    """The configuration of the selection of a run that is to be refitted.
+
+    Raises:
+        ValueError: this is one of several processes.
+    """
+    check_alone()
+    return replace(config, refit=False)
+
+
+def check_alone() -> None:
+    """Raise a ValueError unless this process trains alone."""
+    if (num := processes.num_processes()) > 1:
+        raise ValueError(f"refit: expected a single process, got {num:,}; train without it")
+
+
+def is_due(run: Run) -> bool:
+    """Whether a run is to be refitted, and its steps are not chosen yet."""
+    return run.config.refit and run.description.selection is None
+
+
+def has_ended(run: Run) -> bool:
+    """Whether a run has taken all its steps, or run out of patience."""
+    is_patient = not 0 < run.config.patience <= run.tally.validations_since
+    return run.step >= run.config.steps or not is_patient
+
+
+def refitted_from(folder: Path | str) -> Path | None:
+    """The folder of the run for which the run in `folder` is the selection; None if it is none."""
+    folder = Path(folder)
+    outer = folder.parent
+    is_selection = folder.name == SELECTION and any(find_checkpoints(outer))
+    return outer if is_selection else None
+
+
+def epochs_at_best(run: Run) -> float:
+    """How many passes over its training part a run had taken at its best validation."""
+    part = read_part(run.folder, run.description, "train")
+    return run.tally.best_step / make_dataset(run.config, run.vocab, part).steps_per_epoch
+
+
+def chosen(
+    description: Description, steps_per_epoch: int, best: tuple[int, float], epochs: float
+) -> Description:
+    """The description of a run that is refitted, with the steps of so many `epochs`.
+
+    `best` are the steps and the loss of the best validation of its selection.
+    """
+    config = description.config
+    selection = Selection(*best, config.steps, config.epochs)
+    config = with_steps(replace(config, epochs=epochs), steps_per_epoch)
+    return description._replace(config=config, selection=selection)

@@ -1,0 +1,21 @@
+"""The selection of a run that is refitted: an ordinary run, whose validation chooses the steps.
+
+It lies in the folder `selection` within that of the refitted run; see `refit`.
+"""
+
+from typing import NamedTuple
+
+SELECTION = "selection"
+
+
+class Selection(NamedTuple):
+    """What a selection chose, and the steps that were planned until then."""
+
+    best_step: int
+    """Steps done at the best validation."""
+    best_loss: float
+    """Validation loss there, in nats per character."""
+    steps: int
+    """As planned for the refitted run at its start."""
+    epochs: float
+    """The same, in passes over the data; 0 where steps were given."""
