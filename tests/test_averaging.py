@@ -115,9 +115,10 @@ def train(experiment, folder, num=None, begun=None, **options):
         return list(islice(coming, num))[-1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "muon"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one_and_its_model_is_the_average(kind, tmp_path):
-    experiment = experiment_of(KINDS[kind])
+    muon = {"muon": replace(CONFIG, optimizer="muon", learning_rate=0.01)}
+    experiment = experiment_of((KINDS | muon)[kind])
     folders = [tmp_path / name for name in ("whole", "pieces")]
     for folder in folders:
         folder.mkdir()
@@ -130,6 +131,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_and_its_model_is_the_average
         train(experiment, folders[1], num=2, begun=begun, chunk_size=2)
     last = [runs.find_checkpoints(folder)[-1] for folder in folders]
     assert last[0].read_bytes() == last[1].read_bytes()
+    if kind == "muon":
+        return
     # What is validated, and what is loaded, is the average.
     run = runs.load_run(folders[0], "last")
     jax.tree.map(np.testing.assert_array_equal, run.params, state.average.params)

@@ -98,6 +98,13 @@ def test_a_run_that_is_killed_goes_on_alike(place, monkeypatch, where):
         assert losses[0] == losses[1]
 
 
+def test_whole_epochs_are_kept_as_they_were_given(tmp_path):
+    settings = {**SETTINGS, "epochs": 1, "refit": True}
+    del settings["steps"]
+    dinojax.train(NAMES, **settings, folder=tmp_path / "run")
+    assert runs.load_run(tmp_path / "run").description.selection.epochs == 1
+
+
 def test_no_loss_over_what_it_learned_passes_for_validation(place):
     result = call("evaluate", "run", "--split=validation", cwd=place)
     assert result.code == 2

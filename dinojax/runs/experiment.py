@@ -165,7 +165,7 @@ def make_experiment(
         params = model.init(key_params) if params is None else params
         options = {"batch_size": config.batch_size, "smoothed_loss": untrained_loss}
         state = init_train_state(key_train, params, model, optimizer, **options)
-        return state._replace(average=init_average(config, params))
+        return state._replace(average=init_average(params, config))
 
     evaluate = None
     if "validation" in parts:

@@ -113,7 +113,8 @@ def _is_a(value: Any, kind: Any) -> bool:
         return any(_is_a(value, each) for each in get_args(kind))
     if get_origin(kind) is tuple:
         return all(_is_a(each, get_args(kind)[0]) for each in value)
-    return type(value) is kind and value == value
+    # A whole number may stand for a float, as in `config_from`.
+    return (type(value) is kind or (type(value), kind) == (int, float)) and value == value
 
 
 def write_config(file: Path | str, description: Description) -> None:

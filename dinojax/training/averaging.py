@@ -17,7 +17,7 @@ NOT_BEGUN = np.iinfo(np.int32).max
 """The start of an average that has not begun: it equals the parameters."""
 
 
-def init_average(config: TrainConfig, params: Params) -> Average | None:
+def init_average(params: Params, config: TrainConfig) -> Average | None:
     """The average before the first step: the parameters. None where none is taken."""
     if not config.is_averaged:
         return None

@@ -28,8 +28,8 @@ def muon(
     """
     if "consistent_rms" not in inspect.signature(contrib.muon).parameters:
         raise ValueError(
-            f"optimizer: muon needs a newer Optax than {optax.__version__}; get it by pip install "
-            "--upgrade optax"
+            f"optimizer: muon needs a newer Optax than {optax.__version__}; upgrade it, or choose "
+            "another optimizer"
         )
 
     def split(tree: Any) -> Any:
