@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
+from dinojax.contradictions import WITH_GATES, check_consistent
 from dinojax.messages import quoted, shortened
-from dinojax.own import brief, own_code
+from dinojax.own import own_code
 
 # ruff: noqa: RUF009  # `_setting` returns a `dataclasses.field`.
 
@@ -30,10 +31,6 @@ LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 RecurrenceName = Literal["auto", "loop", "fused"]
-MAX_FUSED = 512
-"""Most hidden units of the fused kernel: an LSTM of more exceeds the memory of a GPU's core."""
-WITH_GATES = "gru", "gru_reset_before", "lstm"
-"""The cells whose gates may have another function than the sigmoid."""
 OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
 """The settings that parameters depend on."""
 WITH_CODE = "cell", "loss", "optimizer"
@@ -191,70 +188,7 @@ class TrainConfig:
         for name in COLUMNS if self.is_text else ():
             if getattr(self, name):
                 raise ValueError(f"{name.replace('_', ' ')}: for a list of names; a text has none")
-        if self.cell not in WITH_GATES and self.gate != "sigmoid":
-            raise ValueError(
-                f"gate: a {brief(self.cell)} cell has no choice of gates; "
-                f"expected sigmoid, got {self.gate}"
-            )
-        if self.recurrence == "fused" and (
-            self.cell not in ("vanilla", "gru", "lstm") or self.hidden_size > MAX_FUSED
-        ):
-            raise ValueError(
-                f"recurrence: the fused kernel is for cells vanilla, gru and lstm of up to "
-                f"{MAX_FUSED} hidden units, got {brief(self.cell)} of {self.hidden_size:,}; "
-                "choose auto"
-            )
-        if (held_out := self.validation_fraction + self.test_fraction) > 0.99:
-            raise ValueError(
-                f"validation and test fraction: expected a sum of up to 0.99, got {held_out}"
-            )
-        if self.cooldown and self.schedule != "constant":
-            raise ValueError(
-                f"cooldown: for a constant learning rate, which falls only at the end; expected "
-                f"the schedule constant, got {self.schedule}"
-            )
-        if self.optimizer == "schedule_free" and (
-            self.schedule != "constant"
-            or self.cooldown
-            or self.average_decay
-            or self.average_trigger
-        ):
-            raise ValueError(
-                "optimizer: schedule_free averages by itself, at a constant rate; expected the "
-                f"schedule constant, got {self.schedule}, and neither a cooldown nor an average"
-            )
-        if self.warmup + self.cooldown > 1:
-            raise ValueError(
-                f"warmup and cooldown: expected a sum of up to 1, got {self.warmup + self.cooldown}"
-            )
-        if self.average_trigger and self.average_decay:
-            raise ValueError(
-                "average decay and average trigger: expected one of them, as there is one average, "
-                "got both"
-            )
-        if self.average_trigger and self.refit:
-            raise ValueError(
-                "average trigger: a refit has no validation to begin a mean; expected 0, got "
-                f"{self.average_trigger:,}; choose an average decay"
-            )
-        needs = {"patience": self.patience, "refit": self.refit}
-        needs["average trigger"] = self.average_trigger
-        needs["validation blocks"] = self.has_blocks
-        for name, value in needs.items():
-            if value and not self.validation_fraction:
-                raise ValueError(
-                    f"{name}: expected a validation fraction above 0 to judge by, got 0"
-                )
-        if self.has_blocks and not self.is_text:
-            raise ValueError(
-                f"validation blocks: for a text; names are held out one by one, expected 0 or 1, "
-                f"got {self.validation_blocks:,}"
-            )
-        if self.devices and self.batch_size % self.devices:
-            raise ValueError(
-                f"devices: expected a number that divides the batch size, {self.batch_size:,}, "
-                f"got {self.devices:,}"
-            )
+        check_consistent(self)
 
     @property
     def is_text(self) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from dinojax.cli.arguments import Parser, output_file, path, whole_number
 from dinojax.cli.terminal import Program, json_encoder, run
-from dinojax.config import MAX_FUSED, check_range
+from dinojax.config import check_range
+from dinojax.contradictions import MAX_FUSED
 from dinojax.files import write_atomically
 from dinojax.startup import start_jax
 

@@ -16,8 +16,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "dinojax"
 STOREYS = [
     [
-        "messages", "own", "config", "presets", "recipes", "files", "startup", "processes",
-        "parallel", "platforms",
+        "messages", "own", "contradictions", "config", "presets", "recipes", "files", "startup",
+        "processes", "parallel", "platforms",
     ],
     ["data"], ["models"], ["training"], ["sampling"], ["evaluation"], ["runs"], ["interchange"],
     ["plots"], ["doctor"], ["cli"],
@@ -25,7 +25,8 @@ STOREYS = [
 """The reading order."""
 OF_THE_LIBRARY = [name for storey in STOREYS[:-1] for name in storey]
 WITHOUT_JAX = [
-    "messages", "own", "config", "presets", "recipes", "files", "startup", "platforms", "processes",
+    "messages", "own", "contradictions", "config", "presets", "recipes", "files", "startup",
+    "platforms", "processes",
     "data.vocab", "data.text", "data.corpus", "data.batches", "data.distances", "data.reading",
     "data.standard_library", "models.code", "evaluation.ngram", "evaluation.copying",
     "sampling.patterns", "cli.main", "cli.arguments", "cli.terminal", "cli.colours", "cli.data",
@@ -80,7 +81,8 @@ def test_files_import_only_from_their_own_storey_and_those_below(module):
 
 
 def test_the_ground_imports_nothing_of_ours_but_words_and_settings():
-    of_settings = {"config": {"own"}, "presets": {"config", "own"}}
+    of_settings = {"config": {"own", "contradictions"}, "presets": {"config", "own"}}
+    of_settings["contradictions"] = {"own"}
     for module in STOREYS[0]:
         assert set(imports_of(module)) <= {"messages"} | of_settings.get(module, set()) - {module}
 

@@ -19,6 +19,8 @@ from dinojax.evaluation.losses import Costs
 from dinojax.presets import resolve
 from dinojax.runs import folder as runs
 from dinojax.runs.description import describe
+from dinojax.runs.mixtures import mix
+from dinojax.runs.ngrams import make_ngram_run
 
 LETTERS = "".join(np.random.default_rng(0).choice(list("abcde fgh\n"), 3000).tolist())
 
@@ -119,11 +121,11 @@ def test_a_run_keeps_its_blocks_and_its_costs_are_given_apart(tmp_path):
     split = {"validation_fraction": 0.3, "validation_blocks": 5, "split_seed": 3}
     # Optax's schedules need these types.
     with jax.numpy_dtype_promotion("standard"):
-        trained = dinojax.train(text, "text", folder=tmp_path, **settings, **split)
-    run = runs.load_run(tmp_path)
+        trained = dinojax.train(text, "text", folder=tmp_path / "run", **settings, **split)
+    run = runs.load_run(tmp_path / "run")
     blocks = run.description.blocks
     assert blocks == describe(run.config, text)[0].blocks
-    part = runs.read_part(tmp_path, run.description, "validation")
+    part = runs.read_part(run.folder, run.description, "validation")
     assert str(part) == "".join(text[a : a + n] for a, n, _ in blocks)
     found = {
         each.context or each.order: each
@@ -139,6 +141,14 @@ def test_a_run_keeps_its_blocks_and_its_costs_are_given_apart(tmp_path):
             mean = nats[chosen].sum() / lengths[chosen].sum()
             assert figures["nats_per_character"] == pytest.approx(mean, rel=1e-5)
             assert figures["num_pieces"] == chosen.sum()
+    # A mixture, its members and an n-gram model alone are measured alike.
+    mixed = mix([run.folder], tmp_path / "mixed", ngram=2)
+    described = describe(run.config, text)
+    whole = compare(mixed.trained, described[1]["train"], part, max_order=2, held_out=blocks)
+    carried, _, _, counted = (each.figures for each in whole)
+    assert dict(mixed.figures[-1]) == pytest.approx(dict(carried), rel=1e-5)
+    assert dict(mixed.figures[0]) == pytest.approx(dict(found["carry"].figures), rel=1e-5)
+    assert dict(make_ngram_run(*described[:2], 2).figures) == dict(counted)
 
 
 def test_the_spread_is_over_blocks():

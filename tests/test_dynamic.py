@@ -212,6 +212,36 @@ def test_the_command_gives_the_figures_of_the_library_and_their_difference(tmp_p
     assert "\nweights that follow the text: " in result.out
 
 
+def test_a_refitted_run_follows_with_the_settings_of_its_selection(tmp_path):
+    """And one whose selection is gone has none."""
+    text = "".join(np.random.default_rng(0).choice(list(" abcd"), 900))
+    sizes = {"hidden_size": 4, "batch_size": 4, "window": 8, "steps": 4, "learning_rate": 0.1}
+    split = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    # Optax's schedules need these types.
+    with jax.numpy_dtype_promotion("standard"):
+        ours = dinojax.train(text, **sizes, **split, refit=True, folder=tmp_path / "run")
+    result = evaluated(tmp_path, "run", "--json", "--context=carry")
+    assert (result.code, result.err) == (0, "")
+    answer = json.loads(result.out)
+    train, validation, test = text[:540], text[540:720], text[720:]
+    selection = dinojax.load(tmp_path / "run/selection")
+    chosen = dynamic(selection, test, train=train, validation=validation)
+    said = answer["dynamic"]
+    assert said["selection"] == "run/selection"
+    assert said["num_validation_characters"] == 180
+    assert Settings(said["learning_rate"], said["decay"], said["window"]) == chosen.settings
+    costs = [row["nats_per_character"] for row in said["tried"]]
+    np.testing.assert_allclose(costs, chosen.tried, rtol=1e-6)
+    # The final model follows, by gradients along all that it learned.
+    known = train + validation
+    found = dynamic(ours, test, train=known, validation=known, grid=[chosen.settings])
+    assert answer["models"][0]["nats_per_character"] == pytest.approx(found.dynamic.mean(), 1e-6)
+    (tmp_path / "run/selection").rename(tmp_path / "elsewhere")
+    result = evaluated(tmp_path, "run")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "run/selection is not there; --dynamic chooses its settings by it" in result.err
+
+
 def test_runs_that_cannot_follow_are_refused_in_one_line(tmp_path):
     counted = {"order": 2, "test_fraction": 0.2}
     dinojax.fit_ngram("abcab" * 50, **counted, folder=tmp_path / "ngram")

@@ -59,7 +59,7 @@ def put(folder, files):
         if content is None:
             path.mkdir(parents=True)
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return folder
 
@@ -133,6 +133,32 @@ def test_what_shows_the_earlier_run_goes_with_it(tmp_path):
     assert contents(folder) == users | ours
     exchange_all(folder)
     assert contents(folder) == {"notes.txt": b"mine"} | NEW | dict.fromkeys(others, b"mine")
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("later", [True, False])
+def test_a_selection_goes_with_a_refitted_run_alone(tmp_path, earlier, later):
+    """It stays if the new run has one, and a user's folder of this name always does."""
+    old, new = (
+        {"config.json": b'{"refit": %s}' % str(x).lower().encode()} | files
+        for files, x in ((OLD, earlier), (NEW, later))
+    )
+    files = "checkpoint-000000003.npz", "config.json", "loss.png", ".lock", ".new/files.txt"
+    selection = dict.fromkeys((f"selection/{name}" for name in files), b"")
+    before, kept = old | selection, {} if earlier and not later else selection
+    after = new | kept | {"notes.txt": b"mine"}
+    folder = put(tmp_path / "run", before)
+    with recorded(folder) as states:
+        place = exchange.begin(folder, list(new))
+        for name, content in new.items():
+            write_atomically(place / name, content)
+        exchange.finish(folder)
+    assert contents(folder) == after
+    for state in states:
+        put(folder, state)
+        is_new = exchange.is_decided(folder) or (folder / [*NEW][-1]).exists()
+        exchange.finish(folder)
+        assert contents(folder) == (after if is_new else before)
 
 
 def test_a_list_that_is_torn_is_ours_and_a_users_folder_is_not(tmp_path):

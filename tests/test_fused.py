@@ -15,7 +15,8 @@ import pytest
 
 from dinojax import parallel, platforms
 from dinojax.cli.terminal import Program
-from dinojax.config import MAX_FUSED, TrainConfig, config_from
+from dinojax.config import TrainConfig, config_from
+from dinojax.contradictions import MAX_FUSED
 from dinojax.data.batches import Batch
 from dinojax.data.vocab import Vocab
 from dinojax.models import recurrence

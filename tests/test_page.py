@@ -23,7 +23,8 @@ from scipy.stats import chisquare
 from dinojax.cli import page as command
 from dinojax.cli.main import call
 from dinojax.cli.terminal import Program
-from dinojax.config import WITH_GATES, CellName, TrainConfig
+from dinojax.config import CellName, TrainConfig
+from dinojax.contradictions import WITH_GATES
 from dinojax.data.corpus import bundled_names, read_names
 from dinojax.data.text import INVISIBLE, composed
 from dinojax.data.vocab import Vocab, build_vocab

@@ -1,5 +1,6 @@
 """Runs that validation gives their steps, and that then learn all but the test part."""
 
+import shutil
 from dataclasses import asdict
 
 import jax
@@ -8,6 +9,9 @@ import pytest
 
 import dinojax
 from dinojax.cli.terminal import Program
+from dinojax.evaluation.strings import names_nats
+from dinojax.models.mixture import learn_weights
+from dinojax.models.trained import Trained
 from dinojax.presets import resolve, resolve_resumed
 from dinojax.runs import folder as runs
 from dinojax.runs.metadata import read_config
@@ -16,6 +20,7 @@ from dinojax.runs.recorder import record
 from dinojax.runs.selection import SELECTION
 
 from in_process import call_here
+from model_kinds import ngram
 
 NAMES = ["".join(x) for x in np.random.default_rng(0).choice(list("abcdefgh"), (60, 4)).tolist()]
 SETTINGS = {"hidden_size": 4, "batch_size": 2, "steps": 35, "evaluate_every": 5}
@@ -114,6 +119,68 @@ def test_no_loss_over_what_it_learned_passes_for_validation(place):
     assert "on test" in result.out
     assert f"its validation loss, {loss:.4f} after" in " ".join(result.out.split())
     assert call("evaluate", f"run/{SELECTION}", cwd=place).code == 0
+
+
+def test_a_mixture_of_refitted_runs_has_the_weights_of_their_selections(place):
+    result = call("mix", "run", "--ngram=2", "--out=mixed", cwd=place)
+    assert result.code == 0, result.err
+    mixed = runs.load_run(place / "mixed")
+    expected = {}
+    for folder in "run", f"run/{SELECTION}":
+        run = runs.load_run(place / folder)
+        parts = {x: runs.read_part(run.folder, run.description, x) for x in run.description.parts}
+        counted = Trained(*ngram(run.vocab, parts["train"], 2), run.vocab)
+        expected[folder] = parts, [run.trained, counted]
+
+    def costs(folder, part):
+        parts, members = expected[folder]
+        return np.array([np.concatenate(names_nats(each, parts[part])) for each in members])
+
+    honest = costs(f"run/{SELECTION}", "validation")
+    weights = learn_weights(honest).weights
+    np.testing.assert_allclose(mixed.description.model.weights, weights, atol=1e-6)
+    # The models are the final ones.
+    found = np.concatenate(names_nats(mixed.trained, expected["run"][0]["test"]))
+    probabilities = weights @ np.exp(-costs("run", "test"))
+    np.testing.assert_allclose(found, -np.log(probabilities), rtol=1e-4)
+    # All figures are of models that did not learn the validation part, and all that follows.
+    loss = -np.log(weights @ np.exp(-honest)).mean()
+    figures = [line.split()[-3] for line in result.out.splitlines()[1:4]]
+    np.testing.assert_allclose(np.array(figures, float), [*honest.mean(axis=1), loss], atol=1e-4)
+    assert f"selections, mixed in mixed/{SELECTION}" in result.out
+    assert mixed.description.selection.best_loss == pytest.approx(loss, rel=1e-5)
+    said = " ".join(call("evaluate", "mixed", cwd=place).out.split())
+    assert "mixture of 2 models, on test" in said
+    assert f"its validation loss, {loss:.4f}, is that of its selection" in said
+    result = call("evaluate", "mixed", "--split=validation", cwd=place)
+    assert f"its selection in mixed/{SELECTION} did not" in result.err
+    # It is mixed again like any other, and goes like any other.
+    again = dinojax.mix([place / "mixed", place / "run"], place / "again", weights=[1, 0])
+    assert again.figures[-1]["nats_per_character"] == pytest.approx(loss, rel=1e-5)
+    assert (place / f"again/{SELECTION}").exists()
+    inner = place / f"run/{SELECTION}"
+    assert not dinojax.mix([inner], place / "again", overwrite=True).description.config.refit
+    assert not (place / f"again/{SELECTION}").exists()
+
+
+def test_refitted_runs_that_have_no_weights_in_common_are_refused(place, monkeypatch):
+    monkeypatch.setattr("dinojax.cli.refit.begin", lambda *_: None)
+    call("train", "--data=names.txt", "--refit", "--out=killed", *FLAGS, "--steps=2", cwd=place)
+    dinojax.train(NAMES, refit=True, **SETTINGS | {"split_seed": 1}, folder=place / "other")
+    shutil.copytree(place / "run", place / "bare")
+    shutil.rmtree(place / "bare" / SELECTION)
+    for others, said in (
+        (["other"], f"run/{SELECTION} and other/{SELECTION} differ in their train part"),
+        ([f"other/{SELECTION}"], f"run was refitted, and other/{SELECTION} was not; mix runs"),
+        (["bare"], f"its selection in bare/{SELECTION} is not there; give --weights"),
+        (["killed"], "killed has yet to be refitted; resume its training"),
+    ):
+        result = call("mix", "run", *others, "--out=new", cwd=place)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert said in result.err
+    mixed = dinojax.mix([place / "run", place / "bare"], place / "given", weights=[1, 2])
+    assert (mixed.figures, mixed.description.selection) == ([], None)
+    assert not (place / f"given/{SELECTION}").exists()
 
 
 def test_what_cannot_be_is_refused(place):

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ def test_all_replicas_have_one_split_and_part_to_validate():
     assert {each.validation_fraction for each in configs} == {0.1}
     assert {each.split_seed for each in configs} == {7}
     assert [each.seed for each in configs] == [0, 1, 2, 3]
+
+
+def test_a_preset_that_refits_is_swept_without_it(tmp_path, monkeypatch):
+    """With settings that a refit, or a run without validation, could not have."""
+    monkeypatch.setitem(PRESETS, "text", replace(PRESETS["text"], refit=True))
+    settings = {"average_trigger": 2, "patience": 3, "dropout": [0.0, 0.1]}
+    sweep = make_sweep("text", "", "", seeds=1, settings=settings)
+    assert [each.config.refit for each in plan(sweep)] == [False, False]
+    write_sweep(tmp_path, sweep)
+    assert read_sweep(tmp_path) == sweep
 
 
 # Replicas against separate runs.

@@ -5,41 +5,55 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli.loaded import describe_excerpt
-from dinojax.messages import count
+from dinojax.cli.arguments import Parser
+from dinojax.cli.loaded import default_split, describe_excerpt, load_learned
+from dinojax.messages import count, visible
+from dinojax.runs.selection import SELECTION
 
 if TYPE_CHECKING:
     from dinojax.evaluation.compare import ModelFigures
+    from dinojax.evaluation.dynamic import Selecting
     from dinojax.runs.folder import Run
 
 MOST_FOLLOWED = 2**20
 """Most characters of prepared data that are read."""
 
 
-def check_dynamic(arguments: Namespace, run: "Run") -> None:
-    """Raise a ValueError for a run whose weights cannot follow a text, or with nothing to tune."""
+def tuner_of(arguments: Namespace, run: "Run") -> "Run":
+    """The run for which settings are chosen: its selection, if it was refitted, or itself.
+
+    Raises:
+        ValueError: its weights cannot follow a text, or there is nothing to choose by.
+    """
     from dinojax.evaluation.dynamic import networks
+    from dinojax.runs.refit import selection_of
 
     if not run.config.is_text:
         raise ValueError(
             f"--dynamic is for runs of a text; {arguments.run} learned names, which stand in no "
             "order to follow: to adapt it to other names, train with --init-from"
         )
-    if "validation" not in run.description.parts:
+    tuner = run
+    if run.config.refit:
+        tuner = selection_of(run, "--dynamic chooses its settings by it")
+    elif "validation" not in run.description.parts:
         raise ValueError(
             f"--dynamic chooses its settings on the validation part, which {arguments.run} lacks; "
             "train it with --validation-fraction"
         )
     networks(run.params)
+    return tuner
 
 
 def split_of(run: "Run") -> str:
     """The part to measure by default: one on which no setting is chosen, if there is one."""
+    if run.config.refit:
+        return default_split(run.description)
     return "test" if "test" in run.description.parts else "validation"
 
 
-def tuned_on(run: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
-    """What is measured in words, this text, and the text on which settings are chosen.
+def tuned_on(tuner: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
+    """What is measured in words, this text, and the text on which settings are chosen for `tuner`.
 
     They are the two halves of the validation part if it is itself to be measured. Of prepared data,
     about `MOST_FOLLOWED` characters are measured.
@@ -50,7 +64,7 @@ def tuned_on(run: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
     from dinojax.data.stored import excerpt
     from dinojax.runs.folder import read_part
 
-    validation = read_part(run.folder, run.description, "validation")
+    validation = read_part(tuner.folder, tuner.description, "validation")
     if split == "validation":
         half = len(part) // 2
         if not half:
@@ -61,8 +75,18 @@ def tuned_on(run: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
     return split, excerpt(part, MOST_FOLLOWED), validation
 
 
+def selecting_of(parser: Parser, run: "Run", tuner: "Run") -> "Selecting | None":
+    """The model for which settings are chosen, and its text; None if it is that of the run."""
+    from dinojax.evaluation.dynamic import Selecting
+
+    if tuner is run:
+        return None
+    learned: Any = load_learned(parser, tuner, "--dynamic")
+    return Selecting(tuner.trained, learned)
+
+
 def measure_dynamic(
-    run: "Run", text: Any, learned: Any, validation: Any
+    run: "Run", text: Any, learned: Any, validation: Any, selecting: "Selecting | None"
 ) -> tuple["ModelFigures", dict[str, Any]]:
     """The figures of a text that weights follow, and how they were found as an object of JSON."""
     from dinojax.cli.data import drawn
@@ -71,9 +95,8 @@ def measure_dynamic(
     from dinojax.evaluation.losses import in_blocks, summarize
 
     started = time.monotonic()
-    found = drawn(
-        following(run.trained, text, train=learned, validation=validation), unit=" characters"
-    )
+    texts = {"train": learned, "validation": validation}
+    found = drawn(following(run.trained, text, **texts, selecting=selecting), unit=" characters")
     difference = summarize(in_blocks(found.dynamic - found.static))
     said = {
         **found.settings._asdict(),
@@ -84,6 +107,7 @@ def measure_dynamic(
         "num_validation_characters": min(len(validation), MOST_TRIED),
         "difference": difference["nats_per_character"],
         "standard_error": difference["standard_error"],
+        **({"selection": str(run.folder / SELECTION)} if selecting else {}),
         "seconds": time.monotonic() - started,
     }
     figures = summarize(in_blocks(found.dynamic))
@@ -96,9 +120,10 @@ def describe_dynamic(said: Mapping[str, Any]) -> str:
     error = said["standard_error"]
     margin = f" ± {error:.4f}" if error == error else ""
     tried = count(said["num_validation_characters"], "character")
+    chosen_for = f", for {visible(said['selection'])}" if "selection" in said else ""
     return (
         f"weights that follow the text: {said['difference']:+.4f}{margin} nats a character, "
         f"in {said['seconds']:.0f} s;\nlearning rate {said['learning_rate']:g}, decay "
         f"{said['decay']:g}, after each {count(said['window'], 'character')}: the best of "
-        f"{len(said['tried'])}\nover {tried} of the validation part"
+        f"{len(said['tried'])}\nover {tried} of the validation part{chosen_for}"
     )

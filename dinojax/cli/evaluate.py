@@ -10,11 +10,12 @@ from dinojax.cli.arguments import Parser, path, whole_number
 from dinojax.cli.blocks import table_of_blocks
 from dinojax.cli.copying import table_of_text
 from dinojax.cli.dynamic import (
-    check_dynamic,
     describe_dynamic,
     measure_dynamic,
+    selecting_of,
     split_of,
     tuned_on,
+    tuner_of,
 )
 from dinojax.cli.loaded import (
     HELP_RUN,
@@ -114,7 +115,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
                 is_for = "--max-length is for runs of names"
                 raise ValueError(f"{is_for}; {arguments.run} learned a text")
         if arguments.dynamic:
-            check_dynamic(arguments, run)
+            tuner = tuner_of(arguments, run)
         if arguments.data:
             split, part = str(arguments.data), read_known(parser, arguments, run)
         else:
@@ -125,13 +126,14 @@ def main(parser: Parser, arguments: Namespace) -> int:
         needed_by = "--samples" if arguments.samples is not None else ""
         learned = load_learned(parser, run, "--dynamic" if arguments.dynamic else needed_by)
         if arguments.dynamic:
-            split, part, validation = tuned_on(run, split, part)
+            split, part, validation = tuned_on(tuner, split, part)
+            selecting = selecting_of(parser, run, tuner)
         if arguments.samples is not None and (is_prepared(part) or is_prepared(learned)):
             data = "texts" if is_text else "lists of names"
             raise ValueError(f"--samples is for {data} that fit into memory")
     answer, said = measure(arguments, run, split, part, learned)
     if arguments.dynamic:
-        found, answer["dynamic"] = measure_dynamic(run, part, learned, validation)
+        found, answer["dynamic"] = measure_dynamic(run, part, learned, validation, selecting)
         answer["models"].insert(0, row_of(found, kind_of(run)))
     if arguments.json:
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))

@@ -133,9 +133,10 @@ def describe_learned(num: int | None, description: "Description") -> str:
 
 def describe_selection(selection: "Selection") -> str:
     """What a refitted run knows of its validation."""
-    after = f"after {count(selection.best_step, 'step')}"
+    # A mixture takes no steps.
+    after = f" after {count(selection.best_step, 'step')}" if selection.best_step else ""
     return (
-        f"its validation loss, {selection.best_loss:.4f} {after}, is that of its selection, which "
+        f"its validation loss, {selection.best_loss:.4f}{after}, is that of its selection, which "
         "did not learn the validation part"
     )
 

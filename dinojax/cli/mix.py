@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from dinojax.cli.arguments import Parser, number, path, whole_number
 from dinojax.cli.loaded import HELP_RUN
@@ -10,6 +11,7 @@ from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import visible
 from dinojax.runs.kinds import MAX_ORDER
+from dinojax.runs.selection import SELECTION
 from dinojax.startup import num_cores, start_jax
 
 
@@ -45,6 +47,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
             weights=arguments.weights,
             overwrite=arguments.overwrite,
         )
+    is_selected = mixed.description.selection is not None
+    selection = arguments.out / SELECTION if is_selected else None
     if arguments.json:
         rows = [
             {"model": name, "weight": weight}
@@ -52,7 +56,10 @@ def main(parser: Parser, arguments: Namespace) -> int:
         ]
         for row, figures in zip(rows, mixed.figures, strict=False):
             row |= figures
-        answer = {"run": str(arguments.out), "split": "validation", "models": rows}
+        answer: dict[str, Any] = {"run": str(arguments.out), "split": "validation"}
+        if selection:
+            answer["selection"] = str(selection)
+        answer["models"] = rows
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
         return 0
     names = [*map(visible, mixed.names), "mixture"]
@@ -75,6 +82,11 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if mixed.is_sample:
             part = f"{mixed.figures[0]['num_characters']:,.0f} characters of {part}"
         print(f"over {part}{learned}; ± one standard error")
+    if selection:
+        print(
+            f"These are figures of the runs' selections, mixed in {visible(str(selection))}, which "
+            "did not learn\nthat part; the mixture itself is of the refitted runs, which did"
+        )
     config = mixed.description.config
     print(f"Saved in {visible(str(arguments.out))}")
     again = parser.program.line_to_sample(arguments.out, config.is_text)

@@ -13,7 +13,7 @@ from dinojax.data.blocks import Block
 from dinojax.data.labels import labels_of
 from dinojax.data.stored import Text
 from dinojax.data.vocab import Vocab
-from dinojax.evaluation.losses import Costs, summarize
+from dinojax.evaluation.losses import BLOCK, Costs, in_pieces, summarize
 from dinojax.models.trained import Trained
 
 
@@ -31,9 +31,13 @@ def cut_blocks(text: str | Text, vocab: Vocab, window: int, blocks: Sequence[Blo
     return Batch(*(np.concatenate(field, axis=1) for field in zip(*cut, strict=True)))
 
 
-def piece_starts(blocks: Sequence[Block], size: int) -> np.ndarray:
-    """Where pieces of up to `size` characters begin in a validation part; none is of two blocks."""
-    return np.concatenate([np.arange(*pair, size) for pair in pairwise(edges(blocks))])
+def costs_in_blocks(nats: np.ndarray, blocks: Sequence[Block]) -> Costs:
+    """The costs of pieces of up to `BLOCK` characters of a validation part; none is of two blocks.
+
+    Its characters cost `nats` [num_characters].
+    """
+    pieces = [np.arange(*pair, BLOCK) for pair in pairwise(edges(blocks))]
+    return in_pieces(nats, np.concatenate(pieces))
 
 
 def costs_apart(costs: Costs, blocks: Sequence[Block]) -> Mapping[str, Mapping[str, float]]:

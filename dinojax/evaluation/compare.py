@@ -15,10 +15,14 @@ from dinojax.data.blocks import Block
 from dinojax.data.labels import without_labels
 from dinojax.data.stored import NameList, Text, excerpt, has_borders, in_vocab
 from dinojax.data.vocab import Vocab
-from dinojax.evaluation.apart import costs_apart, cut_blocks, piece_starts, with_labels_apart
+from dinojax.evaluation.apart import (
+    costs_apart,
+    costs_in_blocks,
+    cut_blocks,
+    with_labels_apart,
+)
 from dinojax.evaluation.copying import describe_text, longest_copies
 from dinojax.evaluation.losses import (
-    BLOCK,
     Costs,
     column_evaluation,
     in_blocks,
@@ -164,7 +168,7 @@ def network_costs(
 
 
 def _in_blocks(nats: NDArray[Any], held_out: Sequence[Block]) -> Costs:
-    return in_pieces(nats, piece_starts(held_out, BLOCK)) if held_out else in_blocks(nats)
+    return costs_in_blocks(nats, held_out) if held_out else in_blocks(nats)
 
 
 def ngram_costs(

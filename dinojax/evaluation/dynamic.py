@@ -13,7 +13,7 @@ weights, so that a learning rate means the same for every model. There is no dro
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -177,6 +177,14 @@ def follow(
     return lax.scan(learn, reader, windows)
 
 
+class Selecting(NamedTuple):
+    """A model in whose place another one learned the validation text, too."""
+
+    trained: Trained
+    train: str | Text
+    """The text that it learned from."""
+
+
 def dynamic(
     trained: Trained,
     text: str | Text,
@@ -184,6 +192,7 @@ def dynamic(
     train: str | Text,
     validation: str | Text,
     grid: Sequence[Settings] = GRID,
+    selecting: Selecting | None = None,
 ) -> Followed:
     """The cost of a text for a model whose weights follow it, with settings chosen elsewhere.
 
@@ -191,13 +200,15 @@ def dynamic(
     the first `MOST_TRIED` characters. Gradients are measured on the first `SAMPLE` characters of
     `train`, the text that the model learned from. All networks of a mixture follow the text, by the
     gradient of the cost of the mixture; its weights and its n-gram models stay. The state is reset
-    at each document, while the weights follow from one to the next.
+    at each document, while the weights follow from one to the next. If the model learned
+    `validation`, too, as one that is refitted did, the setting is chosen for that of `selecting`.
 
     Raises:
         ValueError: there is no network, a text is empty or holds an unknown character, or there is
             no setting, or one with a bad value.
     """
-    return finished(following(trained, text, train=train, validation=validation, grid=grid))
+    texts = {"train": train, "validation": validation}
+    return finished(following(trained, text, **texts, grid=grid, selecting=selecting))
 
 
 def following(
@@ -207,6 +218,7 @@ def following(
     train: str | Text,
     validation: str | Text,
     grid: Sequence[Settings] = GRID,
+    selecting: Selecting | None = None,
 ) -> Generator[Progress, None, Followed]:
     """What `dynamic` returns; yields how many characters were read for it so far."""
     if not grid:
@@ -217,16 +229,39 @@ def following(
                 "expected a learning rate of at least 0, a decay from 0 to 1 and a window of at "
                 f"least 1, got {each.learning_rate:g}, {each.decay:g} and {each.window}"
             )
-    params, model, static = trained.params, trained.model, text_nats(trained, text)
-    measure = jax.jit(partial(gradient_scales, model=model), static_argnames="resets")
+    static, read = text_nats(trained, text), reading(trained, train)
+    try_out = reading(*selecting) if selecting else read
+    part, tried, done = validation[:MOST_TRIED], list[float](), 0
+    for each in grid:
+        found = list[Floats]()
+        for nats in try_out(part, each):
+            found.append(nats)
+            done += len(nats)
+            yield Progress("settings", done, len(grid) * len(part))
+        tried.append(float(np.concatenate(found).mean()))
+    settings, found = grid[int(np.argmin(np.where(np.isfinite(tried), tried, np.inf)))], []
+    for nats in read(text, settings):
+        found.append(nats)
+        yield Progress("text", sum(map(len, found)), len(text))
+    return Followed(static, np.concatenate(found), settings, tried)
+
+
+def reading(
+    trained: Trained, train: str | Text
+) -> Callable[[str | Text, Settings], Iterator[Floats]]:
+    """A function that reads a text with weights that follow it: its nats, some at a time.
+
+    Gradients are measured on the first `SAMPLE` characters of `train`.
+    """
+    params, model = trained.params, trained.model
+    scales_of = jax.jit(partial(gradient_scales, model=model), static_argnames="resets")
     read = jax.jit(partial(follow, model=model), static_argnames="resets")
     first, sample = Reader(networks(params)[0], model.initial_state(())), train[:SAMPLE]
-    scales = {
-        window: measure(
-            params, windows=windows_of(trained, sample, window), resets=has_borders(sample)
-        )
-        for window in {each.window for each in grid}
-    }
+
+    @cache
+    def scales(window: int) -> Weights:
+        windows = windows_of(trained, sample, window)
+        return scales_of(params, windows=windows, resets=has_borders(sample))
 
     def costs(text: str | Text, settings: Settings) -> Iterator[Floats]:
         reader, (learning_rate, decay, window) = first, settings
@@ -242,7 +277,7 @@ def following(
                 params,
                 reader=reader,
                 windows=some,
-                scales=scales[window],
+                scales=scales(window),
                 learning_rate=learning_rate,
                 decay=decay,
                 resets=has_borders(text),
@@ -250,19 +285,7 @@ def following(
             yield np.asarray(nats, float).reshape(-1)[:rest]
             rest -= size * window
 
-    part, tried, done = validation[:MOST_TRIED], list[float](), 0
-    for each in grid:
-        found = list[Floats]()
-        for nats in costs(part, each):
-            found.append(nats)
-            done += len(nats)
-            yield Progress("settings", done, len(grid) * len(part))
-        tried.append(float(np.concatenate(found).mean()))
-    settings, found = grid[int(np.argmin(np.where(np.isfinite(tried), tried, np.inf)))], []
-    for nats in costs(text, settings):
-        found.append(nats)
-        yield Progress("text", sum(map(len, found)), len(text))
-    return Followed(static, np.concatenate(found), settings, tried)
+    return costs
 
 
 def windows_of(trained: Trained, text: str | Text, window: int) -> Batch:

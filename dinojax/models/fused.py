@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from dinojax.config import MAX_FUSED
+from dinojax.contradictions import MAX_FUSED
 from dinojax.models.cells import Activations, Cell, Params, State
 from dinojax.models.fused_kernels import MIN_TILE, ROWS, backward, clear, forward, run
 

@@ -9,7 +9,7 @@ from dinojax.config import OF_THE_DATA
 from dinojax.files import read_regular, write_atomically
 from dinojax.messages import about, quoted
 from dinojax.own import brief
-from dinojax.presets import resolve
+from dinojax.presets import PRESETS, check_preset, resolve
 
 FORMAT = 1
 FRACTION = 0.1
@@ -51,10 +51,10 @@ def with_validation(preset: str, settings: Values, kind: str) -> dict[str, Any]:
     Raises:
         ValueError: `settings` hold out none.
     """
-    config = resolve(preset, given=settings)
-    if config.refit:
+    check_preset(preset, PRESETS)
+    if PRESETS[preset].refit:
         settings = {**settings, "refit": False}
-    if config.validation_fraction:
+    if resolve(preset, given=settings).validation_fraction:
         return dict(settings)
     if "validation_fraction" in settings:
         raise ValueError(

@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dinojax.config import WITH_GATES, TrainConfig, with_steps
+from dinojax.config import TrainConfig, with_steps
+from dinojax.contradictions import WITH_GATES
 from dinojax.data.batches import Dataset, packed, padded, windows
 from dinojax.data.blocks import Block, split_blocks
 from dinojax.data.corpus import MIN_LIMIT, length_limit, longest_usual

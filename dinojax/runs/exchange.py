@@ -4,7 +4,8 @@ The files of the new run are first written into `.new`, a folder within that of 
 checkpoint comes last. Until it is there, the run is the earlier one, all of which is still in its
 place, and `.new` does not count. From then on, the run is the new one: a file is read from `.new`
 or, if it is no longer there, from the folder. Files of the earlier run that the new one does not
-have are removed, and so are its pictures and event files. The others are replaced one by one, the
+have are removed, and so are its pictures and event files, and its selection unless the new run is
+refitted, too. The others are replaced one by one, the
 checkpoint last, and `.new` is removed. The process that next locks the folder completes what a
 killed one has left.
 
@@ -13,13 +14,15 @@ tells this folder from a user's of the same name. All functions raise an OSError
 read or written. The folder must be locked while it is changed.
 """
 
+import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dinojax.files import read_regular, sync_folder
+from dinojax.files import read_regular, remove_leftovers, sync_folder
 from dinojax.runs.description import PARTS
+from dinojax.runs.selection import SELECTION
 
 CONFIG_FILE, METRICS_FILE, LOCK_FILE = "config.json", "metrics.jsonl", ".lock"
 CHECKPOINT = re.compile(r"checkpoint-\d{9,}\.npz")
@@ -69,10 +72,10 @@ def finish(folder: Path) -> None:
     if names is None:
         return
     if is_decided(folder):
-        for path in folder.iterdir():
-            is_old = RUN_FILE.fullmatch(path.name) or DERIVED.fullmatch(path.name)
-            if is_old and path.name not in names and not path.is_dir():
-                path.unlink()
+        # The file of the earlier run is there until the new one has taken its place.
+        if (new / CONFIG_FILE).exists() and _is_refitted(folder) and not _is_refitted(new):
+            _remove_run(folder / SELECTION)
+        _remove_files(folder, but=names)
         for name in names:
             if (new / name).exists():
                 os.replace(new / name, folder / name)
@@ -97,6 +100,34 @@ def current(folder: Path, name: str) -> Path:
     """Where a file of the run in a folder is now."""
     new = folder / NEW / name
     return new if is_decided(folder) and new.exists() else folder / name
+
+
+def _is_refitted(folder: Path) -> bool:
+    """Whether a run is refitted, by its config.json in a folder."""
+    try:
+        return json.loads(read_regular(folder / CONFIG_FILE))["refit"] is True
+    except (FileNotFoundError, KeyError, RecursionError, TypeError, ValueError):
+        return False
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove the run in a folder, and the folder unless it holds other files."""
+    if not folder.is_dir():
+        return
+    finish(folder)
+    remove_leftovers(folder)
+    _remove_files(folder)
+    (folder / LOCK_FILE).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _remove_files(folder: Path, but: Sequence[str] = ()) -> None:
+    """Remove the files of a run, and what shows it, from a folder."""
+    for path in folder.iterdir():
+        is_ours = RUN_FILE.fullmatch(path.name) or DERIVED.fullmatch(path.name)
+        if is_ours and path.name not in but and not path.is_dir():
+            path.unlink()
 
 
 def _listed(folder: Path) -> list[str] | None:

@@ -18,6 +18,8 @@ from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_m
 from dinojax.runs.folder import Run, load_run, read_part
 from dinojax.runs.kinds import Kind, Mixture, Ngram, kind_from_json, kind_name, kind_to_json
 from dinojax.runs.ngrams import costs_of, fitted_ngrams, ngram_params, save_untrained
+from dinojax.runs.refit import is_due, selection_of
+from dinojax.runs.selection import SELECTION, Selection
 from dinojax.runs.sweep import is_sweep, members
 
 MOST_MEASURED = 2**20
@@ -35,7 +37,7 @@ class Mixed(NamedTuple):
     """Of each member; they sum to one."""
     figures: Sequence[Mapping[str, float]]
     """Of each member, then of the mixture, over the validation part; see `losses.summarize`. Empty
-    where there is no such part."""
+    where there is no such part. Of runs that were refitted, they are those of their selections."""
     is_sample: bool
     """Whether only about `MOST_MEASURED` characters of it were read."""
 
@@ -56,23 +58,53 @@ def mix(
     parameters of all members. A text is read in one pass. Of a validation part of
     prepared data, about `MOST_MEASURED` characters are read; see `stored.excerpt`.
 
+    Runs that were refitted learned their validation part, too. Their selections did not, so these
+    are mixed as well, into the folder `selection` within `out`. That mixture, whose n-gram model is
+    of their training part, gives the weights and the figures. With given weights, there is none if
+    selections are missing or differ.
+
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: there is no run, runs differ in their characters or their data, weights are not
-            suitable or there is no validation part to learn them from, or the folder is not
-            suitable.
+        ValueError: there is no run, runs differ in their characters or their data, or some were
+            refitted and others not, weights are not suitable or there is no validation part to
+            learn them from, or the folder is not suitable.
     """
     if not folders:
         raise ValueError("expected at least one run to mix, got none")
     names = [str(folder) for folder in folders]
     loaded = [load_any(Path(folder)) for folder in folders]
-    description, parts = common(loaded)
-    kinds: list[Kind] = [run.description.kind for run in loaded]
-    trained = [run.trained for run in loaded]
+    selections, selection = _selections(loaded, are_needed=weights is None), None
+    if not selections:
+        mixed, parts = _mixture(loaded, names, ngram, weights)
+    else:
+        chosen, chosen_parts = _mixture(selections, names, ngram, weights)
+        mixed, parts = _mixture(loaded, names, ngram, chosen.weights)
+        found = Selection(0, chosen.figures[-1]["nats_per_character"], 0, 0.0)
+        description = mixed.description._replace(selection=found)
+        mixed = chosen._replace(trained=mixed.trained, description=description)
+        selection = chosen.trained.params, chosen.description, chosen_parts
+    save_untrained(
+        mixed.trained.params,
+        Path(out),
+        mixed.description,
+        parts,
+        overwrite=overwrite,
+        selection=selection,
+    )
+    return mixed
+
+
+def _mixture(
+    runs: Sequence[Run], names: Sequence[str], ngram: int, weights: Sequence[float] | None
+) -> tuple[Mixed, Parts]:
+    """The mixture of runs that have `names`, and the data of its run; see `mix`."""
+    description, parts = common(runs)
+    kinds: list[Kind] = [run.description.kind for run in runs]
+    trained = [run.trained for run in runs]
     if ngram:
         fitted, vocab = fitted_ngrams(description.vocab, parts["train"], ngram), description.vocab
         kinds.append(Ngram(ngram))
-        names.append(kind_name(kinds[-1]))
+        names = [*names, kind_name(kinds[-1])]
         model = build_model(kinds[-1], vocab)
         trained.append(Trained(model, ngram_params(fitted), vocab, description.max_length))
     part = excerpt(parts.get("validation"), MOST_MEASURED)
@@ -84,15 +116,44 @@ def mix(
         nats = np.array([character_nats(each, part) for each in trained])
         shares = learn_weights(nats).weights if shares is None else shares
         costs = *nats, mixed_nats(nats, shares)
-        figures = [summarize(costs_of(each, part)) for each in costs]
+        figures = [summarize(costs_of(each, part, description.blocks)) for each in costs]
     assert shares is not None
     kind = Mixture(tuple(kinds), tuple(shares.tolist()))
     # What a checkpoint could not hold is refused now.
     kind_from_json(kind_to_json(kind))
     whole, description = combined(trained, shares.tolist()), description._replace(model=kind)
-    save_untrained(whole.params, Path(out), description, parts, overwrite=overwrite)
     is_sample = len(part or ()) < len(parts.get("validation", ()))
-    return Mixed(whole, description, names, kind.weights, figures, is_sample)
+    return Mixed(whole, description, names, kind.weights, figures, is_sample), parts
+
+
+def _selections(runs: Sequence[Run], *, are_needed: bool) -> list[Run]:
+    """The selections of runs that were refitted; none if no run was.
+
+    Unless they `are_needed`, there are none, either, where one is missing or they differ.
+
+    Raises:
+        ValueError: a run has yet to be refitted; or selections are needed, but one is missing, some
+            runs were not refitted, or the selections differ in their data.
+    """
+    refitted = [run for run in runs if run.config.refit]
+    for run in refitted:
+        if is_due(run):
+            raise ValueError(f"{run.folder} has yet to be refitted; resume its training")
+    try:
+        if 0 < len(refitted) < len(runs):
+            one, other = refitted[0].folder, next(x.folder for x in runs if not x.config.refit)
+            raise ValueError(
+                f"{one} was refitted, and {other} was not; mix runs that all were, or "
+                f"{one / SELECTION}"
+            )
+        found = [selection_of(run, "give the weights") for run in refitted]
+        for selection in found[1:]:
+            _check_alike(found[0], selection)
+    except ValueError:
+        if are_needed:
+            raise
+        return []
+    return found
 
 
 def load_any(folder: Path | str, which: str = "best") -> Run:
@@ -165,6 +226,7 @@ def common(runs: Sequence[Run]) -> tuple[Description, Parts]:
         init_from=origin.init_from,
         init_sha256=origin.init_sha256,
         extensions="",
+        selection=None,
         learned_before=tuple(before),
         max_length=max(each.max_length for each in described),
     )

@@ -1,6 +1,6 @@
 """Runs whose model is an n-gram model: counted, not trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinojax.config import check_range
+from dinojax.data.blocks import Block
 from dinojax.data.stored import Text
 from dinojax.data.vocab import Vocab
+from dinojax.evaluation.apart import costs_in_blocks
 from dinojax.evaluation.compare import joined, network_costs, ngram_costs
 from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
 from dinojax.evaluation.ngram import NgramModel, fit_ngrams, terms
@@ -21,6 +23,7 @@ from dinojax.models.trained import Trained
 from dinojax.runs import folder as runs
 from dinojax.runs.description import Description, Part, Parts, build_model
 from dinojax.runs.kinds import MAX_ORDER, Ngram
+from dinojax.runs.selection import SELECTION
 from dinojax.training.step import TrainState
 
 
@@ -50,7 +53,7 @@ def make_ngram_run(description: Description, parts: Parts, order: int) -> NgramR
     )
     figures = None
     if part := parts.get("validation"):
-        costs = ngram_costs(fitted, description.vocab, part, [order])[0]
+        costs = ngram_costs(fitted, description.vocab, part, [order], description.blocks)[0]
         if description.vocab.labels:
             # Of what was counted, a label may also follow a letter, but of the run it may not.
             costs = network_costs(trained, part, None)
@@ -69,8 +72,15 @@ def ngram_params(fitted: NgramModel) -> Params:
     return jax.device_put(make_tables(terms(fitted), fitted.vocab_size))
 
 
-def costs_of(character_nats: NDArray[np.float64], part: Part) -> Costs:
-    """The costs of the names of a part, or of blocks of its text, whose characters cost so much."""
+def costs_of(
+    character_nats: NDArray[np.float64], part: Part, held_out: Sequence[Block] = ()
+) -> Costs:
+    """The costs of the names of a part, or of pieces of its text, whose characters cost so much.
+
+    If it is the validation part of a text in the blocks `held_out`, no piece is of two of them.
+    """
+    if held_out:
+        return costs_in_blocks(character_nats, held_out)
     if isinstance(part, str | Text):
         return in_blocks(character_nats)
     lengths = np.array([len(name) + 1 for name in part])
@@ -84,8 +94,11 @@ def save_untrained(
     parts: Parts,
     *,
     overwrite: bool = False,
+    selection: tuple[Params, Description, Parts] | None = None,
 ) -> None:
-    """Write a run whose model is not trained step by step into a folder.
+    """Write a run whose model is not trained step by step into a folder, and perhaps its selection.
+
+    That of a mixture of refitted runs mixes their selections.
 
     Raises:
         OSError: a file cannot be written.
@@ -96,4 +109,8 @@ def save_untrained(
     state = TrainState(params, (), (), key, step, jnp.zeros(()))
     runs.take_folder(folder, overwrite)
     with runs.locked(folder):
+        # Before the run, so that until then an earlier one is whole.
+        if selection:
+            own, described, its_parts = selection
+            save_untrained(own, folder / SELECTION, described, its_parts, overwrite=overwrite)
         runs.start_run(folder, state, description, parts)

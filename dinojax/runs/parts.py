@@ -42,10 +42,9 @@ def restore_data(folder: Path | str, description: Description) -> Generator[Prog
 def _part_content(folder: Path, description: Description, name: str) -> tuple[bytes, bool]:
     """The file of a part, and whether it is a reference to prepared data."""
     if name == "validation" and description.config.refit:
-        raise ValueError(
-            f"{folder} learned its validation part, too, as it was refitted; its selection in "
-            f"{folder / SELECTION} did not"
-        )
+        selection = folder / SELECTION
+        but = f"; its selection in {selection} did not" if selection.is_dir() else ""
+        raise ValueError(f"{folder} learned its validation part, too, as it was refitted{but}")
     if name not in description.parts:
         raise ValueError(
             f"{folder} has no {name} part; it has {', '.join(description.parts)} (others are set "

@@ -13,7 +13,7 @@ from pathlib import Path
 from dinojax import processes
 from dinojax.config import TrainConfig, with_steps
 from dinojax.runs.description import Description, make_dataset
-from dinojax.runs.folder import Run, find_checkpoints, read_part
+from dinojax.runs.folder import Run, find_checkpoints, load_run, read_part
 from dinojax.runs.selection import SELECTION, Selection
 
 
@@ -35,7 +35,9 @@ def check_alone() -> None:
 
 def is_due(run: Run) -> bool:
     """Whether a run is to be refitted, and its steps are not chosen yet."""
-    return run.config.refit and run.description.selection is None
+    description = run.description
+    is_chosen = description.selection is not None or description.model is not None
+    return run.config.refit and not is_chosen
 
 
 def has_ended(run: Run) -> bool:
@@ -50,6 +52,20 @@ def refitted_from(folder: Path | str) -> Path | None:
     outer = folder.parent
     is_selection = folder.name == SELECTION and any(find_checkpoints(outer))
     return outer if is_selection else None
+
+
+def selection_of(run: Run, wanted: str) -> Run:
+    """The selection of a run that is refitted, at its best checkpoint.
+
+    Raises:
+        OSError: its checkpoint cannot be read.
+        ValueError: it is damaged; or it is not there, with what is `wanted` then.
+    """
+    folder = run.folder / SELECTION
+    if not (folder.is_dir() and find_checkpoints(folder)):
+        there = f"its selection in {folder} is not there"
+        raise ValueError(f"{run.folder} was refitted, and {there}; {wanted}")
+    return load_run(folder)
 
 
 def epochs_at_best(run: Run) -> float:

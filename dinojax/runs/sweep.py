@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dinojax.config import TrainConfig, check_range, config_from
+from dinojax.config import TrainConfig, check_range
 from dinojax.files import read_regular
 from dinojax.messages import about, quoted, shortened
 from dinojax.presets import PRESETS, resolve
@@ -192,7 +192,6 @@ def read_sweep(folder: Path | str) -> Sweep:
     file = Path(folder) / SWEEP_FILE
     sweep = read_asked(file, "sweep", _checked)
     with about(file):
-        config_from(sweep.settings)
         plan(sweep)
     return sweep
 
