@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dinojax.runs.advising import advise as advise
     from dinojax.runs.code import trust as trust
     from dinojax.runs.mixtures import mix as mix
+    from dinojax.runs.ngrams import fit_ngram as fit_ngram
     from dinojax.runs.searching import search as search
-    from dinojax.runs.session import fit_ngram as fit_ngram
     from dinojax.runs.session import load as load
     from dinojax.runs.session import train as train
     from dinojax.runs.sweeping import sweep as sweep
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "advise": "runs.advising",
-    "fit_ngram": "runs.session",
+    "fit_ngram": "runs.ngrams",
     "load": "runs.session",
     "mix": "runs.mixtures",
     "next_characters": "sampling.following",

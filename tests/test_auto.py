@@ -18,7 +18,7 @@ from dinojax.data.standard_library import library_path
 from dinojax.recipes import recipe
 from dinojax.runs import folder as runs
 from dinojax.runs import session
-from dinojax.runs.description import recipe_for
+from dinojax.runs.suited import recipe_for
 
 from in_process import call_here
 

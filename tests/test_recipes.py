@@ -9,7 +9,7 @@ from dinojax.data.splits import split_text
 from dinojax.data.stored import joined_documents
 from dinojax.data.vocab import build_vocab
 from dinojax.recipes import recipe
-from dinojax.runs.description import fitted, recipe_for
+from dinojax.runs.suited import fitted, recipe_for
 
 SIZES = st.integers(1, 10**9)
 

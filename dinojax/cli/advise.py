@@ -50,9 +50,9 @@ def main(parser: Parser, arguments: Namespace) -> int:
             check_range("--minutes", arguments.minutes, 1e-3, 1e6)
 
         from dinojax.cli.auto import run_name, settle
-        from dinojax.cli.jobs import folders
+        from dinojax.cli.folders import folders
         from dinojax.data.corpus import read_once, shown, shown_all
-        from dinojax.runs.description import fitted
+        from dinojax.runs.suited import fitted
 
         if once := read_once(files):
             raise ValueError(f"--data: expected a file to train on later, got {shown(once[0])}")

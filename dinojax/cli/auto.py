@@ -17,7 +17,7 @@ from dinojax.data.stored import Text
 from dinojax.messages import count
 from dinojax.presets import resolve_suited
 from dinojax.recipes import AUTO, recipe
-from dinojax.runs.description import recipe_for
+from dinojax.runs.suited import recipe_for
 
 FEW = 300
 """From fewer names than these, a network learns little."""

@@ -3,16 +3,15 @@
 Errors in flags and data are reported before JAX is imported, and before a folder is made.
 """
 
-import itertools
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import refit
 from dinojax.cli.arguments import Parser
+from dinojax.cli.folders import next_free_folder
 from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import with_steps
@@ -41,9 +40,10 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
     from dinojax.data.corpus import STANDARD_INPUT, bundled_names, shown_all
     from dinojax.models.code import pinned
     from dinojax.runs.code import check_copies, codes_in
-    from dinojax.runs.description import describe, fitted
+    from dinojax.runs.description import describe
     from dinojax.runs.exchange import CONFIG_FILE
     from dinojax.runs.metadata import read_config
+    from dinojax.runs.suited import fitted
 
     given, recorded, sources = pinned(given_settings(arguments)), None, dict[str, str]()
     if arguments.config:
@@ -286,20 +286,3 @@ def start_experiment(
             raise
         description = description._replace(config=replace(config, devices=0))
     return make_experiment(description, parts, dataset)
-
-
-def next_free_folder(preset: str) -> Path:
-    """Make the folder runs/`preset`, or the next free one of runs/`preset`-2, -3, .."""
-    Path("runs").mkdir(exist_ok=True)
-    for folder in folders(preset):
-        # mkdir itself is the test, so that two runs that start at once get two folders.
-        with suppress(FileExistsError):
-            folder.mkdir()
-            break
-    return folder
-
-
-def folders(preset: str) -> Iterator[Path]:
-    """The folders runs/`preset`, runs/`preset`-2, runs/`preset`-3, .."""
-    names = (f"{preset}-{number}" for number in itertools.count(2))
-    return (Path("runs", name) for name in itertools.chain([preset], names))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import many, terminal
 from dinojax.cli.arguments import Parser, require
-from dinojax.cli.jobs import next_free_folder
+from dinojax.cli.folders import next_free_folder
 from dinojax.cli.settings import flag_of, flags_for, given_settings, named_flags
 from dinojax.cli.terminal import short_path
 from dinojax.config import check_range

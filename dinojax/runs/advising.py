@@ -10,10 +10,11 @@ from dinojax.evaluation.baseline import Baseline, measure_ngrams
 from dinojax.models.model import CharModel
 from dinojax.presets import PRESETS
 from dinojax.runs.advice import Facts, Plan, Proposal, facts_of, propose
-from dinojax.runs.description import Part, build_model, describe, fitted, recipe_for
+from dinojax.runs.description import Part, build_model, describe
 from dinojax.runs.experiment import MOST_VALIDATED, make_experiment
 from dinojax.runs.given import clean
 from dinojax.runs.speed import Speed, training_speed
+from dinojax.runs.suited import fitted, recipe_for
 
 SECONDS = 2.0
 """How long the speed of training is measured."""

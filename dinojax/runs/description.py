@@ -1,6 +1,6 @@
 """What determines a run: its configuration, its vocabulary and its data in parts."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,11 +19,9 @@ from dinojax.data.stored import (
     is_prepared,
     joined_documents,
     lookup,
-    num_characters,
 )
 from dinojax.data.vocab import Vocab, build_vocab
 from dinojax.files import digest
-from dinojax.recipes import recipe
 from dinojax.runs.kinds import Kind, Mixture, Ngram
 from dinojax.runs.references import reference_to
 from dinojax.runs.selection import Selection
@@ -178,30 +176,6 @@ def describe(
             learned_before=origin.learned_before,
         )
     return description, parts, dataset
-
-
-def recipe_for(data: Part) -> dict[str, Any]:
-    """The settings that suit names or a text; see `recipes.recipe`."""
-    is_text = isinstance(data, str | Text)
-    return recipe(num_characters(data), None if is_text else len(data))
-
-
-def fitted(config: TrainConfig, data: Part, given: Container[str] = ()) -> TrainConfig:
-    """The configuration with as many rows, and as long a window, as a short text can fill.
-
-    Settings that are `given` stay as they are. The rows can be shared by the devices, if their
-    number is set.
-    """
-    if not isinstance(data, str | Text):
-        return config
-    fractions = config.validation_fraction, config.test_fraction
-    num, rows, window = len(split_text(data, *fractions)[0]), config.batch_size, config.window
-    if "batch_size" not in given:
-        each = max(1, config.devices)
-        rows = min(rows, max(1, num // window // each) * each)
-    if "window" not in given:
-        window = min(window, max(1, num // rows))
-    return replace(config, batch_size=rows, window=window)
 
 
 def facts(description: Description) -> dict[str, Any]:

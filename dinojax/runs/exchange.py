@@ -44,6 +44,8 @@ FIRST_LINE = b"Files of a new run of dinojax. They take the place of those of th
 
 def not_a_run(folder: Path, missing: str) -> str:
     """What is wrong with a folder that lacks a file of a run, and which run there is in it."""
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
     found = (
         path for depth in ("*", "*/*") for path in sorted(folder.glob(f"{depth}/{CONFIG_FILE}"))
     )

@@ -200,9 +200,7 @@ def load_checkpoint(folder: Path | str, which: str) -> tuple[Run, Mapping[str, A
     folder = Path(folder)
     checkpoints = find_checkpoints(folder) if folder.is_dir() else []
     if not checkpoints:
-        found = f"{folder} is not a folder"
-        if folder.is_dir():
-            found = exchange.not_a_run(folder, "checkpoint")
+        found = exchange.not_a_run(folder, "checkpoint")
         raise ValueError(f"{found}; expected the folder of a training run")
     if which not in ("best", "last"):
         steps = [step_of(path) for path in checkpoints]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,14 @@ from dinojax.evaluation.apart import costs_in_blocks
 from dinojax.evaluation.compare import joined, network_costs, ngram_costs
 from dinojax.evaluation.losses import Costs, in_blocks, in_pieces, summarize
 from dinojax.evaluation.ngram import NgramModel, fit_ngrams, terms
+from dinojax.files import digest
 from dinojax.models.cells import Params
 from dinojax.models.ngram import make_tables
 from dinojax.models.trained import Trained
+from dinojax.presets import ngram_config
 from dinojax.runs import folder as runs
-from dinojax.runs.description import Description, Part, Parts, build_model
+from dinojax.runs.description import Description, Part, Parts, build_model, describe, part_content
+from dinojax.runs.given import clean
 from dinojax.runs.kinds import MAX_ORDER, Ngram
 from dinojax.runs.selection import SELECTION
 from dinojax.training.step import TrainState
@@ -35,6 +38,35 @@ class NgramRun(NamedTuple):
     trained: Trained
     figures: Mapping[str, float] | None
     """Over the validation part; see `losses.summarize`. None if there is no such part."""
+
+
+def fit_ngram(
+    names: Sequence[str] | str,
+    order: int = 5,
+    *,
+    labels: Sequence[str] | None = None,
+    folder: Path | str | None = None,
+    **settings: Any,
+) -> Trained:
+    """Count an n-gram model of a list of names, or of a text given as a string.
+
+    Names may have `labels`, one each.
+    The `settings` are fields of `TrainConfig` that decide how the data are read and split, such as
+    `validation_fraction`; see `presets.ngram_config`. With a `folder`, a run is recorded there.
+
+    Raises:
+        OSError: a file cannot be written.
+        TypeError: a name is no string.
+        ValueError: the order, a setting, the data or the folder is not suitable.
+    """
+    kinds = {"batches": "windows"} if isinstance(names, str) else {}
+    config = ngram_config(kinds | settings)
+    data = clean(names, config.lowercase, labels)
+    described = describe(config, data, sha256=digest(part_content(data)))
+    made = make_ngram_run(*described[:2], order)
+    if folder is not None:
+        save_untrained(made.trained.params, Path(folder), made.description, made.parts)
+    return made.trained
 
 
 def make_ngram_run(description: Description, parts: Parts, order: int) -> NgramRun:

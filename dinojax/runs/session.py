@@ -17,19 +17,11 @@ from dinojax.models.cells import Params
 from dinojax.models.code import pinned
 from dinojax.models.grown import grown
 from dinojax.models.trained import Trained
-from dinojax.presets import PRESETS, check_preset, ngram_config, resolve, resolve_suited
+from dinojax.presets import PRESETS, check_preset, resolve, resolve_suited
 from dinojax.recipes import AUTO, recipe
 from dinojax.runs import folder as runs
 from dinojax.runs import refit
-from dinojax.runs.description import (
-    Part,
-    Tally,
-    describe,
-    facts,
-    fitted,
-    part_content,
-    recipe_for,
-)
+from dinojax.runs.description import Part, Tally, describe, facts, part_content
 from dinojax.runs.exchange import CONFIG_FILE
 from dinojax.runs.experiment import Experiment, make_experiment
 from dinojax.runs.given import clean
@@ -37,9 +29,9 @@ from dinojax.runs.lineage import read_origin
 from dinojax.runs.metadata import write_config
 from dinojax.runs.metrics import append_metrics, rewind_metrics
 from dinojax.runs.mixtures import load_any
-from dinojax.runs.ngrams import make_ngram_run, save_untrained
 from dinojax.runs.recorder import Report, record
 from dinojax.runs.selection import SELECTION
+from dinojax.runs.suited import fitted, recipe_for
 from dinojax.training import loop
 from dinojax.training.optimizers import describe_gradients
 from dinojax.training.step import TrainState
@@ -261,35 +253,6 @@ def _best(experiment: Experiment, state: TrainState, tally: Tally, folder: Path 
                 break
     assert best is not None
     return best
-
-
-def fit_ngram(
-    names: Sequence[str] | str,
-    order: int = 5,
-    *,
-    labels: Sequence[str] | None = None,
-    folder: Path | str | None = None,
-    **settings: Any,
-) -> Trained:
-    """Count an n-gram model of a list of names, or of a text given as a string.
-
-    Names may have `labels`, one each.
-    The `settings` are fields of `TrainConfig` that decide how the data are read and split, such as
-    `validation_fraction`; see `presets.ngram_config`. With a `folder`, a run is recorded there.
-
-    Raises:
-        OSError: a file cannot be written.
-        TypeError: a name is no string.
-        ValueError: the order, a setting, the data or the folder is not suitable.
-    """
-    kinds = {"batches": "windows"} if isinstance(names, str) else {}
-    config = ngram_config(kinds | settings)
-    data = clean(names, config.lowercase, labels)
-    described = describe(config, data, sha256=digest(part_content(data)))
-    made = make_ngram_run(*described[:2], order)
-    if folder is not None:
-        save_untrained(made.trained.params, Path(folder), made.description, made.parts)
-    return made.trained
 
 
 def load(folder: Path | str, which: str = "best") -> Trained:

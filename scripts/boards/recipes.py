@@ -84,8 +84,8 @@ def plan(
     # Imported here, so that the recipes can be listed before JAX is imported.
     from dinojax.data.stored import is_prepared
     from dinojax.models.code import pinned
-    from dinojax.runs.description import fitted, recipe_for
     from dinojax.runs.replica import read_data
+    from dinojax.runs.suited import fitted, recipe_for
 
     planned, fixed = list[Planned](), {"seed", *OF_THE_DATA} - {"batches"}
     for name, file in found.items():
