@@ -12,8 +12,10 @@ from dinojax.own import own_code
 
 BatchKind = Literal["padded", "packed", "windows"]
 CellName = Literal[
-    "vanilla", "gru", "gru_reset_before", "lstm", "mingru", "minlstm", "rglru", "lru"
-]
+    "vanilla", "gru", "gru_reset_before", "lstm", "lstm_capped",
+    "mingru", "minlstm", "rglru", "lru",
+]  # fmt: skip
+SkipName = Literal["none", "readout", "residual"]
 GateName = Literal["sigmoid", "hard_sigmoid"]
 OptimizerName = Literal[
     "sgd",
@@ -31,7 +33,9 @@ LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 RecurrenceName = Literal["auto", "loop", "fused"]
-OF_THE_MODEL = "cell", "gate", "num_layers", "hidden_size"
+OF_THE_MODEL = (
+    "cell", "gate", "mogrifier_rounds", "mogrifier_rank", "num_layers", "hidden_size", "skips",
+)  # fmt: skip
 """The settings that parameters depend on."""
 WITH_CODE = "cell", "loss", "optimizer"
 """The settings whose value may be a function in a Python file; see `own`."""
@@ -82,8 +86,15 @@ class TrainConfig:
     label_column: str = _setting("", "column of labels, one for each name")
     cell: CellName | str = _setting("vanilla", "recurrent cell of each layer, or one of your own")
     gate: GateName = _setting("sigmoid", f"function of the gates of {', '.join(WITH_GATES)}")
+    mogrifier_rounds: int = _setting(
+        0, f"times that input and state of {' and '.join(LSTMS)} gate each other in a step", 0, 20
+    )
+    mogrifier_rank: int = _setting(24, "rank of the matrices of these gates", 1, 10_000)
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
+    skips: SkipName = _setting(
+        "none", "the readout reads all layers, or each layer adds to the outputs of the one below"
+    )
     dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)
     dtype: DTypeName = _setting(
         "float32", "type of the factors of matrix products; bfloat16 is for GPUs and TPUs"

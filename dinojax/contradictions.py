@@ -6,8 +6,12 @@ from dinojax.own import brief
 
 MAX_FUSED = 512
 """Most hidden units of the fused kernel: an LSTM of more exceeds the memory of a GPU's core."""
-WITH_GATES = "gru", "gru_reset_before", "lstm"
+WITH_KERNEL = "vanilla", "gru", "lstm", "lstm_capped"
+"""The cells that the fused kernel runs."""
+WITH_GATES = "gru", "gru_reset_before", "lstm", "lstm_capped"
 """The cells whose gates may have another function than the sigmoid."""
+LSTMS = "lstm", "lstm_capped"
+"""The cells that may have Mogrifier rounds."""
 
 
 def check_consistent(config: Any) -> None:
@@ -17,11 +21,21 @@ def check_consistent(config: Any) -> None:
             f"gate: a {brief(config.cell)} cell has no choice of gates; "
             f"expected sigmoid, got {config.gate}"
         )
+    if config.mogrifier_rounds and config.cell not in LSTMS:
+        raise ValueError(
+            f"mogrifier rounds: for cells {' and '.join(LSTMS)}, got {brief(config.cell)}"
+        )
+    if config.mogrifier_rank != 24 and not config.mogrifier_rounds:
+        raise ValueError("mogrifier rank: expected mogrifier rounds above 0 to use it, got 0")
+    if config.skips != "none" and config.num_layers == 1:
+        raise ValueError(f"skips: expected two layers or more for {config.skips}, got 1")
+    if config.recurrence == "fused" and config.mogrifier_rounds:
+        raise ValueError("recurrence: the fused kernel has no Mogrifier rounds; choose auto")
     if config.recurrence == "fused" and (
-        config.cell not in ("vanilla", "gru", "lstm") or config.hidden_size > MAX_FUSED
+        config.cell not in WITH_KERNEL or config.hidden_size > MAX_FUSED
     ):
         raise ValueError(
-            f"recurrence: the fused kernel is for cells vanilla, gru and lstm of up to "
+            f"recurrence: the fused kernel is for cells {', '.join(WITH_KERNEL)} of up to "
             f"{MAX_FUSED} hidden units, got {brief(config.cell)} of {config.hidden_size:,}; "
             "choose auto"
         )

@@ -17,6 +17,8 @@ RANGES = {
     "batch_size": (1, 100_000),
     "window": (1, 100_000),
     "steps": (1, 10**9),
+    "mogrifier_rounds": (0, 20),
+    "mogrifier_rank": (1, 10_000),
     "hidden_size": (1, 10_000),
     "learning_rate": (1e-12, 1e3),
     "clip_value": (1e-12, 1e12),
@@ -34,6 +36,8 @@ NEEDS = {
     "patience": {"validation_fraction": 0.1},
     "validation_blocks": {"validation_fraction": 0.1, "batches": "windows"},
     "devices": {"batch_size": 4096},
+    "mogrifier_rounds": {"cell": "lstm"},
+    "mogrifier_rank": {"cell": "lstm", "mogrifier_rounds": 1},
 }
 """Settings that another one needs in order to be above zero."""
 
@@ -59,6 +63,7 @@ def test_defaults_are_the_exercise():
     off = {"dropout", "epochs", "warmup", "weight_decay", "clip_norm", "reset_rate"}
     off |= {"validation_fraction", "test_fraction", "evaluate_every", "patience", "devices"}
     off |= {"validation_blocks", "refit"}
+    off |= {"mogrifier_rounds"}
     assert not any(getattr(TrainConfig(), name) for name in off)
     assert PRESETS["dinos"] == TrainConfig()
 
@@ -180,6 +185,11 @@ def test_patience_needs_a_validation_to_judge_by():
     with pytest.raises(ValueError, match=r"^patience: expected a validation fraction above 0"):
         TrainConfig(patience=1, test_fraction=0.1)
     assert TrainConfig(patience=1, validation_fraction=0.01).patience == 1
+
+
+def test_skips_need_layers_to_skip():
+    with pytest.raises(ValueError, match=r"^skips: expected two layers or more for readout, got 1"):
+        TrainConfig(skips="readout")
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.99, 0.01), (0.5, 0.5), (0.2, 0.8), (0.9, 0.9)])

@@ -28,16 +28,20 @@ SIZES = "--hidden-size=4", "--steps=6", "--validation-fraction=0.25"
 
 
 def models(cell):
-    config = TrainConfig(cell=cell, hidden_size=6, num_layers=2)
+    given = {"cell": "lstm", "mogrifier_rounds": 2} if cell == "mogrifier" else {"cell": cell}
+    config = TrainConfig(**given, hidden_size=6, num_layers=2)
     return [build_model(config, vocab) for vocab in (OLD, NEW)]
 
 
 def axes_by_hand(name):
     """The axis of the vocabulary in an array of our cells, found by its name."""
-    return {"layers/0/input_kernel": 0, "readout/kernel": 1, "readout/bias": 0}.get(name)
+    axes = {"layers/0/input_kernel": 0, "readout/kernel": 1, "readout/bias": 0}
+    # The input is gated in one round, and read in the next.
+    axes |= {f"layers/0/rounds/{x}": i for x, i in (("0/up", 1), ("0/bias", 0), ("1/down", 0))}
+    return axes.get(name)
 
 
-@pytest.mark.parametrize("cell", get_args(CellName))
+@pytest.mark.parametrize("cell", [*get_args(CellName), "mogrifier"])
 def test_each_number_is_kept_and_old_logits_stay_the_same(cell):
     old, new = models(cell)
     noise = jax.random.normal(jax.random.key(2), (1000,))

@@ -8,6 +8,7 @@ from jax.test_util import check_grads
 
 from dinojax.models import cells, recurrence
 from dinojax.models.cells import Cell
+from dinojax.models.mogrifier import mogrifier
 from dinojax.models.products import linear
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 4
@@ -48,6 +49,7 @@ def two_state_cell(dtype) -> Cell:
 CELLS = {
     **{name: partial(make_cell, INPUT, HIDDEN) for name, make_cell in cells.CELLS.items()},
     "two_state": two_state_cell,
+    "mogrifier": lambda dtype: mogrifier(cells.lstm(INPUT, HIDDEN, dtype), INPUT, rounds=3, rank=2),
 }
 
 

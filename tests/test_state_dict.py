@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.config import TrainConfig
+from dinojax.config import OF_THE_MODEL, TrainConfig
 from dinojax.data.vocab import Vocab
 from dinojax.interchange import safetensors as files
 from dinojax.interchange.torch import MODULES, NUM_GATES, from_state_dict, to_state_dict
@@ -132,7 +132,7 @@ def test_there_and_back_is_the_same_bits(cell, tmp_path):
     for name, content in files.files(Trained(model, params, VOCAB), config).items():
         (tmp_path / name).write_bytes(content)
     found = files.read(tmp_path / "model.safetensors")
-    model_settings = {"cell": cell, "gate": "sigmoid", "num_layers": 2, "hidden_size": HIDDEN}
+    model_settings = {name: getattr(config, name) for name in OF_THE_MODEL}
     assert (found.settings, found.trained_with) == (model_settings, config)
     assert found.vocab == VOCAB
     assert jax.tree.structure(found.params) == jax.tree.structure(params)
@@ -299,8 +299,8 @@ def test_without_the_files_beside_it_a_model_has_no_characters(exported):
     (exported / "config.json").unlink()
     (exported / "vocab.json").unlink()
     found = files.read(exported / "model.safetensors")
-    settings = {"cell": "vanilla", "num_layers": 1, "hidden_size": HIDDEN}
-    assert found.settings == settings | {"gate": "sigmoid"}
+    config = TrainConfig(cell="vanilla", num_layers=1, hidden_size=HIDDEN)
+    assert found.settings == {name: getattr(config, name) for name in OF_THE_MODEL}
     assert (found.vocab, found.trained_with) == (None, None)
     with pytest.raises(ValueError, match=re.escape("expected vocab.json beside it")):
         files.load(exported / "model.safetensors")

@@ -519,6 +519,13 @@ def test_a_damaged_sweep_is_one_line(content, message, tmp_path):
     assert message in result.err
 
 
+def test_settings_need_only_suit_those_of_the_preset(tmp_path):
+    # The default cell has no choice of gates.
+    sweep = make_sweep("names", "", "", seeds=1, settings={"gate": "hard_sigmoid"})
+    write_sweep(tmp_path, sweep)
+    assert read_sweep(tmp_path) == sweep
+
+
 def test_memory_is_estimated_for_all_processes(monkeypatch):
     from dinojax.runs import sweeping
 

@@ -59,6 +59,10 @@ def export(run: Run, form: str, folder: Path | str) -> Exported:
             f"{brief(run.config.cell)} is code of the user's own, which this format cannot hold; "
             "export it as stablehlo"
         )
+    if form != "stablehlo" and run.config.mogrifier_rounds:
+        raise ValueError("this format has no Mogrifier rounds; export it as stablehlo")
+    if form != "stablehlo" and run.config.skips != "none":
+        raise ValueError("this format has no skips between layers; export it as stablehlo")
     check_without_labels(run, "other programs would draw labels within names")
     if form == "torch" and not has_cell(run.config):
         raise ValueError(

@@ -1,6 +1,7 @@
 """One recurrent layer over a whole sequence, however it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,6 +13,7 @@ from dinojax.messages import about
 from dinojax.models import code, linear_recurrence, recurrence
 from dinojax.models.cells import CELLS, Activations, Cell, Init, InitialState, Params, State
 from dinojax.models.linear_cells import LINEAR_CELLS, LinearCell
+from dinojax.models.mogrifier import mogrifier
 from dinojax.models.products import ProductDType, are_ids
 from dinojax.own import brief
 
@@ -118,17 +120,27 @@ def from_linear_cell(
 
 
 def make_layer(
-    name: CellName | str, *sizes: int, run: Run = recurrence.loop, **options: Any
+    name: CellName | str,
+    *sizes: int,
+    run: Run = recurrence.loop,
+    product_dtype: ProductDType = None,
+    mogrifier_rounds: int = 0,
+    mogrifier_rank: int = 24,
+    **options: Any,
 ) -> Layer:
     """The layer of the cell of this name, with its arguments; see `CELLS` and `LINEAR_CELLS`.
 
     The name may also be that of a cell of the user's own; see `own_cell`. A `Cell` trains by `run`;
-    see `from_cell`.
+    see `from_cell`. An LSTM may have `mogrifier_rounds`; see `mogrifier`.
     """
-    if name in LINEAR_CELLS:
-        return from_linear_cell(LINEAR_CELLS[name](*sizes, **options))
-    cell = CELLS[name](*sizes, **options) if name in CELLS else own_cell(name, *sizes, **options)
-    return from_cell(cell, run) if isinstance(cell, Cell) else from_linear_cell(cell)
+    makers: Mapping[str, Callable[..., Cell | LinearCell]] = {**CELLS, **LINEAR_CELLS}
+    cell = makers.get(name, partial(own_cell, name))(*sizes, product_dtype=product_dtype, **options)
+    if not isinstance(cell, Cell):
+        return from_linear_cell(cell)
+    if mogrifier_rounds:
+        options = {"rounds": mogrifier_rounds, "rank": mogrifier_rank}
+        cell = mogrifier(cell, sizes[0], product_dtype=product_dtype, **options)
+    return from_cell(cell, run)
 
 
 def own_cell(

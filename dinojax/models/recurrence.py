@@ -1,5 +1,6 @@
 """A cell along time: the plain scan, and the faster loop derived from it that training uses."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -87,13 +88,16 @@ class _Records(NamedTuple):
 
     states: State
     """Before the step, after any reset."""
+    between: list[tuple[State, Activations]]
+    """What each part of `preactivate` but the first reads."""
     preactivations: Activations
     outputs: jax.Array
 
 
 # Under `jax.grad`, `scan` also steps through the padding, and adds to the gradient of the weights
 # at each time step. Here both loops end at `length`, and the gradient of the weights is one product
-# over all time steps, after the loop.
+# over all time steps, after the loop. It needs the gradients of what each part of `preactivate`
+# returns, which the loop has computed.
 #
 # The gradients need the state before each step. It is recorded even though most of it is the output
 # of the step before: shifting all outputs by one step would read and write them once more.
@@ -106,9 +110,14 @@ def _loop_forward(
     resets: jax.Array | None,
 ) -> tuple[tuple[State, jax.Array], Any]:
     def record(state: State, projected: Activations) -> tuple[State, _Records]:
-        preactivations = cell.preactivate(params, state, projected)
+        values: Any = state, projected
+        between = []
+        for part in _parts(cell):
+            values = part(params, *values)
+            between.append(values)
+        preactivations = between.pop()
         new_state = cell.update(state, preactivations)
-        return new_state, _Records(state, preactivations, cell.output(new_state))
+        return new_state, _Records(state, between, preactivations, cell.output(new_state))
 
     def body(t: jax.Array, carry: tuple[State, _Records]) -> tuple[State, _Records]:
         state, records = carry
@@ -133,11 +142,14 @@ class _Backward(NamedTuple):
     mixed: Activations
     """Preactivations of earlier steps and gradients of later ones, [time, ...]: no array of its own
     for the gradients has to be filled with zeros first."""
+    d_between: list[tuple[State, Activations]]
+    """Gradients of `_Records.between`, of later steps."""
 
 
 def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
     params, projected, records, length, resets = residuals
     d_last, d_outputs = cotangents
+    first, *others = _parts(cell)
 
     def update(state: State, preactivations: Activations) -> tuple[State, jax.Array]:
         state = cell.update(state, preactivations)
@@ -147,33 +159,45 @@ def _loop_backward(cell: Cell, residuals: Any, cotangents: Any) -> Any:
         t = length - 1 - i
         state, inputs = _at(records.states, t), _at(projected, t)
         _, pull_update = jax.vjp(update, state, carry.preactivations)
-        _, pull_state = jax.vjp(lambda state: cell.preactivate(params, state, inputs), state)
+        _, pull_state = jax.vjp(lambda state: first(params, state, inputs), state)
         d_state, d_preactivations = pull_update((carry.d_state, _at(d_outputs, t)))
-        (d_state_too,) = pull_state(d_preactivations)
+        d_values: Any = d_preactivations
+        d_between: list[tuple[State, Activations]] = []
+        for part, values in zip(others[::-1], _at(records.between, t)[::-1], strict=True):
+            d_values = jax.vjp(partial(part, params), *values)[1](d_values)
+            d_between.insert(0, d_values)
+        (d_state_too,) = pull_state(d_values)
         d_state = jax.tree.map(jnp.add, d_state, d_state_too)
         if resets is not None:
             # Nothing flows back to the state that a reset replaced.
             d_state = choose_rows(_at(resets, t), jax.tree.map(jnp.zeros_like, d_state), d_state)
         mixed = _put(carry.mixed, d_preactivations, t)
-        return _Backward(d_state, _at(mixed, jnp.maximum(t - 1, 0)), mixed)
+        put = _put(carry.d_between, d_between, t)
+        return _Backward(d_state, _at(mixed, jnp.maximum(t - 1, 0)), mixed, put)
 
     last = _at(records.preactivations, jnp.maximum(length - 1, 0))
-    start = _Backward(d_last, last, records.preactivations)
-    d_state, _, d_preactivations = lax.fori_loop(0, length, body, start)
+    zeros = jax.tree.map(jnp.zeros_like, records.between)
+    start = _Backward(d_last, last, records.preactivations, zeros)
+    d_state, _, d_preactivations, d_between = lax.fori_loop(0, length, body, start)
     if not are_ids(jax.tree.leaves(projected)[0]):
         # If `preactivate` is not linear, NaN past the length would be NaN in the gradient too.
         is_read = jnp.arange(jax.tree.leaves(projected)[0].shape[0]) < length
         projected = choose_rows(is_read, projected, jax.tree.map(jnp.zeros_like, projected))
-    _, pull_rest = jax.vjp(
-        lambda params, projected: cell.preactivate(params, records.states, projected),
-        params,
-        projected,
-    )
-    d_params, d_projected = pull_rest(d_preactivations)
+
+    def all_parts(params: Params, projected: Activations) -> list[Any]:
+        read = [(records.states, projected), *records.between]
+        return [part(params, *values) for part, values in zip(_parts(cell), read, strict=True)]
+
+    _, pull_rest = jax.vjp(all_parts, params, projected)
+    d_params, d_projected = pull_rest([*d_between, d_preactivations])
     return d_params, d_state, d_projected, None, None
 
 
 loop.defvjp(_loop_forward, _loop_backward)
+
+
+def _parts(cell: Cell) -> tuple[Callable[..., Any], ...]:
+    return cell.parts or (cell.preactivate,)
 
 
 def _at(tree: Any, t: jax.Array | int) -> Any:

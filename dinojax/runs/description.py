@@ -264,13 +264,17 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     config = kind
     sizes = vocab.size, *[config.hidden_size] * config.num_layers
     dtype = None if config.dtype == "float32" else jnp.bfloat16
-    gate = {"gate": GATES[config.gate]} if config.cell in WITH_GATES else {}
     run: Run = loop
     if recurrence == "fused":
         # Imported only here, as it takes half as long as JAX.
         from dinojax.models.fused import fused as run
-    layers = [
-        make_layer(config.cell, *each, run=run, product_dtype=dtype, **gate)
-        for each in pairwise(sizes)
-    ]
-    return char_model(layers, vocab, dropout=config.dropout, product_dtype=dtype)
+    options: dict[str, Any] = {
+        "run": run, "product_dtype": dtype, "mogrifier_rounds": config.mogrifier_rounds,
+        "mogrifier_rank": config.mogrifier_rank,
+    }  # fmt: skip
+    if config.cell in WITH_GATES:
+        options["gate"] = GATES[config.gate]
+    layers = [make_layer(config.cell, *each, **options) for each in pairwise(sizes)]
+    return char_model(
+        layers, vocab, skips=config.skips, dropout=config.dropout, product_dtype=dtype
+    )
