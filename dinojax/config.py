@@ -12,29 +12,18 @@ from dinojax.own import own_code
 
 BatchKind = Literal["padded", "packed", "windows"]
 CellName = Literal[
-    "vanilla", "gru", "gru_reset_before", "lstm", "lstm_capped",
-    "mingru", "minlstm", "rglru", "lru",
-]  # fmt: skip
-SkipName = Literal["none", "readout", "residual"]
+    "vanilla", "gru", "gru_reset_before", "lstm", "mingru", "minlstm", "rglru", "lru"
+]
 GateName = Literal["sigmoid", "hard_sigmoid"]
 OptimizerName = Literal[
-    "sgd",
-    "momentum",
-    "rmsprop",
-    "adam",
-    "adamw",
-    "lion",
-    "muon",
-    "schedule_free",
-    "ademamix",
-    "prodigy",
+    "sgd", "momentum", "rmsprop", "adam", "adamw", "lion", "muon", "schedule_free"
 ]
 LossName = Literal["summed", "mean"]
 ScheduleName = Literal["constant", "cosine"]
 DTypeName = Literal["float32", "bfloat16"]
 RecurrenceName = Literal["auto", "loop", "fused"]
 OF_THE_MODEL = (
-    "cell", "gate", "mogrifier_rounds", "mogrifier_rank", "num_layers", "hidden_size", "skips",
+    "cell", "gate", "mogrifier_rounds", "mogrifier_rank", "num_layers", "hidden_size",
 )  # fmt: skip
 """The settings that parameters depend on."""
 WITH_CODE = "cell", "loss", "optimizer"
@@ -87,14 +76,11 @@ class TrainConfig:
     cell: CellName | str = _setting("vanilla", "recurrent cell of each layer, or one of your own")
     gate: GateName = _setting("sigmoid", f"function of the gates of {', '.join(WITH_GATES)}")
     mogrifier_rounds: int = _setting(
-        0, f"times that input and state of {' and '.join(LSTMS)} gate each other in a step", 0, 20
+        0, "times that input and state of an lstm gate each other in a step", 0, 20
     )
     mogrifier_rank: int = _setting(24, "rank of the matrices of these gates", 1, 10_000)
     num_layers: int = _setting(1, "number of recurrent layers", 1, 100)
     hidden_size: int = _setting(50, "number of hidden units of each layer", 1, 10_000)
-    skips: SkipName = _setting(
-        "none", "the readout reads all layers, or each layer adds to the outputs of the one below"
-    )
     dropout: float = _setting(0.0, "share of each layer's outputs dropped in training", 0, 0.99)
     dtype: DTypeName = _setting(
         "float32", "type of the factors of matrix products; bfloat16 is for GPUs and TPUs"
@@ -115,12 +101,7 @@ class TrainConfig:
     optimizer: OptimizerName | str = _setting(
         "sgd", "rule that turns gradients into updates, or one of your own"
     )
-    learning_rate: float = _setting(
-        0.01,
-        "size of the updates; of prodigy, a factor of the size that it finds, usually 1",
-        1e-12,
-        1e3,
-    )
+    learning_rate: float = _setting(0.01, "size of the updates", 1e-12, 1e3)
     schedule: ScheduleName = _setting("constant", "learning rate after the warm-up")
     warmup: float = _setting(0.0, "share of the steps with a rising learning rate", 0, 0.99)
     cooldown: float = _setting(
@@ -132,7 +113,7 @@ class TrainConfig:
     )
     weight_decay: float = _setting(
         0.0,
-        "decay per step, times the learning rate; not for sgd, momentum, rmsprop and adam",
+        "decay per step of adamw, lion, muon and schedule_free, times the learning rate",
         0,
         1e3,
     )

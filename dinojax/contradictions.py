@@ -6,12 +6,10 @@ from dinojax.own import brief
 
 MAX_FUSED = 512
 """Most hidden units of the fused kernel: an LSTM of more exceeds the memory of a GPU's core."""
-WITH_KERNEL = "vanilla", "gru", "lstm", "lstm_capped"
+WITH_KERNEL = "vanilla", "gru", "lstm"
 """The cells that the fused kernel runs."""
-WITH_GATES = "gru", "gru_reset_before", "lstm", "lstm_capped"
+WITH_GATES = "gru", "gru_reset_before", "lstm"
 """The cells whose gates may have another function than the sigmoid."""
-LSTMS = "lstm", "lstm_capped"
-"""The cells that may have Mogrifier rounds."""
 
 
 def check_consistent(config: Any) -> None:
@@ -21,14 +19,10 @@ def check_consistent(config: Any) -> None:
             f"gate: a {brief(config.cell)} cell has no choice of gates; "
             f"expected sigmoid, got {config.gate}"
         )
-    if config.mogrifier_rounds and config.cell not in LSTMS:
-        raise ValueError(
-            f"mogrifier rounds: for cells {' and '.join(LSTMS)}, got {brief(config.cell)}"
-        )
+    if config.mogrifier_rounds and config.cell != "lstm":
+        raise ValueError(f"mogrifier rounds: expected the cell lstm, got {brief(config.cell)}")
     if config.mogrifier_rank != 24 and not config.mogrifier_rounds:
         raise ValueError("mogrifier rank: expected mogrifier rounds above 0 to use it, got 0")
-    if config.skips != "none" and config.num_layers == 1:
-        raise ValueError(f"skips: expected two layers or more for {config.skips}, got 1")
     if config.recurrence == "fused" and config.mogrifier_rounds:
         raise ValueError("recurrence: the fused kernel has no Mogrifier rounds; choose auto")
     if config.recurrence == "fused" and (

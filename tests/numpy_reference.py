@@ -292,21 +292,17 @@ def lstm_step(
     hidden: Array,
     x: Array,
     gate: Callable[[Array], Array] = sigmoid,
-    *,
-    capped: bool = False,
 ) -> tuple[Array, Array]:
     """One step of the LSTM of Hochreiter & Schmidhuber (1997): the next memory and hidden state.
 
     With the forget gate of Gers et al. (2000), without peepholes. The gates "i", "f", "g" and "o"
     have the parameters that those of `gru_step` have. `memory` and `hidden` are [..., hidden], `x`
-    is [..., input]. A `capped` input gate is at most one minus the forget gate.
+    is [..., input].
     """
     i, f, g, o = gates["i"], gates["f"], gates["g"], gates["o"]
     input_gate = gate(x @ i["input_kernel"] + hidden @ i["recurrent_kernel"] + i["bias"])
     forget_gate = gate(x @ f["input_kernel"] + hidden @ f["recurrent_kernel"] + f["bias"])
     candidate = np.tanh(x @ g["input_kernel"] + hidden @ g["recurrent_kernel"] + g["bias"])
     output_gate = gate(x @ o["input_kernel"] + hidden @ o["recurrent_kernel"] + o["bias"])
-    if capped:
-        input_gate = np.where(input_gate + forget_gate > 1, 1 - forget_gate, input_gate)
     memory = forget_gate * memory + input_gate * candidate
     return memory, output_gate * np.tanh(memory)

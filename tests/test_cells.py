@@ -19,7 +19,7 @@ from dinojax.data.vocab import build_vocab
 from dinojax.evaluation import ngram
 from dinojax.evaluation.losses import column_evaluation
 from dinojax.models import recurrence
-from dinojax.models.cells import CELLS, vanilla
+from dinojax.models.cells import CELLS, lstm, vanilla
 from dinojax.models.gates import GATES, hard_sigmoid, sigmoid
 from dinojax.models.layers import make_layer
 from dinojax.models.linear_cells import LINEAR_CELLS
@@ -174,31 +174,18 @@ def test_gru_equals_the_numpy_reference(hidden_size, gate, tolerance, name, x64)
     ("hidden_size", "gate", "tolerance"),
     [(HIDDEN, "sigmoid", 1e-14), (HIDDEN, "hard_sigmoid", 1e-14), (130, "sigmoid", 1e-13)],
 )
-@pytest.mark.parametrize("name", ["lstm", "lstm_capped"])
-def test_lstm_equals_the_numpy_reference(name, hidden_size, gate, tolerance, x64):
-    cell = CELLS[name](INPUT, hidden_size, jnp.float64, gate=GATES[gate])
+def test_lstm_equals_the_numpy_reference(hidden_size, gate, tolerance, x64):
+    cell = lstm(INPUT, hidden_size, jnp.float64, gate=GATES[gate])
     params, state, inputs = random_case(cell, 5, 3)
     gates = gate_by_gate(params, "ifgo")
     memory, hidden = map(np.asarray, state)
     for x in inputs:
         state = recurrence.step(cell, params, state, cell.project(params, x))
         own = getattr(numpy_reference, gate)
-        memory, hidden = numpy_reference.lstm_step(
-            gates, memory, hidden, np.asarray(x), own, capped=name == "lstm_capped"
-        )
+        memory, hidden = numpy_reference.lstm_step(gates, memory, hidden, np.asarray(x), own)
         np.testing.assert_allclose(state[0], memory, rtol=1e-12, atol=tolerance)
         np.testing.assert_allclose(state[1], hidden, rtol=1e-12, atol=tolerance)
         np.testing.assert_array_equal(cell.output(state), state[1])
-
-
-def test_the_memory_of_a_capped_lstm_stays_between_minus_one_and_one():
-    def memory(name):
-        cell, ids = CELLS[name](INPUT, HIDDEN), jnp.zeros(50, int)
-        # All gates are open.
-        params = cell.init(jax.random.key(0)) | {"bias": jnp.full(4 * HIDDEN, 9.0)}
-        return np.abs(recurrence.scan(cell, params, cell.initial_state(()), ids)[0][0]).max()
-
-    assert memory("lstm_capped") <= 1 < 10 < memory("lstm")
 
 
 @pytest.mark.parametrize("name", [name for name in CELLS if name != "vanilla"])

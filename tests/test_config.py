@@ -187,11 +187,6 @@ def test_patience_needs_a_validation_to_judge_by():
     assert TrainConfig(patience=1, validation_fraction=0.01).patience == 1
 
 
-def test_skips_need_layers_to_skip():
-    with pytest.raises(ValueError, match=r"^skips: expected two layers or more for readout, got 1"):
-        TrainConfig(skips="readout")
-
-
 @pytest.mark.parametrize(("validation", "test"), [(0.99, 0.01), (0.5, 0.5), (0.2, 0.8), (0.9, 0.9)])
 def test_fractions_that_leave_too_little_are_refused(validation, test):
     sum_ = re.escape(str(validation + test))

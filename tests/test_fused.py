@@ -39,7 +39,6 @@ WITH_KERNEL = {
     "gru": CELLS["gru"],
     "gru, hard": partial(CELLS["gru"], gate=hard_sigmoid),
     "lstm": CELLS["lstm"],
-    "lstm_capped": CELLS["lstm_capped"],
     "lstm, hard": partial(CELLS["lstm"], gate=hard_sigmoid),
 }
 HAS_GPU = jax.default_backend() == "gpu"

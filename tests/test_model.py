@@ -1,4 +1,3 @@
-from functools import partial
 from itertools import pairwise
 from typing import get_args
 
@@ -223,29 +222,6 @@ def test_dropout_stands_between_layers_and_before_the_readout(length, inputs):
     start = model.initial_state((2,))
     _, logits = model.unroll(params, start, inputs, length, dropout_keys=keys)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("skips", ["readout", "residual"])
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_skips_pass_on_the_outputs_of_lower_layers(dropout, skips, inputs):
-    layers = [make_layer("gru", VOCAB, HIDDEN)]
-    layers += [make_layer(name, HIDDEN, HIDDEN) for name in ("lru", "lstm")]
-    model = char_model(layers, ALPHABET, skips=skips, dropout=dropout)
-    params, keys = model.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 2)
-    outputs, read = [], [inputs]
-    for i, (layer, own) in enumerate(zip(layers, params["layers"], strict=True)):
-        _, new = layer.unroll(own, layer.initial_state((2,)), read[-1])
-        outputs.append(new + outputs[-1] if i and skips == "residual" else new)
-        read.append(drop(keys, i, outputs[-1], dropout) if dropout else outputs[-1])
-    kernel, bias = (np.asarray(params["readout"][name]) for name in ("kernel", "bias"))
-    last = np.concatenate(read[1:] if skips == "readout" else read[-1:], axis=-1)
-    expected = last @ kernel + bias
-    first = model.initial_state((2,))
-    _, logits = model.unroll(params, first, inputs, 5, dropout_keys=keys)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-    if not dropout:
-        _, by_steps = jax.lax.scan(partial(model.step, params), first, inputs)
-        np.testing.assert_allclose(by_steps, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_each_row_and_layer_draws_its_own_dropout():

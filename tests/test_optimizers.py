@@ -110,25 +110,3 @@ def test_muon_updates_each_gate_of_hidden_matrices_orthogonally_and_others_as_ad
             assert np.all((np.diag(values) > 0.6) & (np.diag(values) < 1.3))
             np.testing.assert_allclose(values, np.diag(np.diag(values)), atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, updates, as_adamw)
-
-
-def first_update(**settings):
-    """That of two parameters 3 by the gradients 0.5 and -2, with weight decay."""
-    config = TrainConfig(weight_decay=0.5, clip_value=0.0, **settings)
-    optimizer, params = optimizers.make_optimizer(config), jnp.full(2, 3.0)
-    with jax.numpy_dtype_promotion("standard"):
-        return optimizer.update(jnp.array([0.5, -2.0]), optimizer.init(params), params)[0]
-
-
-def test_the_first_update_of_ademamix_is_that_of_adamw_up_to_the_slow_momentum():
-    update = first_update(optimizer="ademamix", learning_rate=0.1)
-    np.testing.assert_allclose(update, -0.1 * (np.array([1, -1]) + 0.5 * 3), rtol=2e-3)
-
-
-def test_the_first_update_of_prodigy_has_the_size_it_starts_with_times_the_learning_rate():
-    # Its moments are not corrected for their bias, but the learning rate is.
-    rate = 1e-6 * 2.0
-    decay = 0.5 * 3 * np.sqrt(1 - 0.999) / (1 - 0.9)
-    expected = -rate * (np.array([1, -1]) + decay)
-    update = first_update(optimizer="prodigy", learning_rate=2.0)
-    np.testing.assert_allclose(update, expected, rtol=1e-4)

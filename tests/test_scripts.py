@@ -557,7 +557,6 @@ HELP = {
         "--mogrifier-rank": ("matrices", 24),
         "--num-layers": ("layers", "dinos 1, names 2"),
         "--hidden-size": ("units", "dinos 50"),
-        "--skips": ("readout", "none"),
         "--dropout": ("dropped", "names 0.5"),
         "--batch-size": ("rows", "dinos 1"),
         "--window": ("characters", "names 16"),

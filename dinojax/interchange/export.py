@@ -61,8 +61,6 @@ def export(run: Run, form: str, folder: Path | str) -> Exported:
         )
     if form != "stablehlo" and run.config.mogrifier_rounds:
         raise ValueError("this format has no Mogrifier rounds; export it as stablehlo")
-    if form != "stablehlo" and run.config.skips != "none":
-        raise ValueError("this format has no skips between layers; export it as stablehlo")
     check_without_labels(run, "other programs would draw labels within names")
     if form == "torch" and not has_cell(run.config):
         raise ValueError(

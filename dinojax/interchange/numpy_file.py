@@ -101,10 +101,6 @@ _CELLS = {
         i, f, g, o = np.split(u + v, 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)""",
-    "lstm_capped": """\
-        i, f, g, o = np.split(u + v, 4)
-        c = sigmoid(f) * c + np.minimum(sigmoid(i), 1 - sigmoid(f)) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)""",
     "mingru": """\
         z, n = np.split(u, 2)
         h = sigmoid(-z) * h + sigmoid(z) * n""",
@@ -124,7 +120,7 @@ _CELLS = {
         y = weights[f"rnn.output_kernel_l{layer}"] @ np.append(c.real, c.imag) + d
         h = y * sigmoid(np.sqrt(8 / np.pi) * (y + 0.044715 * y**3))  # GELU""",
 }
-_STATES = {"lstm": "(c, h)", "lstm_capped": "(c, h)", "rglru": "c", "lru": "c"}
+_STATES = {"lstm": "(c, h)", "rglru": "c", "lru": "c"}
 """The variables of a state, where it is not h alone."""
 
 
@@ -143,7 +139,6 @@ def describe_layers(config: TrainConfig) -> str:
     """The layers of a model in words, such as "2 GRU layers of 64 units"."""
     names = {
         "gru": "GRU", "gru_reset_before": "GRU (reset before)", "lstm": "LSTM",
-        "lstm_capped": "capped LSTM",
         "mingru": "minGRU", "minlstm": "minLSTM", "rglru": "RG-LRU", "lru": "LRU",
     }  # fmt: skip
     cell = names.get(config.cell, config.cell)
@@ -157,8 +152,7 @@ def program(config: TrainConfig, max_length: int, load: str = LOAD_NPZ) -> str:
     after `max_length` characters.
     """
     zeros = f"np.zeros({config.hidden_size})"
-    pair = f"({zeros}, {zeros})"
-    starts = {"lru": f"np.zeros({-(-config.hidden_size // 2)})", "lstm": pair, "lstm_capped": pair}
+    starts = {"lstm": f"({zeros}, {zeros})", "lru": f"np.zeros({-(-config.hidden_size // 2)})"}
     return _PROGRAM.substitute(
         layers=describe_layers(config),
         load=load,

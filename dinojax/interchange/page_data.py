@@ -73,8 +73,6 @@ def make_page(
         raise ValueError(f"a page holds cells of dinojax, not {brief(run.config.cell)}")
     if run.config.mogrifier_rounds:
         raise ValueError("a page holds no network with Mogrifier rounds")
-    if run.config.skips != "none":
-        raise ValueError("a page holds no network with skips between layers")
     check_without_labels(run, "a page has no choice of them")
     has_names = learned is not None and not isinstance(learned, str | Text)
     if with_names and not (has_names and len(learned or ()) <= MAX_NAMES):

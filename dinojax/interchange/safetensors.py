@@ -100,9 +100,8 @@ def read(path: Path | str) -> Imported:
     """The model in a safetensors file; see `from_state_dict` for what it may hold.
 
     A configuration and a vocabulary come from `config.json` and `vocab.json` beside it, where they
-    exist, as `files` has them. The tensors do not tell the gates, whether the reset gate of a GRU
-    acts before the product, and whether the input gate of an LSTM is capped; without a
-    configuration, they are those of PyTorch.
+    exist, as `files` has them. The tensors do not tell the gates, and whether the reset gate of a
+    GRU acts before the product; without a configuration, they are those of PyTorch.
 
     Raises:
         OSError: a file cannot be read.
@@ -115,8 +114,8 @@ def read(path: Path | str) -> Imported:
     with about(config_file):
         recorded = _read_json(config_file)
     try:
-        cell = str(recorded.get("cell"))
-        found, params = from_state_dict(_tensors(path), recorded_cell=cell)
+        resets_before = recorded.get("cell") == "gru_reset_before"
+        found, params = from_state_dict(_tensors(path), resets_before=resets_before)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     with about(config_file if recorded else path):

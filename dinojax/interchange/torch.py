@@ -20,8 +20,6 @@ from dinojax.interchange.imported import in_float32
 from dinojax.messages import about
 from dinojax.models.cells import Params
 
-LIKE = {"gru_reset_before": "gru", "lstm_capped": "lstm"}
-"""The cells of ours with the tensors of one that PyTorch has."""
 MODULES = {"vanilla": "RNN", "gru": "GRU", "lstm": "LSTM"}
 NUM_GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 TENSORS = {"input_kernel": "weight_ih", "recurrent_kernel": "weight_hh", "bias": "bias_ih"}
@@ -36,7 +34,7 @@ def has_cell(config: TrainConfig) -> bool:
 
 def has_layout(config: TrainConfig) -> bool:
     """Whether `from_state_dict` reads the layers of a configuration."""
-    return config.cell in (*MODULES, *LIKE)
+    return config.cell in (*MODULES, "gru_reset_before")
 
 
 def to_state_dict(params: Params) -> dict[str, NDArray[Any]]:
@@ -61,19 +59,20 @@ def to_state_dict(params: Params) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
-def from_state_dict(tensors: Tensors, *, recorded_cell: str = "") -> tuple[dict[str, Any], Params]:
+def from_state_dict(
+    tensors: Tensors, *, resets_before: bool = False
+) -> tuple[dict[str, Any], Params]:
     """The settings of the layers, as in `TrainConfig`, and the parameters of a model.
 
     Modules may have any names: they are recognised by the names and the shapes of their tensors,
     and the cell by its number of gates. An nn.RNN is taken to have tanh units, as its tensors do
-    not tell. Tensors of PyTorch's may belong to another cell of ours, if that is the
-    `recorded_cell`; see `LIKE`. An embedding is multiplied into the kernel of the first layer, and
-    numbers become float32.
+    not tell. PyTorch has no GRU that `resets_before` the product; tensors of its shapes
+    may be one of ours. An embedding is multiplied into the kernel of the first layer, and numbers
+    become float32.
 
     Raises:
         ValueError: they are not the tensors of such a model, or could be read in several ways.
     """
-    resets_before = recorded_cell == "gru_reset_before"
     try:
         recurrent, others = _by_module(tensors)
         layers = [_layer(recurrent.get(i, {}), i, resets_before) for i in range(len(recurrent))]
@@ -86,8 +85,7 @@ def from_state_dict(tensors: Tensors, *, recorded_cell: str = "") -> tuple[dict[
         layers[0]["input_kernel"] = np.float32(embedding.astype(float) @ layers[0]["input_kernel"])
     hidden_size, num_columns = layers[0]["recurrent_kernel"].shape
     cell = next(name for name, num in NUM_GATES.items() if num * hidden_size == num_columns)
-    if LIKE.get(recorded_cell) == cell:
-        cell = recorded_cell
+    cell += "_reset_before" * (cell == "gru" and resets_before)
     settings = {"cell": cell, "num_layers": len(layers), "hidden_size": hidden_size}
     return settings, {"layers": layers, "readout": readout}
 

@@ -263,36 +263,10 @@ def lstm(
     return Cell(hidden_size, init, initial_state, project, preactivate, update, output, product)
 
 
-def lstm_capped(
-    input_size: int,
-    hidden_size: int,
-    dtype: DTypeLike = jnp.float32,
-    product_dtype: ProductDType = None,
-    *,
-    gate: Gate = sigmoid,
-) -> Cell:
-    """An `lstm` whose input gate is at most what the forget gate leaves (Melis et al., 2018).
-
-        c_t = f_t * c_{t-1} + min(i_t, 1 - f_t) * g_t
-
-    Otherwise it is as in `lstm`. The memory stays between -1 and 1.
-    """
-
-    def update(state: State, preactivations: Activations) -> State:
-        memory, _ = state
-        input_gate, forget_gate, candidate, output_gate = preactivations
-        kept = gate(forget_gate)
-        memory = kept * memory + jnp.minimum(gate(input_gate), 1 - kept) * jnp.tanh(candidate)
-        return memory, gate(output_gate) * jnp.tanh(memory)
-
-    return lstm(input_size, hidden_size, dtype, product_dtype)._replace(update=update)
-
-
 CELLS: dict[str, Callable[..., Cell]] = {
     "vanilla": vanilla,
     "gru": gru,
     "gru_reset_before": gru_reset_before,
     "lstm": lstm,
-    "lstm_capped": lstm_capped,
 }
 """All cells by name."""

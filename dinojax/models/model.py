@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dinojax.config import SkipName
 from dinojax.data.vocab import Vocab
 from dinojax.models.cells import Init, InitialState, Params, State
 from dinojax.models.layers import Layer, Step
@@ -58,7 +57,6 @@ def char_model(
     vocab: Vocab,
     *,
     dtype: DTypeLike = jnp.float32,
-    skips: SkipName = "none",
     dropout: float = 0.0,
     product_dtype: ProductDType = None,
 ) -> CharModel:
@@ -66,18 +64,14 @@ def char_model(
 
         logits_t = h_t W + b        h_t the output of the last layer
 
-    With `skips` of "readout", h_t holds the outputs of all layers side by side (Graves, 2013). With
-    "residual", the outputs of each layer but the first are added to those of the one below, which
-    are as many, and so passed on.
-
     With `dropout`, each output of each layer is zero with that probability, and otherwise divided
     by one minus it, before the next layer or the readout reads it (Srivastava et al., 2014; on
     these connections only, as in Zaremba et al., 2014). The readout's product multiplies numbers
     of `product_dtype`, as in `products.linear`.
 
     Parameters: `layers`, a list with those of each layer; `readout` with `kernel` W
-    [features of h_t, vocab], uniform as in Glorot & Bengio (2010), and `bias` b [vocab], zero. The
-    state is a tuple with that of each layer.
+    [hidden, vocab], uniform as in Glorot & Bengio (2010), and `bias` b [vocab], zero. The state is
+    a tuple with that of each layer.
 
     Raises:
         ValueError: there is no layer, or `dropout` is not in [0, 1).
@@ -88,13 +82,12 @@ def char_model(
         raise ValueError(f"expected a dropout from 0 to less than 1, got {dropout}")
 
     def init(key: jax.Array) -> Params:
-        num_read = sum(layer.output_size for layer in layers[0 if skips == "readout" else -1 :])
         key_readout, *key_layers = jax.random.split(key, len(layers) + 1)
         glorot = jax.nn.initializers.glorot_uniform()
         return {
             "layers": [layer.init(key) for layer, key in zip(layers, key_layers, strict=True)],
             "readout": {
-                "kernel": glorot(key_readout, (num_read, vocab.size), dtype),
+                "kernel": glorot(key_readout, (layers[-1].output_size, vocab.size), dtype),
                 "bias": jnp.zeros(vocab.size, dtype),
             },
         }
@@ -102,24 +95,23 @@ def char_model(
     def initial_state(batch_shape: tuple[int, ...]) -> State:
         return tuple(layer.initial_state(batch_shape) for layer in layers)
 
-    def readout(params: Params, outputs: Sequence[jax.Array]) -> jax.Array:
+    def readout(params: Params, outputs: jax.Array) -> jax.Array:
         kernel, bias = params["readout"]["kernel"], params["readout"]["bias"]
-        read = jnp.concatenate(outputs, axis=-1) if skips == "readout" else outputs[-1]
-        return affine(kernel, bias, read, product_dtype)
+        return affine(kernel, bias, outputs, product_dtype)
 
     def layer_outputs(
         params: Params, state: State, inputs: jax.Array
     ) -> tuple[State, tuple[jax.Array, ...]]:
         states, outputs = [], [inputs]
-        for i, (layer, own, before) in enumerate(zip(layers, params["layers"], state, strict=True)):
-            new_state, new_outputs = layer.step(own, before, outputs[-1])
+        for layer, own, below in zip(layers, params["layers"], state, strict=True):
+            new_state, new_outputs = layer.step(own, below, outputs[-1])
             states.append(new_state)
-            outputs.append(outputs[-1] + new_outputs if i and skips == "residual" else new_outputs)
+            outputs.append(new_outputs)
         return tuple(states), tuple(outputs[1:])
 
     def step(params: Params, state: State, inputs: jax.Array) -> tuple[State, jax.Array]:
         state, outputs = layer_outputs(params, state, inputs)
-        return state, readout(params, outputs)
+        return state, readout(params, outputs[-1])
 
     def unroll(
         params: Params,
@@ -129,16 +121,14 @@ def char_model(
         resets: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
-        states, outputs, read = list[State](), list[jax.Array](), [inputs]
+        states, outputs = [], inputs
         starts = inputs == vocab.no_character if resets else None
         for i, (layer, own, first) in enumerate(zip(layers, params["layers"], state, strict=True)):
-            last, new = layer.unroll(own, first, read[-1], length, starts)
+            last, outputs = layer.unroll(own, first, outputs, length, starts)
             states.append(last)
-            outputs.append(outputs[-1] + new if i and skips == "residual" else new)
-            read.append(outputs[-1])
             if dropout and dropout_keys is not None:
-                read[-1] = drop(dropout_keys, i, outputs[-1], dropout)
-        return tuple(states), readout(params, read[1:])
+                outputs = drop(dropout_keys, i, outputs, dropout)
+        return tuple(states), readout(params, outputs)
 
     return CharModel(vocab.size, vocab.newline, init, initial_state, step, unroll, layer_outputs)
 

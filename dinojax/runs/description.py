@@ -275,6 +275,4 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     if config.cell in WITH_GATES:
         options["gate"] = GATES[config.gate]
     layers = [make_layer(config.cell, *each, **options) for each in pairwise(sizes)]
-    return char_model(
-        layers, vocab, skips=config.skips, dropout=config.dropout, product_dtype=dtype
-    )
+    return char_model(layers, vocab, dropout=config.dropout, product_dtype=dtype)

@@ -49,12 +49,6 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     That of `schedule_free` is AdamW without momentum at points between its steps and their average
     (Defazio et al., 2024), which is the model; see `averaging`.
 
-    `ademamix` (Pagliardini et al., 2024) has the constants of Optax, without the paper's schedules
-    of its slow momentum, so that a run does not depend on its planned steps.
-
-    `prodigy` (Mishchenko & Defazio, 2023) is AdamW with a learning rate that it estimates, times
-    that of the configuration.
-
     A function of the user's own gets the learning rate, a number or a schedule, and returns the
     optimizer, any `optax.GradientTransformation`; see `models.code`.
 
@@ -71,10 +65,6 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         "lion": lambda: optax.lion(rate, weight_decay=config.weight_decay),
         "schedule_free": lambda: contrib.schedule_free_adamw(
             rate, weight_decay=config.weight_decay
-        ),
-        "ademamix": lambda: contrib.ademamix(rate, weight_decay=config.weight_decay),
-        "prodigy": lambda: contrib.prodigy(
-            rate, weight_decay=config.weight_decay, safeguard_warmup=True
         ),
         "muon": lambda: muon(rate, config.weight_decay, config.hidden_size),
     }

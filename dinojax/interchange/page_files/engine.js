@@ -87,14 +87,9 @@ const CELLS = {
   gru: (gate) => gru(gate, false),
   gru_reset_before: (gate) => gru(gate, true),
 
-  lstm: (gate) => lstm(gate, false),
-  lstm_capped: (gate) => lstm(gate, true),
-};
-
-// (i, f, o) = gate(a + h W_h)      g = tanh(a_g + h W_g)
-// c' = f c + i g                   h' = o tanh(c'), with min(i, 1 - f) for i where it is capped
-function lstm(gate, capped) {
-  return {
+  // (i, f, o) = gate(a + h W_h)      g = tanh(a_g + h W_g)
+  // c' = f c + i g                   h' = o tanh(c')
+  lstm: (gate) => ({
     forward(layer, a, old) {
       const size = layer.size;
       addProduct(a, old.h, layer.recurrent_kernel);
@@ -104,8 +99,7 @@ function lstm(gate, capped) {
         f[k] = gate.of(a[size + k]);
         g[k] = Math.tanh(a[2 * size + k]);
         o[k] = gate.of(a[3 * size + k]);
-        const most = capped ? Math.min(i[k], 1 - f[k]) : i[k];
-        c[k] = f[k] * old.c[k] + most * g[k];
+        c[k] = f[k] * old.c[k] + i[k] * g[k];
         h[k] = o[k] * Math.tanh(c[k]);
       }
       return { h, c, i, f, g, o };
@@ -115,10 +109,9 @@ function lstm(gate, capped) {
       for (let k = 0; k < size; k++) {
         const squashed = Math.tanh(c[k]);
         const d = dc[k] + dh[k] * o[k] * (1 - squashed * squashed);
-        const isCut = capped && i[k] > 1 - f[k], most = isCut ? 1 - f[k] : i[k];
-        da[k] = isCut ? 0 : d * g[k] * gate.slope(i[k]);
-        da[size + k] = d * (old.c[k] - (isCut ? g[k] : 0)) * gate.slope(f[k]);
-        da[2 * size + k] = d * most * (1 - g[k] * g[k]);
+        da[k] = d * g[k] * gate.slope(i[k]);
+        da[size + k] = d * old.c[k] * gate.slope(f[k]);
+        da[2 * size + k] = d * i[k] * (1 - g[k] * g[k]);
         da[3 * size + k] = dh[k] * squashed * gate.slope(o[k]);
         dMemory[k] = d * f[k];
       }
@@ -126,8 +119,8 @@ function lstm(gate, capped) {
       addTransposed(dOld, da, layer.recurrent_kernel);
       return { da, dh: dOld, dc: dMemory };
     },
-  };
-}
+  }),
+};
 
 // r = gate(a_r + h W_r)      z = gate(a_z + h W_z)      h' = (1 - z) n + z h
 // n = tanh(a_n + r m) with m = h W_n + b_n, or, where r acts before the product,
