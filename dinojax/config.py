@@ -123,12 +123,12 @@ class TrainConfig:
     clip_norm: float = _setting(
         0.0, "bound on the gradient's norm, 0 for none", 1e-12, 1e12, unit=_NATS, or_zero=True
     )
-    average_decay: float = _setting(
+    average_share: float = _setting(
         0.0,
-        "share of the old value in an exponential average of the parameters at each step; the "
+        "share of the steps over which an exponential average of the parameters is taken; the "
         "average is then the model; 0 for none",
         0,
-        0.99999,
+        1,
     )
     average_trigger: int = _setting(
         0,
@@ -190,7 +190,7 @@ class TrainConfig:
     @property
     def is_averaged(self) -> bool:
         """Whether the model is an average of the parameters that the optimizer works on."""
-        is_asked = self.average_decay > 0 or self.average_trigger > 0
+        is_asked = self.average_share > 0 or self.average_trigger > 0
         return is_asked or self.optimizer == "schedule_free"
 
     @property

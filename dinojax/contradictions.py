@@ -45,7 +45,7 @@ def check_consistent(config: Any) -> None:
     if config.optimizer == "schedule_free" and (
         config.schedule != "constant"
         or config.cooldown
-        or config.average_decay
+        or config.average_share
         or config.average_trigger
     ):
         raise ValueError(
@@ -56,15 +56,15 @@ def check_consistent(config: Any) -> None:
         raise ValueError(
             f"warmup and cooldown: expected a sum of up to 1, got {config.warmup + config.cooldown}"
         )
-    if config.average_trigger and config.average_decay:
+    if config.average_trigger and config.average_share:
         raise ValueError(
-            "average decay and average trigger: expected one of them, as there is one average, "
+            "average share and average trigger: expected one of them, as there is one average, "
             "got both"
         )
     if config.average_trigger and config.refit:
         raise ValueError(
             "average trigger: a refit has no validation to begin a mean; expected 0, got "
-            f"{config.average_trigger:,}; choose an average decay"
+            f"{config.average_trigger:,}; choose an average share"
         )
     needs = {"patience": config.patience, "refit": config.refit}
     needs["average trigger"] = config.average_trigger

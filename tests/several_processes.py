@@ -31,7 +31,7 @@ def train(preset, devices):
 
     config = replace(PRESETS[preset], **SETTINGS, devices=devices)
     config = replace(config, validation_fraction=0.2, evaluate_every=STEPS // 2)
-    config = replace(config, average_decay=0.9 if preset == "names" else 0.0)
+    config = replace(config, average_share=0.5 if preset == "names" else 0.0)
     data = "\n".join(NAMES) if config.is_text else NAMES
     experiment = make_experiment(*describe(config, data))
     state, tally = start(experiment, None)

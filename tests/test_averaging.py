@@ -25,7 +25,7 @@ CONFIG = TrainConfig(
     learning_rate=1.0, steps=12, validation_fraction=0.2, evaluate_every=2, devices=1,
 )  # fmt: skip
 KINDS = {
-    "exponential": replace(CONFIG, average_decay=0.7),
+    "exponential": replace(CONFIG, average_share=0.3),
     "triggered": replace(CONFIG, average_trigger=1),
     "schedule_free": replace(CONFIG, optimizer="schedule_free", learning_rate=0.01),
 }
@@ -73,7 +73,7 @@ def test_an_exponential_average_is_a_sum_without_the_start(devices):
     config = replace(KINDS["exponential"], devices=devices)
     raw, averages = params_after_each_step(experiment_of(config))
     for step in range(1, 7):
-        weights = 0.7 ** np.arange(step)[::-1]
+        weights = (1 - 1 / (0.3 * 12)) ** np.arange(step)[::-1]
         assert_sum(averages[step], raw[1 : step + 1], weights)
 
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_from_before_there_were_averages_is_read(tmp_path):
     run, arrays = runs.load_checkpoint(tmp_path, "last")
     assert not any(name.startswith("average") for name in arrays)
     metadata = to_metadata(run.description, tally)
-    for name in ("average_decay", "average_trigger"):
+    for name in ("average_share", "average_trigger"):
         del metadata["config"][name]
     del metadata["tally"]["recent_losses"]
     assert from_metadata(metadata) == (run.description, tally)

@@ -166,10 +166,10 @@ def test_an_unknown_choice_is_refused_with_a_list_of_the_choices(field):
     [
         ({"average_trigger": 5}, "^average trigger: expected a validation fraction above 0"),
         (
-            {"average_trigger": 5, "average_decay": 0.9, "validation_fraction": 0.1},
-            "^average decay and average trigger: expected one of them",
+            {"average_trigger": 5, "average_share": 0.9, "validation_fraction": 0.1},
+            "^average share and average trigger: expected one of them",
         ),
-        ({"optimizer": "schedule_free", "average_decay": 0.9}, "^optimizer: schedule_free"),
+        ({"optimizer": "schedule_free", "average_share": 0.9}, "^optimizer: schedule_free"),
         ({"optimizer": "schedule_free", "schedule": "cosine"}, "constant, got cosine"),
         ({"optimizer": "schedule_free", "cooldown": 0.2}, "neither a cooldown"),
     ],

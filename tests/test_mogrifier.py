@@ -90,7 +90,7 @@ def test_rounds_of_all_layers_are_a_setting():
     config = TrainConfig(cell="lstm", num_layers=2, hidden_size=HIDDEN, mogrifier_rounds=2)
     params = build_model(config, Vocab("\nabcd")).init(jax.random.key(0))
     assert [x["rounds"][1]["down"].shape for x in params["layers"]] == [(INPUT, 24), (HIDDEN, 24)]
-    with pytest.raises(ValueError, match="^mogrifier rounds: expected the cell lstm, got gru"):
+    with pytest.raises(ValueError, match=r"^mogrifier rounds: expected the cell lstm, got gru"):
         TrainConfig(cell="gru", mogrifier_rounds=1)
     with pytest.raises(ValueError, match=r"^mogrifier rank: expected mogrifier rounds above 0"):
         TrainConfig(cell="lstm", mogrifier_rank=8)

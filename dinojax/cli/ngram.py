@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from dinojax.cli.arguments import Parser
-from dinojax.cli.jobs import next_free_folder
+from dinojax.cli.folders import next_free_folder
 from dinojax.cli.loaded import describe_excerpt
 from dinojax.cli.settings import flag_of, given_settings, named_flags
 from dinojax.config import check_range

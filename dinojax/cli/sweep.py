@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import many, search, terminal
 from dinojax.cli.arguments import Parser, number, path, take_preset, whole_number
-from dinojax.cli.jobs import next_free_folder
+from dinojax.cli.folders import next_free_folder
 from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
 from dinojax.config import TrainConfig
 from dinojax.messages import count, quoted, visible

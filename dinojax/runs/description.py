@@ -196,7 +196,7 @@ def extended(description: Description, config: TrainConfig, step: int) -> Descri
     # A run is validated after its last step, due or not.
     is_one_more = step == before.steps and step % before.evaluate_every
     is_alike = all(
-        x.schedule == "constant" and not x.warmup and step <= x.cooldown_start
+        x.schedule == "constant" and not (x.warmup or x.average_share) and step <= x.cooldown_start
         for x in (before, config)
     )
     if not is_alike or (is_one_more and "validation" in description.parts):

@@ -29,8 +29,11 @@ def make_averaging(config: TrainConfig) -> Averaging | None:
 
     With the parameters p_1, p_2, .. after each step, the average after step t is
 
-        sum_i d^(t - i) p_i / sum_i d^(t - i)    over i = 1 .. t, with d the `average_decay`
+        sum_i d^(t - i) p_i / sum_i d^(t - i)    over i = 1 .. t, with an `average_share`
         sum_i p_i / (t - T + 1)                  over i = T .. t, with an `average_trigger`
+
+    Here d = 1 - 1 / (average_share * steps): the weights fall by a factor e over that share of the
+    planned steps, in a run of any length.
 
     The first has its bias corrected as Adam's moments have, so that it does not depend on the
     random parameters of the start. The second is that of NT-ASGD (Merity et al., 2018), which
@@ -46,14 +49,15 @@ def make_averaging(config: TrainConfig) -> Averaging | None:
         return None
     if config.optimizer == "schedule_free":
         return _of_optimizer
-    log_decay = math.log(config.average_decay) if config.average_decay else 0.0
+    num_averaged = config.average_share * config.steps
+    log_decay = math.log1p(-1 / num_averaged) if num_averaged > 1 else -math.inf
 
     def averaging(state: TrainState) -> Average:
         assert state.average is not None
         start = state.average.start
         num = jnp.maximum(state.step - start, 1).astype(jnp.float32)
         # 1 - d by `expm1`, as d is close to 1.
-        weight = jnp.expm1(log_decay) / jnp.expm1(num * log_decay) if log_decay else 1 / num
+        weight = jnp.expm1(log_decay) / jnp.expm1(num * log_decay) if num_averaged else 1 / num
         return Average(optax.incremental_update(state.params, state.average.params, weight), start)
 
     return averaging
