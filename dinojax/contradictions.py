@@ -49,7 +49,7 @@ def check_consistent(config: Any) -> None:
         or config.average_trigger
     ):
         raise ValueError(
-            "optimizer: schedule_free averages by itconfig, at a constant rate; expected the "
+            "optimizer: schedule_free averages by itself, at a constant rate; expected the "
             f"schedule constant, got {config.schedule}, and neither a cooldown nor an average"
         )
     if config.warmup + config.cooldown > 1:

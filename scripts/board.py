@@ -100,6 +100,8 @@ def chosen(flag: str, wanted: Sequence[str], known: Mapping[str, Any]) -> dict[s
 
 def find_data(parser: Parser, folder: Path | None, names: Sequence[str]) -> dict[str, str]:
     """The file of each of some data, empty for the bundled names; says which are not there."""
+    if folder and not folder.is_dir():
+        raise ValueError(f"--data: {folder} is not a folder")
     found = dict[str, str]()
     for name in names:
         file = folder / f"{name}.txt" if folder else None

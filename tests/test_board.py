@@ -218,6 +218,8 @@ def test_a_stopped_board_goes_on_and_ends_alike(whole, data, tmp_path):
         (["--only", "dino"], RECIPES, "did you mean dinos?"),
         (["--seeds", "0"], RECIPES, "--seeds: expected a number from 1"),
         (["--only", "tinyshakespeare"], RECIPES, "none of tinyshakespeare is there"),
+        (["--data", "nowhere"], RECIPES, "--data: nowhere is not a folder"),
+        ([], [RECIPES[0]._replace(settings={"refit": True})], "refit: the same for all recipes"),
         (["--only", "dinos"], RECIPES, "none of these recipes is for dinos"),
         ([], [RECIPES[0]._replace(settings={"steps": 0})], "recipe tiny on names: steps"),
         ([], [RECIPES[0]._replace(settings={"test_fraction": 0.2})], "the same for all recipes"),

@@ -1,6 +1,8 @@
 """Runs that validation gives their steps, and that then learn all but the test part."""
 
+import math
 import shutil
+import signal
 from dataclasses import asdict
 
 import jax
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 import dinojax
-from dinojax.cli.terminal import Program
+from dinojax.cli import train as main
+from dinojax.cli.terminal import INTERRUPTED, Program
 from dinojax.evaluation.strings import names_nats
 from dinojax.models.mixture import learn_weights
 from dinojax.models.trained import Trained
@@ -103,6 +106,27 @@ def test_a_run_that_is_killed_goes_on_alike(place, monkeypatch, where):
         assert losses[0] == losses[1]
 
 
+def test_time_and_a_signal_are_for_the_selection_and_the_refit(place, monkeypatch):
+    train, deadlines, sent = main.train, list[float](), [signal.SIGINT]
+
+    def noted(*arguments):
+        deadlines.append(arguments[-1])
+        report, seconds, signals = train(*arguments)
+        return report, seconds, signals + sent
+
+    monkeypatch.setattr(main, "train", noted)
+    arguments = "--data=names.txt", "--refit", "--out=timed", *FLAGS, "--steps=2"
+    # Ctrl-C in the last steps of the selection.
+    result = call("train", *arguments, cwd=place)
+    assert (result.code, result.err.count("--resume timed")) == (INTERRUPTED, 1)
+    assert runs.load_run(place / "timed", "last").step == 0
+    sent.clear()
+    result = call("train", *arguments, "--overwrite", "--max-minutes=1000", cwd=place)
+    assert result.code == 0
+    assert deadlines[0] == math.inf
+    assert math.inf > deadlines[1] == deadlines[2]
+
+
 def test_whole_epochs_are_kept_as_they_were_given(tmp_path):
     settings = {**SETTINGS, "epochs": 1, "refit": True}
     del settings["steps"]
@@ -167,20 +191,29 @@ def test_refitted_runs_that_have_no_weights_in_common_are_refused(place, monkeyp
     monkeypatch.setattr("dinojax.cli.refit.begin", lambda *_: None)
     call("train", "--data=names.txt", "--refit", "--out=killed", *FLAGS, "--steps=2", cwd=place)
     dinojax.train(NAMES, refit=True, **SETTINGS | {"split_seed": 1}, folder=place / "other")
+    resume = f"resume its training, or take its selection in killed/{SELECTION}"
     shutil.copytree(place / "run", place / "bare")
     shutil.rmtree(place / "bare" / SELECTION)
     for others, said in (
         (["other"], f"run/{SELECTION} and other/{SELECTION} differ in their train part"),
         ([f"other/{SELECTION}"], f"run was refitted, and other/{SELECTION} was not; mix runs"),
         (["bare"], f"its selection in bare/{SELECTION} is not there; give --weights"),
-        (["killed"], "killed has yet to be refitted; resume its training"),
+        (["killed"], f"killed has yet to be refitted; {resume}"),
     ):
         result = call("mix", "run", *others, "--out=new", cwd=place)
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert said in result.err
+    for arguments in (["sample", "killed"], ["train", "names", "--init-from=killed"]):
+        result = call(*arguments, cwd=place)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert f"killed has yet to be refitted; {resume}" in result.err
     mixed = dinojax.mix([place / "run", place / "bare"], place / "given", weights=[1, 2])
     assert (mixed.figures, mixed.description.selection) == ([], None)
     assert not (place / f"given/{SELECTION}").exists()
+    # Nor does that of an earlier run stay.
+    shutil.copytree(place / "run", place / "replaced")
+    dinojax.mix([place / "run", place / "bare"], place / "replaced", weights=[1, 2], overwrite=True)
+    assert not (place / f"replaced/{SELECTION}").exists()
 
 
 def test_what_cannot_be_is_refused(place):

@@ -1,6 +1,7 @@
 """Train a model on a list of names or a text, and write new ones; see --help."""
 
 import io
+import math
 import os
 import signal
 import sys
@@ -132,18 +133,22 @@ def main(parser: Parser, arguments: Namespace) -> int:
         with ExitStack() as stack:
             with parser.reported_errors(), processes.together("start"), named_flags():
                 started = begin(parser, arguments, stack)
-            code = learn(parser, arguments, started)
+            # A refit shares the time with its selection.
+            deadline = time.monotonic() + 60 * (arguments.max_minutes or math.inf)
+            code = learn(parser, arguments, started, deadline)
             # A selection that is resumed alone stays alone.
             if code == 0 and started[0] != arguments.resume:
                 with parser.reported_errors():
                     refitted = refit.begin(parser, arguments, started[0])
-                code = learn(parser, arguments, refitted) if refitted else 0
+                code = learn(parser, arguments, refitted, deadline) if refitted else 0
             return code
 
     return hosts.take_part(parser, arguments, work) if is_one_of_several else work()
 
 
-def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
+def learn(
+    parser: Parser, arguments: Namespace, started: "jobs.Started", deadline: float = math.inf
+) -> int:
     """Train and print the result, or why there is none; returns the exit code."""
     from dinojax import parallel
     from dinojax.cli import reports
@@ -153,12 +158,13 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     folder, experiment, *_ = started
     config, write = experiment.config, reports.make_writer(experiment)
     # Now, as the current folder may be gone when training ends.
-    resumed = short_path(refitted_from(folder) or folder)
+    outer = refitted_from(folder)
+    resumed = short_path(outer or folder)
     resume = f"resume with: {parser.program.shell_line('train', '--resume', resumed)}"
     again = parser.program.line_to_sample(folder, config.is_text)
     better = "" if config.is_text else line_of_better_names(parser, arguments)
     try:
-        report, seconds, signals = train(parser, arguments, started, write)
+        report, seconds, signals = train(parser, arguments, started, write, deadline)
     except BrokenPipeError:
         # The output is no longer read; see `terminal.run`.
         raise
@@ -178,7 +184,8 @@ def learn(parser: Parser, arguments: Namespace, started: "jobs.Started") -> int:
     if not parallel.may_write():
         return ended if signals and report.step < config.steps else 0
     is_complete, steps = report.step == config.steps, count(report.step, "step")
-    if signals and not is_complete:
+    # The refit of a selection is still to come.
+    if signals and (not is_complete or (outer and folder != arguments.resume)):
         saved = f"saved {load_run(folder, 'last').checkpoint}"
         print(file=sys.stderr)
         terminal.tell(parser.prog, f"interrupted; {saved}; {resume}")
@@ -228,9 +235,13 @@ def ended_alike(coming: "Generator[Report]") -> Iterator[None]:
 
 
 def train(
-    parser: Parser, arguments: Namespace, started: "jobs.Started", write: "Writer"
+    parser: Parser,
+    arguments: Namespace,
+    started: "jobs.Started",
+    write: "Writer",
+    deadline: float,
 ) -> tuple["Report", float, list[int]]:
-    """Train to the end, or until something stops it, and print reports on the way.
+    """Train to the end, or until something or the `deadline` stops it, and print reports.
 
     Returns the last report, the seconds it took, and the signals that asked training to stop.
     """
@@ -274,8 +285,7 @@ def train(
                 progress.write(reports.describe_report(report, config, written))
                 # So that a pipe, for example to tee, shows it at once.
                 sys.stdout.flush()
-            minutes = (time.monotonic() - started_at) / 60
-            is_late = arguments.max_minutes is not None and minutes > arguments.max_minutes
+            is_late = time.monotonic() > deadline
             wish = agree(signals[0] if signals else TIME_IS_UP * is_late)
             if wish:
                 signals[:] = [wish] if wish > 0 else []

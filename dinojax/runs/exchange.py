@@ -4,10 +4,9 @@ The files of the new run are first written into `.new`, a folder within that of 
 checkpoint comes last. Until it is there, the run is the earlier one, all of which is still in its
 place, and `.new` does not count. From then on, the run is the new one: a file is read from `.new`
 or, if it is no longer there, from the folder. Files of the earlier run that the new one does not
-have are removed, and so are its pictures and event files, and its selection unless the new run is
-refitted, too. The others are replaced one by one, the
-checkpoint last, and `.new` is removed. The process that next locks the folder completes what a
-killed one has left.
+have are removed, and so are its pictures and event files, and its selection unless the new run has
+one, too. The others are replaced one by one, the checkpoint last, and `.new` is removed. The
+process that next locks the folder completes what a killed one has left.
 
 `.new` also holds a list of the new files. It is written first and removed last, and its first line
 tells this folder from a user's of the same name. All functions raise an OSError if a file cannot be
@@ -75,7 +74,7 @@ def finish(folder: Path) -> None:
         return
     if is_decided(folder):
         # The file of the earlier run is there until the new one has taken its place.
-        if (new / CONFIG_FILE).exists() and _is_refitted(folder) and not _is_refitted(new):
+        if (new / CONFIG_FILE).exists() and _has_selection(folder) and not _has_selection(new):
             _remove_run(folder / SELECTION)
         _remove_files(folder, but=names)
         for name in names:
@@ -104,8 +103,8 @@ def current(folder: Path, name: str) -> Path:
     return new if is_decided(folder) and new.exists() else folder / name
 
 
-def _is_refitted(folder: Path) -> bool:
-    """Whether a run is refitted, by its config.json in a folder."""
+def _has_selection(folder: Path) -> bool:
+    """Whether a run has a selection, by its config.json in a folder."""
     try:
         return json.loads(read_regular(folder / CONFIG_FILE))["refit"] is True
     except (FileNotFoundError, KeyError, RecursionError, TypeError, ValueError):

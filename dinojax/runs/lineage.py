@@ -8,6 +8,7 @@ from dinojax.data.stored import NameList, Text, lookup
 from dinojax.runs import checkpoint
 from dinojax.runs.description import Description, Origin, Part, Parts
 from dinojax.runs.folder import Run, check_is_network, read_part
+from dinojax.runs.refit import check_learned
 
 LEARNED = "train", "earlier"
 
@@ -16,9 +17,10 @@ def read_origin(folder: Path | str, run: Run) -> Origin:
     """What a new run takes over from the `run` in a folder, besides its parameters.
 
     Raises:
-        ValueError: its model is no network.
+        ValueError: its model is no network, or it has yet to be refitted.
     """
     folder = Path(folder)
+    check_learned(run)
     check_is_network(run, "a new run begins with a network; give one of its members, if it has any")
     description = run.description
     own, names = description.parts["train"], list[str]()

@@ -121,12 +121,13 @@ def write_config(file: Path | str, description: Description) -> None:
     """Write the sources and the settings of a run as JSON, which `read_config` reads.
 
     Of a model that is no network of its configuration, the settings are those of its data and
-    whether it is refitted; of a refitted run, they are those that it was started with.
+    whether it has a selection; of a refitted run, they are those that it was started with.
     """
     sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
     settings = asdict(description.config)
     if description.model:
-        settings = {name: settings[name] for name in (*OF_THE_DATA, "refit")}
+        settings = {name: settings[name] for name in OF_THE_DATA}
+        settings["refit"] = description.selection is not None
     elif selection := description.selection:
         settings |= {"steps": selection.steps, "epochs": selection.epochs}
     whole = sources | _model(description) | settings

@@ -18,7 +18,7 @@ from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_m
 from dinojax.runs.folder import Run, load_run, read_part
 from dinojax.runs.kinds import Kind, Mixture, Ngram, kind_from_json, kind_name, kind_to_json
 from dinojax.runs.ngrams import costs_of, fitted_ngrams, ngram_params, save_untrained
-from dinojax.runs.refit import is_due, selection_of
+from dinojax.runs.refit import check_learned, selection_of
 from dinojax.runs.selection import SELECTION, Selection
 from dinojax.runs.sweep import is_sweep, members
 
@@ -132,13 +132,10 @@ def _selections(runs: Sequence[Run], *, are_needed: bool) -> list[Run]:
     Unless they `are_needed`, there are none, either, where one is missing or they differ.
 
     Raises:
-        ValueError: a run has yet to be refitted; or selections are needed, but one is missing, some
-            runs were not refitted, or the selections differ in their data.
+        ValueError: selections are needed, but one is missing, some runs were not refitted, or the
+            selections differ in their data.
     """
     refitted = [run for run in runs if run.config.refit]
-    for run in refitted:
-        if is_due(run):
-            raise ValueError(f"{run.folder} has yet to be refitted; resume its training")
     try:
         if 0 < len(refitted) < len(runs):
             one, other = refitted[0].folder, next(x.folder for x in runs if not x.config.refit)
@@ -164,12 +161,15 @@ def load_any(folder: Path | str, which: str = "best") -> Run:
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: see `folder.load_checkpoint` and `sweep.members`.
+        ValueError: the run has yet to be refitted; or see `folder.load_checkpoint` and
+            `sweep.members`.
     """
     folder = Path(folder)
     if is_sweep(folder) or is_sweep(folder.resolve().parent):
         return ensemble([load_run(replica, which) for replica in members(folder)])
-    return load_run(folder, which)
+    run = load_run(folder, which)
+    check_learned(run)
+    return run
 
 
 def ensemble(runs: Sequence[Run]) -> Run:

@@ -40,6 +40,15 @@ def is_due(run: Run) -> bool:
     return run.config.refit and not is_chosen
 
 
+def check_learned(run: Run) -> None:
+    """Raise a ValueError if a run is to be refitted, and has learned nothing yet."""
+    if is_due(run):
+        raise ValueError(
+            f"{run.folder} has yet to be refitted; resume its training, or take its selection in "
+            f"{run.folder / SELECTION}"
+        )
+
+
 def has_ended(run: Run) -> bool:
     """Whether a run has taken all its steps, or run out of patience."""
     is_patient = not 0 < run.config.patience <= run.tally.validations_since

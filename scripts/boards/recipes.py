@@ -87,7 +87,8 @@ def plan(
     from dinojax.runs.replica import read_data
     from dinojax.runs.suited import fitted, recipe_for
 
-    planned, fixed = list[Planned](), {"seed", *OF_THE_DATA} - {"batches"}
+    # A run that is refitted learns the validation part, too.
+    planned, fixed = list[Planned](), {"seed", "refit", *OF_THE_DATA} - {"batches"}
     for name, file in found.items():
         is_text = name in TEXTS
         read_as = TrainConfig("windows" if is_text else "padded", **OF_THE_BOARD)
