@@ -24,7 +24,9 @@ def check_consistent(config: Any) -> None:
     if config.mogrifier_rank != 24 and not config.mogrifier_rounds:
         raise ValueError("mogrifier rank: expected mogrifier rounds above 0 to use it, got 0")
     if config.recurrence == "fused" and config.mogrifier_rounds:
-        raise ValueError("recurrence: the fused kernel has no Mogrifier rounds; choose auto")
+        raise ValueError(
+            "recurrence: the fused kernel has no Mogrifier rounds; choose auto, or 0 rounds"
+        )
     if config.recurrence == "fused" and (
         config.cell not in WITH_KERNEL or config.hidden_size > MAX_FUSED
     ):

@@ -42,7 +42,8 @@ def resolve(
     """The configuration of a new run, from the sources of its settings.
 
     The settings start from `preset` or, in its place, from those `recorded` with another run or
-    given by a recipe. `given` settings replace them. A run that starts from the parameters of an
+    given by a recipe. `given` settings replace them, and switch off what they rule out, such as
+    Mogrifier rounds by another cell than lstm. A run that starts from the parameters of an
     `earlier` run has its cell, gate, layers and hidden units, and, unless recorded or given, its
     lower-casing.
 
@@ -54,7 +55,7 @@ def resolve(
     given = given or {}
     if base.epochs and given.get("epochs") == 0 and "steps" not in given:
         raise ValueError("epochs: expected more than 0, or steps in their place, got 0")
-    given = _with_one_average(_without_validation(_without_epochs(given)))
+    given = _without_rivals(_without_epochs(given))
     inherited = {name: getattr(earlier, name) for name in OF_THE_MODEL} if earlier else {}
     for name, value in inherited.items():
         if given.get(name, value) != value:
@@ -146,14 +147,22 @@ def _without_epochs(given: Mapping[str, Any]) -> dict[str, Any]:
     return ({"epochs": 0.0} if "steps" in given else {}) | dict(given)
 
 
-def _without_validation(given: Mapping[str, Any]) -> dict[str, Any]:
-    # Without a validation part, there is nothing to wait for or to choose by.
-    without = {"patience": 0, "validation_blocks": 0, "refit": False}
-    return (without if given.get("validation_fraction") == 0 else {}) | dict(given)
-
-
-def _with_one_average(given: Mapping[str, Any]) -> dict[str, Any]:
-    # Another average takes the place of that of a preset.
+def _without_rivals(given: Mapping[str, Any]) -> dict[str, Any]:
+    # Settings of the preset that those given leave without use, or rule out, are off.
+    off: dict[str, Any] = {}
+    if given.get("validation_fraction") == 0:
+        # Nothing to wait for or to choose by.
+        off |= {"patience": 0, "validation_blocks": 0, "refit": False, "average_trigger": 0}
+    if given.get("cell", "lstm") != "lstm":
+        off |= {"mogrifier_rounds": 0}
+    if (off | dict(given)).get("mogrifier_rounds") == 0:
+        off |= {"mogrifier_rank": TrainConfig.mogrifier_rank}
+    if given.get("schedule", "constant") != "constant":
+        off |= {"cooldown": 0.0}
     if given.get("optimizer") == "schedule_free":
-        return {"average_share": 0.0, "schedule": "constant"} | dict(given)
-    return ({"average_share": 0.0} if given.get("average_trigger") else {}) | dict(given)
+        off |= {"schedule": "constant", "cooldown": 0.0, "average_share": 0.0, "average_trigger": 0}
+    if given.get("average_trigger"):
+        off |= {"average_share": 0.0}
+    if given.get("average_share") or given.get("refit"):
+        off |= {"average_trigger": 0}
+    return off | dict(given)

@@ -148,6 +148,8 @@ def test_each_command_has_a_script():
     [
         ("train", "--lr", "--learning-rate"),
         ("train", "--hidden", "--hidden-size"),
+        ("train", "--ema", "--average-share"),
+        ("train", "--mogrifier", "--mogrifier-rounds"),
         ("train", "--layers", "--num-layers"),
         ("train", "--batch", "--batch-size"),
         ("train", "--dropout-rate", "--dropout"),

@@ -334,6 +334,31 @@ def test_without_a_validation_part_there_is_no_patience_unless_it_is_given():
         resolve(recorded=recorded, given={"validation_fraction": 0.0, "patience": 5})
 
 
+@pytest.mark.parametrize(
+    ("of_the_preset", "given", "off"),
+    [
+        ({"mogrifier_rounds": 4, "mogrifier_rank": 8}, {"cell": "gru"}, ("rounds", "rank")),
+        ({"mogrifier_rounds": 4, "mogrifier_rank": 8}, {"mogrifier_rounds": 0}, ("rank",)),
+        ({"average_share": 0.9}, {"average_trigger": 2}, ("share",)),
+        ({"average_trigger": 2}, {"average_share": 0.9}, ("trigger",)),
+        ({"average_trigger": 2}, {"refit": True}, ("trigger",)),
+        ({"average_trigger": 2}, {"validation_fraction": 0.0}, ("trigger",)),
+        ({"average_share": 0.9}, {"optimizer": "schedule_free"}, ("share",)),
+        ({"cooldown": 0.2}, {"optimizer": "schedule_free"}, ("cooldown",)),
+        ({"cooldown": 0.2}, {"schedule": "cosine"}, ("cooldown",)),
+    ],
+)
+def test_given_settings_switch_off_what_they_rule_out_of_a_preset(of_the_preset, given, off):
+    base = TrainConfig(cell="lstm", validation_fraction=0.1)
+    chosen = resolve(recorded=asdict(replace(base, **of_the_preset)), given=given)
+    # All that is off has its default.
+    assert [name for name in of_the_preset if name.endswith(off)]
+    expected = {k: v for k, v in of_the_preset.items() if not k.endswith(off)} | given
+    assert chosen == replace(base, **expected)
+    with pytest.raises(ValueError, match="expected"):
+        config_from(asdict(base) | of_the_preset | given)
+
+
 EARLIER = TrainConfig(
     cell="gru", gate="hard_sigmoid", num_layers=2, hidden_size=7, lowercase=False, dropout=0.5
 )

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 
 import bench_recurrence
@@ -25,7 +24,7 @@ from dinojax.models.fused import fused
 from dinojax.models.gates import hard_sigmoid
 from dinojax.models.layers import from_cell
 from dinojax.models.model import char_model
-from dinojax.presets import PRESETS
+from dinojax.presets import PRESETS, resolve
 from dinojax.runs.description import build_model, describe
 from dinojax.runs.experiment import make_experiment
 from dinojax.training.loss import mean_cross_entropy
@@ -281,7 +280,8 @@ def test_the_kernels_can_be_lowered_for_a_gpu(name, hidden, product_dtype):
 
 def test_a_run_trains_by_the_kernel_and_is_read_without(monkeypatch):
     settings = {"cell": "lstm", "num_layers": 2, "hidden_size": 16, "window": 8, "batch_size": 4}
-    config = replace(PRESETS["names"], recurrence="fused", dtype="bfloat16", devices=1, **settings)
+    settings |= {"recurrence": "fused", "dtype": "bfloat16", "devices": 1}
+    config = resolve("names", given={**settings, "mogrifier_rounds": 0})
     described = describe(config, ["rex", "dino", "raptor", "tyranno"] * 9)
     # As on a machine with a GPU.
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")

@@ -81,7 +81,8 @@ def test_muon_updates_each_gate_of_hidden_matrices_orthogonally_and_others_as_ad
     )
     generator = np.random.default_rng(0)
     shapes = {"bias": (8,), "input_kernel": (4, 8), "recurrent_kernel": (4, 8)}
-    layers, readout = [shapes, shapes], {"bias": (5,), "kernel": (4, 5)}
+    rounds = [{"down": (5, 4), "up": (4, 8), "bias": (8,)}]
+    layers, readout = [shapes, {**shapes, "rounds": rounds}], {"bias": (5,), "kernel": (4, 5)}
     params, gradients = (
         jax.tree.map(
             lambda shape: jnp.asarray(generator.normal(size=shape), jnp.float32),

@@ -6,6 +6,7 @@ its layers by those of `numpy_reference`.
 
 import json
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ import pytest
 from dinojax.config import OF_THE_MODEL, TrainConfig
 from dinojax.data.vocab import Vocab
 from dinojax.interchange import safetensors as files
+from dinojax.interchange.imported import Imported, run_config
 from dinojax.interchange.torch import MODULES, NUM_GATES, from_state_dict, to_state_dict
 from dinojax.models.trained import Trained
+from dinojax.presets import PRESETS
 from dinojax.runs.description import build_model
 
 from numpy_reference import gru_step, lstm_step
@@ -243,6 +246,29 @@ def test_damaged_or_foreign_files_are_refused(exported, file, content, message):
     (exported / file).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         files.read(exported / "model.safetensors")
+
+
+def test_rounds_that_the_tensors_cannot_hold_are_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    config = TrainConfig(cell="lstm", hidden_size=HIDDEN)
+    params = jax.tree.map(np.asarray, build_model(config, VOCAB).init(jax.random.key(0)))
+    written = files.files(Trained(build_model(config, VOCAB), params, VOCAB), config)
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content.replace(b'rounds": 0', b'rounds": 2'))
+    with pytest.raises(ValueError, match=r"config\.json: mogrifier_rounds is 2, .* is 0"):
+        files.read(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("preset", [None, "names"])
+def test_a_model_of_others_has_no_rounds_and_no_average_with_a_trigger(preset, monkeypatch):
+    more = {"mogrifier_rounds": 4, "average_share": 0.0, "average_trigger": 2}
+    config = replace(PRESETS["names"], **more)
+    monkeypatch.setitem(PRESETS, "names", config)
+    settings = {"cell": "lstm", "num_layers": 1, "hidden_size": HIDDEN}
+    trained_with = replace(config, **settings, mogrifier_rounds=0)
+    imported = Imported(settings, {}, None, None if preset else trained_with)
+    found = run_config(imported, preset)
+    assert found == replace(trained_with, average_trigger=0, validation_fraction=0.0)
 
 
 def test_numbers_of_other_types_are_read_exactly_or_refused(tmp_path):

@@ -24,6 +24,7 @@ ALSO_CALLED = {
     "--data": "input file train-file", "--resume": "load checkpoint", "--which": "checkpoint",
     "--patience": "early-stopping", "--devices": "gpus gpu device", "--temperature": "temp t",
     "--num": "n count num-samples", "--samples": "n num", "--prompt": "prefix start start-text",
+    "--average-share": "ema average", "--mogrifier-rounds": "mogrifier rounds",
     "--best": "beam", "--match": "regex pattern", "--top-p": "nucleus p", "--top-k": "k",
     "--jobs": "workers", "--search": "trials num-trials n-trials", "--split": "part set",
 }  # fmt: skip

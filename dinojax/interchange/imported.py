@@ -57,7 +57,8 @@ def run_config(imported: Imported, preset: str | None, **given: Any) -> TrainCon
     earlier = imported.trained_with
     recorded = asdict(earlier) if earlier and not preset else None
     alone = {"validation_fraction": 0.0, "test_fraction": 0.0, "patience": 0, "devices": 0}
-    given = {**imported.settings, **alone, **given}
+    # No format that is imported has rounds.
+    given = {"mogrifier_rounds": 0, **imported.settings, **alone, **given}
     return resolve(preset or "text", recorded=recorded, earlier=earlier, given=given)
 
 

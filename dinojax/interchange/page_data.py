@@ -72,7 +72,7 @@ def make_page(
     if own_code(run.config.cell):
         raise ValueError(f"a page holds cells of dinojax, not {brief(run.config.cell)}")
     if run.config.mogrifier_rounds:
-        raise ValueError("a page holds no network with Mogrifier rounds")
+        raise ValueError("a page holds no network with Mogrifier rounds; train one without")
     check_without_labels(run, "a page has no choice of them")
     has_names = learned is not None and not isinstance(learned, str | Text)
     if with_names and not (has_names and len(learned or ()) <= MAX_NAMES):

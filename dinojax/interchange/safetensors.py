@@ -120,7 +120,8 @@ def read(path: Path | str) -> Imported:
         raise ValueError(f"{path}: {error}") from None
     with about(config_file if recorded else path):
         config = config_from(recorded or found)
-        for name, value in found.items():
+        # The tensors have a place for no others.
+        for name, value in {**found, "mogrifier_rounds": 0}.items():
             if (other := getattr(config, name)) != value:
                 raise ValueError(f"{name} is {other}, but that of {path.name} is {value}")
     with about(vocab_file):

@@ -17,11 +17,11 @@ def muon(
     """Muon (Jordan et al., 2024) as Optax has it, for the parameters of `model.char_model`.
 
     Hidden matrices are those of the layers that are [input, gates * hidden], except the input
-    kernel of the first, which reads characters. The matrix of each gate, [input, hidden], is
-    updated by its own momentum with singular values of about 1, times `CONSISTENT_RMS` times the
-    root of its longer side (Liu et al., 2025), so that the learning rate acts as for AdamW. All
-    other parameters are updated by AdamW, with Nesterov's momentum. Weight decay is that of AdamW
-    for both.
+    kernel of the first, which reads characters, and the matrices of Mogrifier rounds. The matrix of
+    each gate, [input, hidden], is updated by its own momentum with singular values of about 1,
+    times `CONSISTENT_RMS` times the root of its longer side (Liu et al., 2025), so that the
+    learning rate acts as for AdamW. All other parameters are updated by AdamW, with Nesterov's
+    momentum. Weight decay is that of AdamW for both.
 
     Raises:
         ValueError: Optax is too old.
@@ -39,7 +39,7 @@ def muon(
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             if name == "layers/0/input_kernel" or not name.startswith("layers/"):
                 return leaf
-            if leaf.ndim != 2 or leaf.shape[1] % hidden_size:
+            if "/rounds/" in name or leaf.ndim != 2 or leaf.shape[1] % hidden_size:
                 return leaf
             return leaf.reshape(len(leaf), -1, hidden_size)
 
