@@ -12,7 +12,7 @@ _ADAMW = TrainConfig(
     loss="mean", optimizer="adamw", warmup=0.05, weight_decay=0.01, clip_value=0.0, clip_norm=1.0
 )
 _COMMON = replace(_ADAMW, cell="lstm", hidden_size=256, average_share=0.2, validation_fraction=0.1)
-_NAMES = replace(_COMMON, batches="packed", batch_size=64, window=16)
+_NAMES = replace(_COMMON, batches="packed", batch_size=32, window=16)
 _TEXT = replace(
     _COMMON, batches="windows", lowercase=False, batch_size=64, window=32, reset_rate=0.05
 )

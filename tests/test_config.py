@@ -161,15 +161,6 @@ def test_an_unknown_choice_is_refused_with_a_list_of_the_choices(field):
 # Settings that depend on each other.
 
 
-@pytest.mark.parametrize("given", [{"average_trigger": 5}, {"optimizer": "schedule_free"}])
-def test_another_average_takes_the_place_of_that_of_a_preset(given):
-    assert PRESETS["names"].average_share
-    config = resolve("names", given=given)
-    assert config.average_share == 0
-    with pytest.raises(ValueError, match="average"):
-        resolve("names", given=given | {"average_share": 0.1})
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

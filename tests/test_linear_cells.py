@@ -319,7 +319,7 @@ def test_commands_work_on_a_cell_with_complex_numbers(tmp_path):
         return result.out or result.err
 
     flags = "names", "--data=data.txt", "--batch-size=4", "--schedule=constant", "--warmup=0"
-    model = "--cell=lru", "--num-layers=2", "--hidden-size=5"
+    model = "--cell=lru", "--num-layers=2", "--hidden-size=5", "--average-share=0"
     here("train", *flags, *model, "--steps=12", "--out=whole")
     here("train", *flags, *model, "--steps=7", "--out=parts")
     here("train", "--resume=parts", "--steps=12")

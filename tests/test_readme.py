@@ -102,7 +102,7 @@ def test_commands(place, monkeypatch):
         if trains and arguments[1] in ("names", "text", "text-best"):
             length = [] if "--steps" in arguments else ["--epochs", "1"]
             arguments += [*length, "--hidden-size", "16"]
-        if arguments[-2:] == ["--epochs", "12"]:
+        if arguments[-2:] == ["--epochs", "15"]:
             # One more than the run above.
             arguments[-1] = "2"
         run = dinojax if program == "dinojax" else python

@@ -566,7 +566,7 @@ HELP = {
         "--epochs": ("passes", "dinos 0"),
         "--optimizer": ("updates", "names adamw"),
         "--learning-rate": ("updates", "dinos 0.01"),
-        "--schedule": ("warm-up", "text cosine"),
+        "--schedule": ("warm-up", "text-best cosine"),
         "--warmup": ("steps", "dinos 0.0"),
         "--weight-decay": ("adamw", "dinos 0.0"),
         "--clip-value": ("nats", "dinos 5.0"),

@@ -123,7 +123,7 @@ def test_dropout_and_resets_of_a_replica_are_its_own(tmp_path):
 
 
 def test_one_that_diverges_or_stops_ends_alone(tmp_path):
-    _, together = experiments(configure("names", patience=2))
+    _, together = experiments(configure("names", patience=2, learning_rate=2e-3))
     num = together.description.vocab.size
     names = "diverging", "good", "impatient", "unwritable"
     planted = [begin(together, i, tmp_path / name) for i, name in enumerate(names)]
