@@ -161,7 +161,7 @@ def run_all(parts: Mapping[str, Part], folder: Path, out: Path, is_rehearsal: bo
         found = run_part(part._replace(seconds=min(part.seconds, left)), folder)
         log["parts"][name] = found
         log["ok"] = all(part["ok"] for part in log["parts"].values())
-        log["seconds"] = round(time.monotonic() - begun, 1)
+        log["seconds"] = round(time.monotonic() - begun, 2)
         write_atomically(out, f"{json.dumps(log, indent=1)}\n".encode())
         said = "ok" if found["ok"] else "out of time" if found["timed_out"] else "FAILED"
         print(f"{name:10} {said:12} {found['seconds']:6.1f} s of {found['limit']}", flush=True)
