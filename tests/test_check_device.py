@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import check_device
 import pytest
@@ -20,7 +21,10 @@ def python(code, seconds=60, **more):
 
 
 def test_a_part_has_its_result_its_time_and_its_environment(tmp_path):
-    code = "import os, json; print(json.dumps([os.environ['A'], os.getcwd()]))"
+    # Its time is rounded to hundredths of a second.
+    code = (
+        "import os, json, time; time.sleep(0.01); print(json.dumps([os.environ['A'], os.getcwd()]))"
+    )
     found = check_device.run_part(python(code, read=json.loads, environment={"A": "b"}), tmp_path)
     assert (found["ok"], found["code"], found["timed_out"]) == (True, 0, False)
     assert found["result"] == ["b", str(tmp_path)]
@@ -28,14 +32,25 @@ def test_a_part_has_its_result_its_time_and_its_environment(tmp_path):
     assert found["limit"] == 60
 
 
-def test_a_part_out_of_time_keeps_what_it_printed_and_leaves_no_process(tmp_path):
+def test_a_part_out_of_time_keeps_what_it_printed_and_leaves_no_process(tmp_path, monkeypatch):
+    class OnceItHasPrinted(subprocess.Popen):
+        """A process whose time begins after two lines, however long it takes to start."""
+
+        def wait(self, timeout=None):
+            while timeout is not None and (tmp_path / "stdout").read_bytes().count(b"\n") < 2:
+                assert self.poll() is None
+                time.sleep(0.01)
+            return super().wait(timeout)
+
     child = "import time; time.sleep(60)"
     code = (
         "import subprocess, sys; print('begun', flush=True); "
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
         "print(p.pid, flush=True); p.wait()"
     )
-    found = check_device.run_part(python(code, seconds=3), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", OnceItHasPrinted)
+        found = check_device.run_part(python(code, seconds=1), tmp_path)
     assert (found["ok"], found["timed_out"]) == (False, True)
     begun, child = found["result"]
     assert begun == "begun"
@@ -74,13 +89,17 @@ def test_the_log_holds_every_part_that_ran_and_says_why_one_failed(tmp_path, cap
 
 
 def test_all_parts_together_have_a_limit(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(check_device, "SECONDS", 2)
-    parts = dict.fromkeys(("long", "late"), python("import time; time.sleep(60)"))
+    monkeypatch.setattr(check_device, "SECONDS", 1)
+    # Each part takes a second of this clock, however long it takes to start and to end it.
+    times = [0.0]
+    monkeypatch.setattr(check_device, "time", SimpleNamespace(monotonic=lambda: times[-1]))
+    sleep = python("import time; time.sleep(60)", read=lambda _: times.append(times[-1] + 1))
+    parts = dict.fromkeys(("long", "late"), sleep)
     out = tmp_path / "out.json"
     assert check_device.run_all(parts, tmp_path, out, False) == 1
     log = json.loads(out.read_text("utf-8"))["parts"]
     assert [part["timed_out"] for part in log.values()] == [True, True]
-    assert [part["limit"] for part in log.values()] == [2, 0]
+    assert [part["limit"] for part in log.values()] == [1, 0]
     assert capsys.readouterr().out.count("out of time") == 2
 
 
