@@ -47,12 +47,16 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(20_000, 20, 20)
 
 
-LONGEST = "test_scripts", "test_bench", "test_sweep"
+LONGEST = (
+    "test_scripts", "test_bench", "test_resume", "test_hosts", "test_readme", "test_train",
+    "test_sweep", "test_prepared", "test_stack",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
     """Files that take longest come first, so that no worker is left with one at the end."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True, scope="module")
