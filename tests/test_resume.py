@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -19,12 +20,15 @@ from test_scripts import (
     SCRIPTS,
     assert_one_line,
     checkpoints,
+    here,
     lines,
     refuse,
     run,
     snapshot,
     start,
+    starting_with,
     succeed,
+    succeed_here,
     trap,
 )
 
@@ -54,21 +58,37 @@ def compile_as_users_do():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with data, for a run of each preset that was never interrupted."""
+    """A folder with data, for the runs that tests share and for their own."""
     folder = tmp_path_factory.mktemp("resume")
     (folder / "data.txt").write_text("\n".join(WORDS * 20) + "\n", "utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def plain(place):
+    """An environment as if matplotlib were not installed.
+
+    To draw the losses takes a quarter of the time of a process here.
+    """
+    return starting_with("import sys; sys.modules['matplotlib'] = None", place / "plain")
 
 
 def arguments(preset):
     return [preset, "--data=data.txt", "--hidden-size=8", *FLAGS[preset]]
 
 
-def train_whole(place, preset):
-    folder = place / f"whole {preset}"
-    if not folder.exists():
-        succeed("train.py", *arguments(preset), f"--out={folder.name}", cwd=place)
-    return folder
+@pytest.fixture(scope="module")
+def train_whole(place, plain):
+    """A function that returns a run of a preset that was never interrupted."""
+
+    def train(preset):
+        folder = place / f"whole {preset}"
+        if not folder.exists():
+            flags = *arguments(preset), f"--out={folder.name}"
+            succeed("train.py", *flags, cwd=place, **plain)
+        return folder
+
+    return train
 
 
 def without_clock(folder):
@@ -80,8 +100,10 @@ def without_clock(folder):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(preset, place):
-    whole = train_whole(place, preset)
+def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(
+    preset, place, train_whole, plain
+):
+    whole = train_whole(preset)
     folder = place / f"pieces {preset}"
     first = [*arguments(preset), f"--out={folder.name}"]
     again = ["--resume", folder.name, "--save-every=7"]
@@ -105,7 +127,10 @@ def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(pr
             assert_one_line(result, "train.py", code=128 + what)
             assert "--resume" in result.err
         assert runs.load_run(folder, "last").step < runs.load_run(whole, "last").step
-    out = succeed("train.py", *again, cwd=place)
+    # Names and a text have their losses drawn, too, from the metrics of all pieces.
+    draws = preset in ("dinos", "text")
+    out = succeed("train.py", *again, cwd=place, **({} if draws else plain))
+    assert ("Losses drawn in " in out) == draws
     assert "new:" in out or "New text:" in out
     last = checkpoints(whole)[-1].name
     assert (folder / last).read_bytes() == (whole / last).read_bytes()
@@ -119,10 +144,10 @@ def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(pr
     assert best[0].checkpoint.read_bytes() == best[1].checkpoint.read_bytes()
 
 
-def test_how_often_a_run_saves_and_reports_changes_nothing(place):
-    whole = train_whole(place, "names")
+def test_how_often_a_run_saves_and_reports_changes_nothing(place, train_whole, plain):
+    whole = train_whole("names")
     flags = "--save-every=1", "--keep=1000", "--evaluate-every=7", "--out=often"
-    succeed("train.py", *arguments("names"), *flags, cwd=place)
+    succeed("train.py", *arguments("names"), *flags, cwd=place, **plain)
     last = runs.load_run(whole, "last"), runs.load_run(place / "often", "last")
     assert last[0].step == last[1].step == len(checkpoints(place / "often")[1:])
     jax.tree.map(np.testing.assert_array_equal, last[0].params, last[1].params)
@@ -130,27 +155,28 @@ def test_how_often_a_run_saves_and_reports_changes_nothing(place):
     assert [x["step"] for x in rows[:-1]] == list(range(7, last[0].step, 7))
 
 
-def test_config_json_makes_the_run_again(place):
-    whole = train_whole(place, "text")
+def test_config_json_makes_the_run_again(place, train_whole, plain):
+    whole = train_whole("text")
     config = whole / "config.json"
-    succeed("train.py", f"--config={config}", "--out=again", cwd=place)
+    succeed("train.py", f"--config={config}", "--out=again", cwd=place, **plain)
     last = checkpoints(whole)[-1].name
     assert (place / "again" / last).read_bytes() == (whole / last).read_bytes()
     assert (place / "again" / "config.json").read_bytes() == config.read_bytes()
-    succeed("train.py", f"--config={config}", "--seed=1", "--steps=3", "--out=other", cwd=place)
+    changed = "--seed=1", "--steps=3", "--out=other"
+    succeed_here("train.py", f"--config={config}", *changed, cwd=place)
     assert runs.load_run(place / "other", "last").config.seed == 1
 
 
-def test_a_finished_run_continues_with_more_steps(place, tmp_path):
+def test_a_finished_run_continues_with_more_steps(place, plain, tmp_path):
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     short, long = "--steps=200", "--steps=400"
     flags = "--data=data.txt", "--hidden-size=8", "--evaluate-every=50"
-    succeed("train.py", *flags, short, "--out=run", cwd=tmp_path)
-    succeed("train.py", *flags, long, "--out=long", cwd=tmp_path)
-    result = run("train.py", "--resume=run", cwd=tmp_path)
+    succeed("train.py", *flags, short, "--out=run", cwd=tmp_path, **plain)
+    succeed("train.py", *flags, long, "--out=long", cwd=tmp_path, **plain)
+    result = here("train.py", "--resume=run", cwd=tmp_path)
     assert_one_line(result, "train.py", code=2)
     assert "all its 200 steps" in result.err
-    out = succeed("train.py", "--resume=run", long, cwd=tmp_path)
+    out = succeed("train.py", "--resume=run", long, cwd=tmp_path, **plain)
     assert "400 steps" in out
     ends = [checkpoints(tmp_path / name)[-1].read_bytes() for name in ("run", "long")]
     assert ends[0] == ends[1]
@@ -161,7 +187,7 @@ def test_a_finished_run_continues_with_more_steps(place, tmp_path):
 
 def test_a_run_that_stops_early_keeps_the_best(place):
     flags = "--learning-rate=3e-2", "--validation-fraction=0.3", "--evaluate-every=20"
-    out = succeed(
+    out = succeed_here(
         "train.py", "--data=data.txt", "--steps=100000", *flags, "--patience=3", "--out=early",
         cwd=place,
     )  # fmt: skip
@@ -179,16 +205,16 @@ def test_a_run_that_stops_early_keeps_the_best(place):
     assert best.tally.best_loss == losses[best.step]
     assert f"after {best.step:,} steps" in out
     samples = [
-        succeed("sample.py", "early", f"--which={which}", cwd=place)
+        succeed_here("sample.py", "early", f"--which={which}", cwd=place)
         for which in ("best", best.step, "last", last.step)
     ]
-    assert samples[0] == samples[1] == succeed("sample.py", "early", cwd=place)
+    assert samples[0] == samples[1] == succeed_here("sample.py", "early", cwd=place)
     assert samples[2] == samples[3] != samples[0]
-    result = run("train.py", "--resume=early", cwd=place)
+    result = here("train.py", "--resume=early", cwd=place)
     assert_one_line(result, "train.py", code=2)
     assert "larger --patience" in result.err
     best.checkpoint.write_bytes(b"")
-    result = run("train.py", "--resume=early", "--patience=4", cwd=place)
+    result = here("train.py", "--resume=early", "--patience=4", cwd=place)
     assert_one_line(result, "train.py", code=0)
     assert f"note: early/{best.checkpoint.name} could not be read; using" in result.err
 
@@ -208,12 +234,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_a_resume_reads_its_checkpoint_once_before_the_lock_and_once_under_it(place, tmp_path):
-    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
-    succeed("train.py", "--data=data.txt", "--steps=40", "--out=run", cwd=tmp_path)
-    command = [sys.executable, "-c", READS, SCRIPTS / "train.py", "--resume=run", "--steps=50"]
+def test_a_resume_reads_its_checkpoint_once_before_the_lock_and_once_under_it(
+    train_whole, plain, tmp_path
+):
+    shutil.copytree(train_whole("dinos"), tmp_path / "run")
+    command = [sys.executable, "-c", READS, SCRIPTS / "train.py", "--resume=run", "--steps=410"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True
+        command, cwd=tmp_path, env=ENVIRONMENT | plain, capture_output=True, text=True, check=True
     )
     said = [line for line in done.stderr.split("\n") if line in ("read", "write", "lock")]
     before, after = said[: said.index("lock")], said[said.index("lock") :]
@@ -223,7 +250,7 @@ def test_a_resume_reads_its_checkpoint_once_before_the_lock_and_once_under_it(pl
 
 def test_a_run_stops_when_its_time_is_up(place):
     flags = "--data=data.txt", "--steps=100000000", "--max-minutes=0.001", "--out=late"
-    out = succeed("train.py", *flags, cwd=place)
+    out = succeed_here("train.py", *flags, cwd=place)
     assert re.search(
         r"^Stopped after [\d,]+ steps?: time is up; resume with: .*--resume late$", out, re.M
     )
@@ -236,22 +263,30 @@ def test_a_second_process_may_not_write_to_the_run_and_a_dead_one_does_not_count
     assert process.stdout.readline()
     while not checkpoints(place / "busy"):
         assert process.poll() is None
+        time.sleep(0.02)
     for more in ("--resume=busy",), (*flags, "--overwrite"):
-        result = run("train.py", *more, cwd=place)
+        result = here("train.py", *more, cwd=place)
         assert_one_line(result, "train.py", code=2)
         assert "another process trains in busy" in result.err
+    assert process.poll() is None
     process.kill()
     process.communicate()
-    succeed("train.py", "--resume=busy", "--max-minutes=0.001", cwd=place)
+    succeed_here("train.py", "--resume=busy", "--max-minutes=0.001", cwd=place)
+
+
+@pytest.fixture(scope="module")
+def stopped(place):
+    """A run that was terminated on its way."""
+    flags = *arguments("dinos"), "--save-every=10", "--out=stopped"
+    environment = trap(place / "trap stopped", "open", "metrics.jsonl", [20], signal.SIGTERM)
+    assert run("train.py", *flags, cwd=place, **environment).code == 128 + signal.SIGTERM
+    return place / "stopped"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
-def test_a_damaged_newest_checkpoint_is_passed_over(damage, place, tmp_path):
-    whole = train_whole(place, "dinos")
-    flags = *arguments("dinos"), "--save-every=10", "--out=run"
-    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
-    environment = trap(tmp_path / "trap", "open", "metrics.jsonl", [20], signal.SIGTERM)
-    assert run("train.py", *flags, cwd=tmp_path, **environment).code == 128 + signal.SIGTERM
+def test_a_damaged_newest_checkpoint_is_passed_over(damage, stopped, train_whole, plain, tmp_path):
+    whole = train_whole("dinos")
+    shutil.copytree(stopped, tmp_path / "run")
     newest = checkpoints(tmp_path / "run")[-1]
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -259,7 +294,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, place, tmp_path):
         newest.unlink()
     else:
         newest.write_bytes(content if damage == "flipped" else content[:1000])
-    result = run("train.py", "--resume=run", cwd=tmp_path)
+    result = run("train.py", "--resume=run", cwd=tmp_path, **plain)
     assert result.code == 0
     assert (newest.name in result.err) == (damage != "deleted")
     last = checkpoints(whole)[-1].name
@@ -270,12 +305,14 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(place, tmp_path
     """A limit on the size of files stands for a full disk."""
     (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
     command = [sys.executable, SCRIPTS / "train.py", *arguments("dinos"), "--steps=4000"]
+    # A limit would cut what is compiled, too; what other tests have compiled may be read.
+    compiles = {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": str(10**9)}
     cases = (16, "metrics.jsonl", []), (16, "events", ["--tensorboard"]), (2, "checkpoint", [])
     for limit, name, flags in cases:
         result = subprocess.run(
             ["bash", "-c", f'ulimit -f {limit}; trap "" XFSZ; exec "$@"', "bash", *command,
              "--out=run", "--overwrite", *flags],
-            cwd=tmp_path, env=ENVIRONMENT | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+            cwd=tmp_path, env=ENVIRONMENT | compiles,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert_one_line(
@@ -291,15 +328,14 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(place, tmp_path
             assert runs.load_run(tmp_path / "run", "last").step > 0
             for line in lines((tmp_path / "run" / name).read_bytes().decode() + "\n")[:-2]:
                 json.loads(line)
-    succeed("train.py", "--resume=run", cwd=tmp_path)
+    succeed_here("train.py", "--resume=run", cwd=tmp_path)
 
 
-def test_a_read_only_folder_is_one_line_and_stays_unchanged(place, tmp_path):
-    (tmp_path / "data.txt").write_bytes((place / "data.txt").read_bytes())
-    succeed("train.py", *arguments("dinos"), "--steps=10", "--out=run", cwd=tmp_path)
+def test_a_read_only_folder_is_one_line_and_stays_unchanged(train_whole, tmp_path):
+    shutil.copytree(train_whole("dinos"), tmp_path / "run")
     # Root may write anywhere unless it gives up that right.
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    command = [sys.executable, SCRIPTS / "train.py", "--resume=run", "--steps=20"]
+    command = [sys.executable, SCRIPTS / "train.py", "--resume=run", "--steps=410"]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("runs as root, and there is no setpriv")
@@ -316,12 +352,12 @@ def test_a_read_only_folder_is_one_line_and_stays_unchanged(place, tmp_path):
     assert_one_line(result, "train.py", code=2)
     assert re.search(r"error: \S*run/\S+: Permission denied", result.err)
     assert snapshot(tmp_path) == before
-    succeed("train.py", "--resume=run", "--steps=20", cwd=tmp_path)
+    succeed_here("train.py", "--resume=run", "--steps=410", cwd=tmp_path)
 
 
-def test_event_files(place):
+def test_event_files(place, plain):
     flags = *arguments("dinos"), "--tensorboard", "--out=board"
-    succeed("train.py", *flags, cwd=place)
+    succeed_here("train.py", *flags, cwd=place)
     metrics = read_metrics(place / "board")
     expected = [
         (line["step"], name, np.float32(value))
@@ -333,7 +369,7 @@ def test_event_files(place):
     assert scalars(file) == expected
     # Readers hide earlier records of steps after the start of a session.
     resumed = "train.py", "--resume=board", "--steps=410", "--tensorboard"
-    succeed(*resumed, cwd=place)
+    succeed(*resumed, cwd=place, **plain)
     (later,) = set((place / "board").glob("events.out.tfevents*")) - {file}
     starts = [event.step for event in events(later) if event.HasField("session_log")]
     assert starts == [401]
@@ -360,12 +396,12 @@ def scalars(file):
     ]
 
 
-def test_metrics_that_were_edited_are_one_line(place, tmp_path):
-    folder = shutil.copytree(train_whole(place, "dinos"), tmp_path / "run")
+def test_metrics_that_were_edited_are_one_line(train_whole, tmp_path):
+    folder = shutil.copytree(train_whole("dinos"), tmp_path / "run")
     file = folder / "metrics.jsonl"
     file.write_bytes(file.read_bytes().replace(b"\n", b"\n}\n", 1))
     before = snapshot(folder)
-    result = run("train.py", "--resume=run", "--steps=500", cwd=tmp_path)
+    result = here("train.py", "--resume=run", "--steps=500", cwd=tmp_path)
     assert_one_line(result, "train.py", code=2)
     assert "run/metrics.jsonl, line 2: expected a JSON object" in result.err
     assert snapshot(folder) == before
@@ -416,8 +452,8 @@ def test_a_picture_that_cannot_be_drawn_is_a_note(place):
         (["--devices=3", "--batch-size=4"], ["devices", "divides", "4", "3"]),
     ],
 )
-def test_impossible_requests_are_refused_in_one_line(flags, says, place):
-    whole = train_whole(place, "dinos")
+def test_impossible_requests_are_refused_in_one_line(flags, says, place, train_whole):
+    whole = train_whole("dinos")
     config = json.loads((whole / "config.json").read_text())
     (place / "other.txt").write_text("rex\n")
     (place / "one.txt").write_text("rex\nrex\n")

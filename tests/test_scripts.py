@@ -169,12 +169,17 @@ def step_of(path):
     return checkpoint.load(path)[0]["step"]
 
 
+def starting_with(code, folder):
+    """The environment in which a script runs some code, kept in a folder, before its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(code)
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {"PYTHONPATH": path}
+
+
 def trap(folder, event, text, counts, what):
     """The environment in which a script gets signal `what` at given occurrences of an event."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(TRAP)
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return {"PYTHONPATH": path, "TRAP": json.dumps([event, text, counts, int(what)])}
+    return starting_with(TRAP, folder) | {"TRAP": json.dumps([event, text, counts, int(what)])}
 
 
 @pytest.fixture(scope="module")
