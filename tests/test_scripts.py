@@ -753,7 +753,7 @@ def poet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poet")
     (folder / "poem.txt").write_text(POEM, "utf-8")
     flags = *TEXT_FLAGS, "--num-layers=2", "--dropout=0.1", "--lowercase"
-    out = succeed("train.py", "text", "--data=poem.txt", *flags, "--out=run", cwd=folder)
+    out = succeed_here("train.py", "text", "--data=poem.txt", *flags, "--out=run", cwd=folder)
     return SimpleNamespace(folder=folder, run=folder / "run", out=out)
 
 
