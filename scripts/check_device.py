@@ -72,7 +72,7 @@ def make_parts(folder: Path, text: Path | None, rehearse: bool) -> dict[str, Par
     few = (lambda *flags: flags) if rehearse else (lambda *_: ())
     text = text.resolve() if text else write_text(folder / "text.txt", rehearse)
     bench = [python, str(ROOT / "scripts" / "bench.py"), "--device", "--json", "bench.json"]
-    best = [*dinojax, "train", "text-best", "--data", str(text), "--out", "best"]
+    best = [*dinojax, "train", "text-best", "--data", str(text), "--out", "best", "--no-refit"]
     return {
         "doctor": Part([*dinojax, "doctor", "--json"], 60, json.loads),
         "tests": Part(

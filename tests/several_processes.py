@@ -13,6 +13,8 @@ import numpy as np
 NAMES = [f"{a}{b}{c}" for a in ("ab", "cade", "gor") for b in ("", "ti", "lome") for c in "xyz"]
 NAMES = [name + "saurus" * (i % 3) for i, name in enumerate(NAMES * 4)]
 STEPS = 20
+KINDS = "dinos", "names", "text", "text-best"
+"""Presets of all kinds."""
 SETTINGS = {"hidden_size": 12, "batch_size": 8, "steps": STEPS, "epochs": 0, "seed": 3}
 PATIENT = SETTINGS | {
     "steps": 400, "evaluate_every": 5, "patience": 2, "validation_fraction": 0.3,
@@ -30,7 +32,7 @@ def train(preset, devices):
     from dinojax.runs.session import start, work
 
     config = replace(PRESETS[preset], **SETTINGS, devices=devices)
-    config = replace(config, validation_fraction=0.2, evaluate_every=STEPS // 2)
+    config = replace(config, validation_fraction=0.2, evaluate_every=STEPS // 2, refit=False)
     config = replace(config, average_share=0.5 if preset == "names" else 0.0)
     data = "\n".join(NAMES) if config.is_text else NAMES
     experiment = make_experiment(*describe(config, data))
@@ -48,10 +50,9 @@ def main(port, num, number, devices, folder):
 
     processes.join(processes.Cluster(f"127.0.0.1:{port}", num, number))
     startup.start_jax(devices // num)
-    from dinojax.presets import PRESETS
     from dinojax.runs.session import train as train_library
 
-    for preset in PRESETS:
+    for preset in KINDS:
         arrays = train(preset, devices)
         if number == 0:
             # With "/" in a name, `savez` makes a folder in the archive.

@@ -1,5 +1,5 @@
 import json
-import sys
+import re
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from signal import SIGINT
@@ -190,7 +190,7 @@ def test_a_stopped_board_goes_on_and_ends_alike(whole, data, tmp_path):
     arguments = "--data", data, "--out", out, "--seeds", 2, "--only", "names", "--recipes", "tiny"
     stopped = make_board(*arguments, signals=signals, rate=rate)
     assert (stopped.code, stopped.out) == (130, "")
-    assert f"go on with: {sys.executable}" in stopped.err or "go on with: python" in stopped.err
+    assert re.search(r"go on with: \S*python", stopped.err)
     (first,) = (out / "board.jsonl").read_bytes().splitlines()
     assert 0 < runs.load_run(out / "names" / "tiny" / "seed-1", "last").step < 12
     ended = make_board(*arguments)
@@ -248,5 +248,5 @@ def test_changed_data_are_noticed(whole, data, tmp_path):
 def test_help_lists_the_recipes():
     result = make_board("--help", made_of=recipes.RECIPES)
     assert result.code == 0
-    for name in ("auto, names, dinos", "tinyshakespeare", "default: 3"):
+    for name in ("auto, names, names-best, dinos", "tinyshakespeare", "default: 3"):
         assert name in " ".join(result.out.split())

@@ -334,6 +334,8 @@ def test_without_a_validation_part_there_is_no_patience_unless_it_is_given():
         ({"average_trigger": 2}, {"average_share": 0.9}, ("trigger",)),
         ({"average_trigger": 2}, {"refit": True}, ("trigger",)),
         ({"average_trigger": 2}, {"validation_fraction": 0.0}, ("trigger",)),
+        ({"refit": True}, {"average_trigger": 2}, ("refit",)),
+        ({"refit": True, "patience": 2}, {"validation_fraction": 0.0}, ("refit", "patience")),
         ({"average_share": 0.9}, {"optimizer": "schedule_free"}, ("share",)),
         ({"cooldown": 0.2}, {"optimizer": "schedule_free"}, ("cooldown",)),
         ({"cooldown": 0.2}, {"schedule": "cosine"}, ("cooldown",)),
@@ -374,7 +376,7 @@ def text_config(**settings):
     [
         (
             {"preset": "dino"},
-            "unknown preset 'dino'; expected one of dinos, names, text, text-best",
+            "unknown preset 'dino'; expected one of dinos, names, names-best, text, text-best",
         ),
         ({"given": {"stepz": 1}}, "unknown setting 'stepz'; expected some of batches, "),
         ({"given": {"steps": 1.5}}, "steps: expected int, got 1.5"),

@@ -204,7 +204,7 @@ def step(train_step, state, dataset, *, steps, **_):
 def trial(request, monkeypatch):
     """A tiny run of each preset: its experiment, and a function that trains it in a folder."""
     tiny = {"hidden_size": 2, "steps": 3, "evaluate_every": 1, "batch_size": 2}
-    config = resolve(request.param, given=tiny | {"validation_fraction": 0.3})
+    config = resolve(request.param, given=tiny | {"validation_fraction": 0.3, "refit": False})
     if config.is_text:
         config = replace(config, window=4)
     names = NAMES * 3

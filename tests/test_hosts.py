@@ -18,7 +18,6 @@ import several_processes
 
 from dinojax import processes
 from dinojax.cli.terminal import Program
-from dinojax.presets import PRESETS
 from dinojax.runs.folder import find_checkpoints, load_checkpoint
 from dinojax.startup import best_share
 
@@ -94,7 +93,7 @@ def pair(tmp_path_factory):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", several_processes.KINDS)
 def test_two_processes_train_what_one_trains(preset, devices, pair):
     # Optax's schedules need these types.
     with jax.numpy_dtype_promotion("standard"):

@@ -99,7 +99,7 @@ def test_commands(place, monkeypatch):
         if program == "dinojax" and arguments[0] not in COMMANDS:
             arguments.insert(0, "train")
         trains = arguments[0] in ("train", "sweep")
-        if trains and arguments[1] in ("names", "text", "text-best"):
+        if trains and arguments[1] in ("names", "names-best", "text", "text-best"):
             length = [] if "--steps" in arguments else ["--epochs", "1"]
             arguments += [*length, "--hidden-size", "16"]
         if arguments[-2:] == ["--epochs", "15"]:

@@ -32,7 +32,6 @@ from test_scripts import (
     trap,
 )
 
-from dinojax.presets import PRESETS
 from dinojax.runs import folder as runs
 from dinojax.runs.metrics import read_metrics
 
@@ -43,7 +42,7 @@ FLAGS = {
     "dinos": ["--steps=400", "--validation-fraction=0.2"],
     "names": ["--epochs=10", "--batch-size=4", "--warmup=0.2"],
     "text": ["--steps=60", "--batch-size=4"],
-    "text-best": ["--steps=40", "--batch-size=8", "--window=16"],
+    "text-best": ["--steps=40", "--batch-size=8", "--window=16", "--no-refit"],
 }
 OF_THE_CLOCK = "seconds", "training_seconds", "characters_per_second"
 
@@ -99,7 +98,7 @@ def without_clock(folder):
     ]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", FLAGS)
 def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(
     preset, place, train_whole, plain
 ):
@@ -107,7 +106,7 @@ def test_a_killed_terminated_and_interrupted_run_ends_like_an_undisturbed_one(
     folder = place / f"pieces {preset}"
     first = [*arguments(preset), f"--out={folder.name}"]
     again = ["--resume", folder.name, "--save-every=7"]
-    generator = np.random.default_rng(list(PRESETS).index(preset))
+    generator = np.random.default_rng(list(FLAGS).index(preset))
     pieces = [
         (first, signal.SIGKILL),
         (again, signal.SIGKILL),

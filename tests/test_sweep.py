@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +123,11 @@ def test_all_replicas_have_one_split_and_part_to_validate():
     assert [each.seed for each in configs] == [0, 1, 2, 3]
 
 
-def test_a_preset_that_refits_is_swept_without_it(tmp_path, monkeypatch):
+def test_a_preset_that_refits_is_swept_without_it(tmp_path):
     """With settings that a refit, or a run without validation, could not have."""
-    monkeypatch.setitem(PRESETS, "text", replace(PRESETS["text"], refit=True))
     settings = {"average_trigger": 2, "patience": 3, "dropout": [0.0, 0.1]}
-    sweep = make_sweep("text", "", "", seeds=1, settings=settings)
-    assert [each.config.refit for each in plan(sweep)] == [False, False]
+    sweep = make_sweep("text-best", "", "", seeds=1, settings=settings)
+    assert not any(each.config.refit for each in plan(sweep))
     write_sweep(tmp_path, sweep)
     assert read_sweep(tmp_path) == sweep
 
@@ -145,7 +143,7 @@ SIZES = {
 
 
 def test_replicas_equal_runs_trained_alone_to_the_bit(tmp_path):
-    """In processes side by side, for every preset; the alone ones are ordinary commands."""
+    """In processes side by side, for presets of all kinds; the alone ones are ordinary commands."""
     (tmp_path / "text.txt").write_text("Now is the winter of our discontent.\n" * 400)
     tasks = []
     for preset, given in SIZES.items():

@@ -89,7 +89,7 @@ def advise(
         best = PRESETS["text-best"]
         times_larger = num_parameters(build_model(best, vocab)) / plan.num_parameters
         read = best.steps * best.batch_size * best.window
-        longer = times_larger * read / speed.characters
+        longer = times_larger * read / speed.characters * (2 if best.refit else 1)
     proposal = propose(facts, ngrams, plan, speed, minutes)
     return Advice(facts, ngrams, machine, plan, proposal, longer)
 

@@ -30,7 +30,7 @@ def selecting(config: TrainConfig) -> TrainConfig:
 def check_alone() -> None:
     """Raise a ValueError unless this process trains alone."""
     if (num := processes.num_processes()) > 1:
-        raise ValueError(f"refit: expected a single process, got {num:,}; train without it")
+        raise ValueError(f"refit: expected a single process, got {num:,}; turn it off")
 
 
 def is_due(run: Run) -> bool:

@@ -17,6 +17,8 @@ OF_THE_BOARD: dict[str, Any] = {
     "lowercase": False,
     "validation_fraction": 0.1,
     "test_fraction": 0.1,
+    # A run that is refitted learns the validation part, too.
+    "refit": False,
 }
 """Settings of all recipes, so that all predict the same characters of the same pieces."""
 Key = tuple[str, str, int]
@@ -37,6 +39,7 @@ class Recipe(NamedTuple):
 RECIPES = [
     Recipe("auto", [*LISTS, *TEXTS], AUTO),
     Recipe("names", LISTS, "names"),
+    Recipe("names-best", LISTS, "names-best"),
     Recipe("dinos", LISTS, "dinos"),
     Recipe("text", TEXTS, "text"),
     Recipe("text-best", TEXTS, "text-best"),
@@ -87,8 +90,7 @@ def plan(
     from dinojax.runs.replica import read_data
     from dinojax.runs.suited import fitted, recipe_for
 
-    # A run that is refitted learns the validation part, too.
-    planned, fixed = list[Planned](), {"seed", "refit", *OF_THE_DATA} - {"batches"}
+    planned, fixed = list[Planned](), {"seed", *OF_THE_BOARD, *OF_THE_DATA} - {"batches"}
     for name, file in found.items():
         is_text = name in TEXTS
         read_as = TrainConfig("windows" if is_text else "padded", **OF_THE_BOARD)
