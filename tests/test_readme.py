@@ -73,7 +73,9 @@ SLOW = {
     "python scripts/bench.py": "test_bench.py",
     "dinojax doctor": "test_doctor.py",
     "dinojax advise data/dinos.txt --minutes 0.5": "test_advise.py",
-    "python scripts/board.py --out runs/board --only dinos --recipes auto names": "test_board.py",
+    "python scripts/board.py --data texts --out runs/board --recipes auto names text": (
+        "test_board.py"
+    ),
 }
 """Commands that take long, and the tests that run them on little work."""
 
