@@ -53,10 +53,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     run = file | {"metavar": "RUN"}
     whole: dict[str, Any] = {"metavar": "N", "type": whole_number}
     text = "settings to start from: dinos, the exercise (default); auto, what suits the data "
-    text += (
-        "(default with a FILE); names, for a long list; text, for a running text; names-best or "
-    )
-    text += "text-best, larger and refitted; or ngram, for an n-gram model in place of a network"
+    text += "(default with a FILE); names, for a long list; text, for a running text; names-best "
+    text += "or text-best, larger and refitted; or ngram, for an n-gram model in place of a network"
     add("preset", nargs="?", metavar="PRESET", help=text)
     add("files", **file, nargs="*", help="files or folders of data, as after --data")
     text = "UTF-8 files of names, one a line, or of texts, plain or as .gz or .zst; folders of "
