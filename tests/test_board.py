@@ -14,6 +14,7 @@ import dinojax
 from dinojax.cli.terminal import Program, run
 from dinojax.evaluation.compare import compare, network_costs
 from dinojax.evaluation.losses import summarize
+from dinojax.models.mixture import learn_weights
 from dinojax.runs import folder as runs
 
 from boards import recipes
@@ -161,20 +162,33 @@ def test_rows_of_ngrams_and_mixtures_are_those_of_the_library(whole, tmp_path):
     rows, loaded = rows_of(whole.table, "names"), runs.load_run(folders[0])
     names = "train", "validation", "test"
     train, validation, test = (runs.read_part(folders[0], loaded.description, x) for x in names)
-    found = [compare(loaded.trained, train, part, max_order=8)[1:] for part in (validation, test)]
+    found = [compare(loaded.trained, train, part, max_order=10)[1:] for part in (validation, test)]
     best = int(np.argmin([each.figures["nats_per_character"] for each in found[0]])) + 1
     for order, each in enumerate(found[1], start=1):
         row = rows[f"{order}-gram{', best' if order == best else ''}"]
         assert float(row["nats"]) == pytest.approx(each.figures["nats_per_character"], abs=1e-4)
-    for members, ngram, name in (
-        (folders, 0, "mean of 2 tiny"),
-        (folders, best, f"mean of 2 tiny + {best}-gram"),
-    ):
+    (both,) = (name for name in rows if name.startswith("mean of 2 tiny + "))
+    order = int(re.findall(r"(\d+)-gram", both)[0])
+    for ngram, name in (0, "mean of 2 tiny"), (order, both):
         weights = None if ngram else [1, 1]
-        out = tmp_path / f"mixed-{ngram}"
-        mixed = dinojax.mix(members, out, ngram=ngram, weights=weights).trained
+        mixed = dinojax.mix(folders, tmp_path / f"{ngram}", ngram=ngram, weights=weights).trained
         figures = summarize(network_costs(mixed, test, None))
         assert float(rows[name]["nats"]) == pytest.approx(figures["nats_per_character"], abs=2e-4)
+
+
+def test_a_mixture_takes_the_ngram_model_that_suits_it(tmp_path):
+    """The one that is better alone knows nothing that the network does not know."""
+    costs = {"network": [1, 3], "2-gram": [1.5, 1.5], "3-gram": [4, 0.2]}
+    costs = {name: np.array([each]) for name, each in costs.items()}
+    file = tmp_path / "seed-0.npz"
+    np.savez(file, validation=costs["network"][0], test=costs["network"][0])
+    line = dict.fromkeys(("seconds", "training_seconds", "gflops", "share", "parameters"), 1)
+    ngrams = [tables.Row(name, costs[name], costs[name], 0) for name in ("2-gram", "3-gram")]
+    made = tables.rows_of([(line | {"recipe": "own"}, SimpleNamespace(costs_file=file))], ngrams)
+    assert [row.name for row in made] == ["own", "own + 3-gram"]
+    weight = learn_weights(np.concatenate([costs["network"], costs["3-gram"]])).weights[0]
+    direct = -np.log(weight * np.exp([-1, -3]) + (1 - weight) * np.exp([-4, -0.2]))
+    np.testing.assert_allclose(made[1].test[0], direct, rtol=1e-12)
 
 
 def test_a_stopped_board_goes_on_and_ends_alike(whole, data, tmp_path):

@@ -29,7 +29,7 @@ from boards.runs import NUM_CHARACTERS, NUM_NAMES, SIZE
 
 Floats = NDArray[np.float64]
 Line = Mapping[str, Any]
-MAX_ORDER = 8
+MAX_ORDER = 10
 """Highest order of the n-gram models."""
 WIDTH = 100
 
@@ -60,7 +60,7 @@ def table(name: str, done: Sequence[tuple[Line, Planned]]) -> str:
     best = min(ngrams, key=lambda row: row.validation.mean())
     rows = list[Row]()
     for _, group in groupby(finished, lambda pair: pair[0]["recipe"]):
-        rows += rows_of(list(group), best)
+        rows += rows_of(list(group), ngrams)
     rows += [row._replace(name=f"{row.name}, best") if row is best else row for row in ngrams]
     return f"{heading(name, [line for line, _ in done], parts)}\n\n{aligned(rows, parts['test'])}"
 
@@ -77,8 +77,12 @@ def ngram_rows(vocab: Vocab, parts: Parts) -> list[Row]:
     return rows
 
 
-def rows_of(done: Sequence[tuple[Line, Planned]], ngram: Row) -> list[Row]:
-    """The rows of a recipe: its networks, and their mixtures with one another and n-grams."""
+def rows_of(done: Sequence[tuple[Line, Planned]], ngrams: Sequence[Row]) -> list[Row]:
+    """The rows of a recipe: its networks, and their mixtures with one another and n-grams.
+
+    Of the n-gram models, that is the one with which a mixture of all networks has the lowest loss
+    on the validation part. Its order need not be that of the best n-gram model.
+    """
     lines, costs = [line for line, _ in done], [np.load(each.costs_file) for _, each in done]
     name, size, num = lines[0]["recipe"], lines[0]["parameters"], len(lines)
     validation, test = (np.stack([x[part] for x in costs]) for part in HELD_OUT)
@@ -86,6 +90,7 @@ def rows_of(done: Sequence[tuple[Line, Planned]], ngram: Row) -> list[Row]:
     teraflop = float(np.mean([line["training_seconds"] * line["gflops"] / 1e3 for line in lines]))
     share = float(np.mean([line["share"] for line in lines]))
     single = Row(name, validation, test, size, seconds, teraflop, share)
+    ngram = min(ngrams, key=lambda row: mixed(validation, test, row)[0].mean())
     pairs = [mixed(validation[[i]], test[[i]], ngram) for i in range(num)]
     both = [np.concatenate(each) for each in zip(*pairs, strict=True)]
     counted = size + ngram.parameters
@@ -194,8 +199,9 @@ def legend(lines: Sequence[Line]) -> str:
     said = (
         "All costs are exact, in nats a character, over the test part, which no choice has seen. "
         "The newline of a name counts; a text is read in one pass. The validation part chooses "
-        "checkpoints, the weights of mixtures and the best n-gram model. A recipe has the mean of "
-        f"its seeds. `±` is a standard error: over names, or over blocks of {BLOCK:,} characters, "
+        "checkpoints, the weights of mixtures, the best n-gram model, and the order that suits the "
+        "mixtures of a recipe best. A recipe has the mean of its seeds. `±` is a standard error: "
+        f"over names, or over blocks of {BLOCK:,} characters, "
         "and over seeds. `95 %` is half the width of the confidence interval of the difference "
         "from the first row: over the same pieces, and over pairs of seeds. `new` is the share of "
         f"new ones among the distinct of {NUM_NAMES:,} names drawn; such a name is in no part of "
