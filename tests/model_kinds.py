@@ -5,13 +5,14 @@ import numpy as np
 
 from dinojax.evaluation.compare import joined
 from dinojax.evaluation.ngram import fit_ngrams, terms
+from dinojax.models.cache import cached
 from dinojax.models.cells import CELLS
 from dinojax.models.layers import from_cell
 from dinojax.models.mixture import mixture
 from dinojax.models.model import char_model
 from dinojax.models.ngram import make_tables, ngram_model
 
-KINDS = "ngram", "mixture"
+KINDS = "ngram", "mixture", "cached"
 
 
 def random_names(vocab, num=60, longest=5, seed=0):
@@ -39,10 +40,14 @@ def network(vocab, cell="gru", seed=0):
 
 
 def build(kind, vocab):
-    """A model of a kind and its parameters: a 3-gram model, alone or with two networks."""
+    """A model of a kind and its parameters: a 3-gram model, alone or with two networks.
+
+    Or all of them with a cache.
+    """
     counted = ngram(vocab, random_names(vocab), 3)
     if kind == "ngram":
         return counted
     members = [network(vocab), counted, network(vocab, "lstm", 1)]
     models, params = zip(*members, strict=True)
-    return mixture(models, [0.5, 0.3, 0.2]), params
+    model = mixture(models, [0.5, 0.3, 0.2])
+    return (cached(model, 6) if kind == "cached" else model), params

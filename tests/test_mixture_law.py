@@ -1,4 +1,4 @@
-"""What holds for samples of any network holds for those of an n-gram model and of a mixture."""
+"""What holds for samples of any network holds for n-gram models, mixtures and caches, too."""
 
 import pytest
 import test_sample

@@ -10,7 +10,7 @@ from dinojax.cli.settings import named_flags
 from dinojax.cli.terminal import json_encoder
 from dinojax.config import check_range
 from dinojax.messages import visible
-from dinojax.runs.kinds import MAX_ORDER
+from dinojax.runs.kinds import MAX_CACHE, MAX_ORDER
 from dinojax.runs.selection import SELECTION
 from dinojax.startup import num_cores, start_jax
 
@@ -24,6 +24,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         f"also mix in an n-gram model of order N, up to {MAX_ORDER}, of what the runs learned from"
     )
     add("--ngram", metavar="N", type=whole_number, help=text)
+    text = (
+        f"add a cache of the last N characters of a text, up to {MAX_CACHE:,}, which the mixture "
+    )
+    text += "expects to read again"
+    add("--cache", metavar="N", type=whole_number, help=text)
     text = "weights of the runs, and last of the n-gram model, in proportion (default: those that "
     text += "suit the validation part best)"
     add("--weights", metavar="W", nargs="+", type=number, help=text)
@@ -37,6 +42,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
     with parser.reported_errors(), named_flags():
         if arguments.ngram is not None:
             check_range("--ngram", arguments.ngram, 1, MAX_ORDER)
+        if arguments.cache is not None:
+            check_range("--cache", arguments.cache, 1, MAX_CACHE)
         start_jax(num_cores())
         from dinojax.runs.mixtures import mix
 
@@ -44,16 +51,16 @@ def main(parser: Parser, arguments: Namespace) -> int:
             arguments.runs,
             arguments.out,
             ngram=arguments.ngram or 0,
+            cache=arguments.cache or 0,
             weights=arguments.weights,
             overwrite=arguments.overwrite,
         )
     is_selected = mixed.description.selection is not None
     selection = arguments.out / SELECTION if is_selected else None
+    wholes = ["mixture", "mixture with cache"][: 2 if arguments.cache else 1]
     if arguments.json:
-        rows = [
-            {"model": name, "weight": weight}
-            for name, weight in zip([*mixed.names, "mixture"], [*mixed.weights, 1.0], strict=True)
-        ]
+        pairs = zip([*mixed.names, *wholes], [*mixed.weights, *[1.0] * len(wholes)], strict=True)
+        rows = [{"model": name, "weight": weight} for name, weight in pairs]
         for row, figures in zip(rows, mixed.figures, strict=False):
             row |= figures
         answer: dict[str, Any] = {"run": str(arguments.out), "split": "validation"}
@@ -62,8 +69,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
         answer["models"] = rows
         print(json_encoder(sys.stdout.encoding, indent=2)(answer))
         return 0
-    names = [*map(visible, mixed.names), "mixture"]
-    weights = [*(f"{weight:.4f}" for weight in mixed.weights), ""]
+    names = [*map(visible, mixed.names), *wholes]
+    weights = [*(f"{weight:.4f}" for weight in mixed.weights), *[""] * len(wholes)]
     width = max(map(len, names))
     print(f"{'':{width}}  weight" + "  nats a character" * bool(mixed.figures))
     for i, (name, weight) in enumerate(zip(names, weights, strict=True)):

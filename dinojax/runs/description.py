@@ -246,6 +246,7 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     # Imported here, so that data can be read and checked before JAX is imported.
     import jax.numpy as jnp
 
+    from dinojax.models.cache import cached
     from dinojax.models.gates import GATES
     from dinojax.models.labelled import labelled
     from dinojax.models.layers import Run, make_layer
@@ -255,7 +256,8 @@ def build_model(kind: Kind, vocab: Vocab, recurrence: str = "loop") -> "CharMode
     from dinojax.models.recurrence import loop
 
     if isinstance(kind, Mixture):
-        return mixture([build_model(member, vocab) for member in kind.members], kind.weights)
+        model = mixture([build_model(member, vocab) for member in kind.members], kind.weights)
+        return cached(model, kind.cache) if kind.cache else model
     if vocab.labels:
         model = build_model(kind, replace(vocab, labels=()), recurrence)
         return labelled(model, len(vocab.labels))

@@ -12,6 +12,7 @@ from dinojax.evaluation.losses import summarize
 from dinojax.evaluation.strings import names_nats, text_nats
 from dinojax.files import digest
 from dinojax.messages import quoted
+from dinojax.models.cache import cached
 from dinojax.models.mixture import combined, learn_weights, normalized
 from dinojax.models.trained import Trained
 from dinojax.runs.description import HELD_OUT, Description, Part, Parts, build_model, part_content
@@ -36,8 +37,9 @@ class Mixed(NamedTuple):
     weights: Sequence[float]
     """Of each member; they sum to one."""
     figures: Sequence[Mapping[str, float]]
-    """Of each member, then of the mixture, over the validation part; see `losses.summarize`. Empty
-    where there is no such part. Of runs that were refitted, they are those of their selections."""
+    """Of each member, then of the mixture, and, where it has a cache, of the mixture with it, over
+    the validation part; see `losses.summarize`. Empty where there is no such part. Of runs that
+    were refitted, they are those of their selections."""
     is_sample: bool
     """Whether only about `MOST_MEASURED` characters of it were read."""
 
@@ -47,12 +49,14 @@ def mix(
     out: Path | str,
     *,
     ngram: int = 0,
+    cache: int = 0,
     weights: Sequence[float] | None = None,
     overwrite: bool = False,
 ) -> Mixed:
     """Mix the runs in `folders`, each at its best checkpoint, into a run in the folder `out`.
 
-    With an order `ngram`, an n-gram model of their training part is the last member. `weights` are
+    With an order `ngram`, an n-gram model of their training part is the last member. With `cache`,
+    for texts alone, the mixture has a cache of so many characters; see `cached`. `weights` are
     divided by their sum; by default, they are those with which the mixture has the lowest loss on
     the validation part, as `learn_weights` finds them. The new run holds the data, and the
     parameters of all members. A text is read in one pass. Of a validation part of
@@ -75,10 +79,10 @@ def mix(
     loaded = [load_any(Path(folder)) for folder in folders]
     selections, selection = _selections(loaded, are_needed=weights is None), None
     if not selections:
-        mixed, parts = _mixture(loaded, names, ngram, weights)
+        mixed, parts = _mixture(loaded, names, weights, ngram=ngram, cache=cache)
     else:
-        chosen, chosen_parts = _mixture(selections, names, ngram, weights)
-        mixed, parts = _mixture(loaded, names, ngram, chosen.weights)
+        chosen, chosen_parts = _mixture(selections, names, weights, ngram=ngram, cache=cache)
+        mixed, parts = _mixture(loaded, names, chosen.weights, ngram=ngram, cache=cache)
         found = Selection(0, chosen.figures[-1]["nats_per_character"], 0, 0.0)
         description = mixed.description._replace(selection=found)
         mixed = chosen._replace(trained=mixed.trained, description=description)
@@ -95,9 +99,16 @@ def mix(
 
 
 def _mixture(
-    runs: Sequence[Run], names: Sequence[str], ngram: int, weights: Sequence[float] | None
+    runs: Sequence[Run],
+    names: Sequence[str],
+    weights: Sequence[float] | None,
+    *,
+    ngram: int,
+    cache: int,
 ) -> tuple[Mixed, Parts]:
     """The mixture of runs that have `names`, and the data of its run; see `mix`."""
+    if cache and not runs[0].config.is_text:
+        raise ValueError("cache: only for texts; names stand in no order")
     description, parts = common(runs)
     kinds: list[Kind] = [run.description.kind for run in runs]
     trained = [run.trained for run in runs]
@@ -118,10 +129,16 @@ def _mixture(
         costs = *nats, mixed_nats(nats, shares)
         figures = [summarize(costs_of(each, part, description.blocks)) for each in costs]
     assert shares is not None
-    kind = Mixture(tuple(kinds), tuple(shares.tolist()))
+    kind = Mixture(tuple(kinds), tuple(shares.tolist()), cache)
     # What a checkpoint could not hold is refused now.
     kind_from_json(kind_to_json(kind))
     whole, description = combined(trained, shares.tolist()), description._replace(model=kind)
+    if cache:
+        whole = whole._replace(model=cached(whole.model, cache))
+        if part:
+            figures.append(
+                summarize(costs_of(character_nats(whole, part), part, description.blocks))
+            )
     is_sample = len(part or ()) < len(parts.get("validation", ()))
     return Mixed(whole, description, names, kind.weights, figures, is_sample), parts
 
