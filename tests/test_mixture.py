@@ -349,7 +349,8 @@ def test_commands_on_runs_of_a_text(run, place):
         ("train ngram --batches windows --data none.txt", "none.txt: No such file or directory"),
         ("train ngram --data names.txt --out one", "one holds a run; choose another --out"),
         ("mix one counted --out mixed", "mixed holds a run; choose another --out"),
-        ("mix one poet --out new", "one and poet"),
+        ("mix one poet --out new", "poet learned a text, and one names; mix runs of the same data"),
+        ("mix cased one --out new", "cased and one: only one reads lower case; mix runs that all"),
         ("mix one other --out new", "one and other differ in their train part"),
         ("mix whole --ngram 2 --out new", "to learn weights from; give --weights"),
         ("mix one two --weights 1 --out new", "expected a weight for each of 2 models, got 1"),
@@ -363,11 +364,23 @@ def test_what_does_not_go_is_one_line(command, says, place):
         arguments = "--data", "names.txt", *SMALL
         call("train", "dinos", *arguments, "--out", "whole", cwd=place)
         call("train", "names", *arguments, "--split-seed", "1", "--out", "other", cwd=place)
+        call("train", "ngram", *arguments[:2], "--no-lowercase", "--out", "cased", cwd=place)
     name, *arguments = command.split()
     said = call(name, *arguments, cwd=place, code=2)
     assert says in said
     assert len(said.splitlines()) == 1
     assert not (place / "new").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_note(place, tmp_path):
+    shutil.copytree(place / "two", tmp_path / "two")
+    best = load_run(tmp_path / "two").checkpoint
+    best.write_bytes(best.read_bytes()[:-100])
+    program = Program("mix", "dinojax")
+    result = call_here(program, "two", "--ngram", "2", "--out", "mixed", cwd=tmp_path)
+    assert result.code == 0
+    said = f"two/{best.name} could not be read; an earlier checkpoint takes its place"
+    assert result.err == f"dinojax mix: note: {said}\n"
 
 
 def test_an_ensemble_is_the_mean_of_its_runs(place):

@@ -207,6 +207,9 @@ def test_refitted_runs_that_have_no_weights_in_common_are_refused(place, monkeyp
         result = call(*arguments, cwd=place)
         assert (result.code, result.err.count("\n")) == (2, 1)
         assert f"killed has yet to be refitted; {resume}" in result.err
+    others = [f"other/{SELECTION}", "--weights", "1", "1"]
+    result = call("mix", "run", *others, "--out=new", cwd=place)
+    assert f"run was refitted, and other/{SELECTION} was not; mix runs" in result.err
     mixed = dinojax.mix([place / "run", place / "bare"], place / "given", weights=[1, 2])
     assert (mixed.figures, mixed.description.selection) == ([], None)
     assert not (place / f"given/{SELECTION}").exists()

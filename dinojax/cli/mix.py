@@ -55,6 +55,8 @@ def main(parser: Parser, arguments: Namespace) -> int:
             weights=arguments.weights,
             overwrite=arguments.overwrite,
         )
+    for file in mixed.damaged:
+        parser.note(f"{file} could not be read; an earlier checkpoint takes its place")
     is_selected = mixed.description.selection is not None
     selection = arguments.out / SELECTION if is_selected else None
     wholes = ["mixture", "mixture with cache"][: 2 if arguments.cache else 1]

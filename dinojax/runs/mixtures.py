@@ -42,6 +42,8 @@ class Mixed(NamedTuple):
     were refitted, they are those of their selections."""
     is_sample: bool
     """Whether only about `MOST_MEASURED` characters of it were read."""
+    damaged: Sequence[Path]
+    """Checkpoints that could not be read, and were passed over."""
 
 
 def mix(
@@ -85,7 +87,8 @@ def mix(
         mixed, parts = _mixture(loaded, names, chosen.weights, ngram=ngram, cache=cache)
         found = Selection(0, chosen.figures[-1]["nats_per_character"], 0, 0.0)
         description = mixed.description._replace(selection=found)
-        mixed = chosen._replace(trained=mixed.trained, description=description)
+        damaged = [*mixed.damaged, *chosen.damaged]
+        mixed = chosen._replace(trained=mixed.trained, description=description, damaged=damaged)
         selection = chosen.trained.params, chosen.description, chosen_parts
     save_untrained(
         mixed.trained.params,
@@ -140,7 +143,9 @@ def _mixture(
                 summarize(costs_of(character_nats(whole, part), part, description.blocks))
             )
     is_sample = len(part or ()) < len(parts.get("validation", ()))
-    return Mixed(whole, description, names, kind.weights, figures, is_sample), parts
+    damaged = [file for run in runs for file in run.damaged]
+    mixed = Mixed(whole, description, names, kind.weights, figures, is_sample, damaged)
+    return mixed, parts
 
 
 def _selections(runs: Sequence[Run], *, are_needed: bool) -> list[Run]:
@@ -155,11 +160,7 @@ def _selections(runs: Sequence[Run], *, are_needed: bool) -> list[Run]:
     refitted = [run for run in runs if run.config.refit]
     try:
         if 0 < len(refitted) < len(runs):
-            one, other = refitted[0].folder, next(x.folder for x in runs if not x.config.refit)
-            raise ValueError(
-                f"{one} was refitted, and {other} was not; mix runs that all were, or "
-                f"{one / SELECTION}"
-            )
+            raise ValueError(_partly_refitted(runs))
         found = [selection_of(run, "give the weights") for run in refitted]
         for selection in found[1:]:
             _check_alike(found[0], selection)
@@ -255,9 +256,12 @@ def _check_alike(first: Run, other: Run) -> None:
     pair = f"{first.folder} and {other.folder}"
     remedy = "mix runs of the same data, split by the same fractions and split seed"
     ours, theirs = first.config, other.config
-    if (ours.is_text, ours.lowercase) != (theirs.is_text, theirs.lowercase):
-        data = "a text" if ours.is_text else "names"
-        raise ValueError(f"{pair} do not both read {data} in the same case")
+    if ours.is_text != theirs.is_text:
+        text, names = (first, other) if ours.is_text else (other, first)
+        raise ValueError(f"{text.folder} learned a text, and {names.folder} names; {remedy}")
+    if ours.lowercase != theirs.lowercase:
+        lower = (first if ours.lowercase else other).folder
+        raise ValueError(f"{pair}: only {lower} reads lower case; mix runs that all do, or none")
     if first.vocab.labels != other.vocab.labels:
         raise ValueError(f"{pair} do not have the same labels; {remedy}")
     if first.vocab != other.vocab:
@@ -266,7 +270,15 @@ def _check_alike(first: Run, other: Run) -> None:
         raise ValueError(f"{pair} do not know the same characters{said}; {remedy}")
     for name in ("train", *HELD_OUT):
         if first.description.parts.get(name) != other.description.parts.get(name):
+            if ours.refit != theirs.refit:
+                raise ValueError(_partly_refitted([first, other]))
             raise ValueError(f"{pair} differ in their {name} part; {remedy}")
+
+
+def _partly_refitted(runs: Sequence[Run]) -> str:
+    one = next(run.folder for run in runs if run.config.refit)
+    other = next(run.folder for run in runs if not run.config.refit)
+    return f"{one} was refitted, and {other} was not; mix runs that all were, or {one / SELECTION}"
 
 
 def character_nats(trained: Trained, part: Part) -> NDArray[np.float64]:
