@@ -212,6 +212,20 @@ def test_the_command_gives_the_figures_of_the_library_and_their_difference(tmp_p
     assert "\nweights that follow the text: " in result.out
 
 
+def test_a_file_named_like_the_validation_part_is_read_whole(tmp_path):
+    text = "".join(np.random.default_rng(0).choice(list(" abcd"), 600))
+    sizes = {"hidden_size": 4, "batch_size": 4, "window": 8, "steps": 2}
+    with jax.numpy_dtype_promotion("standard"):
+        dinojax.train(text, **sizes, folder=tmp_path / "run", validation_fraction=0.2)
+    (tmp_path / "validation").write_text(text[:100])
+    result = evaluated(tmp_path, "run", "--json", "--context=carry", "--data=validation")
+    assert (result.code, result.err) == (0, "")
+    answer = json.loads(result.out)
+    assert answer["split"] == "validation"
+    assert answer["models"][0]["num_characters"] == 100
+    assert answer["dynamic"]["num_validation_characters"] == 120
+
+
 def test_a_refitted_run_follows_with_the_settings_of_its_selection(tmp_path):
     """And one whose selection is gone has none."""
     text = "".join(np.random.default_rng(0).choice(list(" abcd"), 900))

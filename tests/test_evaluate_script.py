@@ -407,6 +407,18 @@ def test_a_file_replaces_held_out_names(place, tmp_path):
     )
 
 
+def test_a_file_may_be_named_like_a_part(place, tmp_path):
+    _, parts = parts_of(place / "names")
+    for name in "train", "other":
+        (tmp_path / name).write_text("".join(f"{x}\n" for x in sorted(set(parts["test"]))), "utf-8")
+    command = place / "names", "--samples=20"
+    named, other = answers(tmp_path, *([*command, "--data", x] for x in ("train", "other")))
+    assert named["split"] == "train"
+    times = {"split": "", "seconds": 0}
+    assert named | times == other | times
+    assert [row["model"] for row in named["samples"]["models"]][-1] == "held-out"
+
+
 def test_the_table_of_samples_is_the_json_rounded(place):
     table, answer = evaluated(
         place, ["names", "--samples=1200"], ["names", "--samples=1200", "--json"]

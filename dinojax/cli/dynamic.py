@@ -52,11 +52,12 @@ def split_of(run: "Run") -> str:
     return "test" if "test" in run.description.parts else "validation"
 
 
-def tuned_on(tuner: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
+def tuned_on(tuner: "Run", name: str, split: str, part: Any) -> tuple[str, Any, Any]:
     """What is measured in words, this text, and the text on which settings are chosen for `tuner`.
 
-    They are the two halves of the validation part if it is itself to be measured. Of prepared data,
-    about `MOST_FOLLOWED` characters are measured.
+    The part `name`, or other data if that is empty, is to be measured; `split` is what it is in
+    words. If it is the validation part, the two texts are its halves. Of prepared data, about
+    `MOST_FOLLOWED` characters are measured.
 
     Raises:
         ValueError: this part is too short to be halved.
@@ -65,7 +66,7 @@ def tuned_on(tuner: "Run", split: str, part: Any) -> tuple[str, Any, Any]:
     from dinojax.runs.folder import read_part
 
     validation = read_part(tuner.folder, tuner.description, "validation")
-    if split == "validation":
+    if name == "validation":
         half = len(part) // 2
         if not half:
             raise ValueError("the validation part has a single character; give --data")

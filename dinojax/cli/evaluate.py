@@ -117,21 +117,22 @@ def main(parser: Parser, arguments: Namespace) -> int:
         if arguments.dynamic:
             tuner = tuner_of(arguments, run)
         if arguments.data:
-            split, part = str(arguments.data), read_known(parser, arguments, run)
+            name, split = "", str(arguments.data)
+            part = read_known(parser, arguments, run)
         else:
             default = split_of(run) if arguments.dynamic else default_split(run.description)
-            split = arguments.split or default
+            name = split = arguments.split or default
             drawn(restore_data(run.folder, run.description))
-            part = read_part(run.folder, run.description, split)
+            part = read_part(run.folder, run.description, name)
         needed_by = "--samples" if arguments.samples is not None else ""
         learned = load_learned(parser, run, "--dynamic" if arguments.dynamic else needed_by)
         if arguments.dynamic:
-            split, part, validation = tuned_on(tuner, split, part)
+            split, part, validation = tuned_on(tuner, name, split, part)
             selecting = selecting_of(parser, run, tuner)
         if arguments.samples is not None and (is_prepared(part) or is_prepared(learned)):
             data = "texts" if is_text else "lists of names"
             raise ValueError(f"--samples is for {data} that fit into memory")
-    answer, said = measure(arguments, run, split, part, learned)
+    answer, said = measure(arguments, run, name, split, part, learned)
     if arguments.dynamic:
         found, answer["dynamic"] = measure_dynamic(run, part, learned, validation, selecting)
         answer["models"].insert(0, row_of(found, kind_of(run)))
@@ -148,9 +149,13 @@ def main(parser: Parser, arguments: Namespace) -> int:
 
 
 def measure(
-    arguments: Namespace, run: "Run", split: str, part: "Part", learned: "Part | None"
+    arguments: Namespace, run: "Run", name: str, split: str, part: "Part", learned: "Part | None"
 ) -> tuple[dict[str, Any], str]:
-    """All figures as an object of JSON, and what to say of the part that they are about."""
+    """All figures as an object of JSON, and what to say of the part that they are about.
+
+    It is the part `name` of the run's data, or other data if that is empty; `split` is what it is
+    in words.
+    """
     import jax
 
     from dinojax.data.stored import is_prepared, num_in_excerpt
@@ -167,7 +172,7 @@ def measure(
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
         answer |= {"step": run.step, "split": split, "num_parameters": num_parameters}
     # Of another text, it is not known how much of it was learned.
-    if split != "train" and not (is_text and arguments.data):
+    if name != "train" and not (is_text and arguments.data):
         answer["num_learned"] = num
         if num or run.description.init_from:
             said = f",\n{describe_learned(num, run.description)}"
@@ -175,7 +180,7 @@ def measure(
         said += ";\nn-gram models learned the text of this run alone"
         said += ", and copies are from it alone" if arguments.samples else ""
     contexts = [arguments.context] if arguments.context else CONTEXTS
-    blocks = run.description.blocks if split == "validation" and not arguments.data else ()
+    blocks = run.description.blocks if split == name == "validation" else ()
     if selection := run.description.selection:
         answer["selection"] = selection._asdict()
         said += f";\n{describe_selection(selection)}"
@@ -190,7 +195,7 @@ def measure(
     kind = kind_of(run)
     answer["models"] = [row_of(found, kind) for found in models]
     if arguments.samples and learned is not None:
-        held_out = part[:0] if split == "train" else part
+        held_out = part[:0] if name == "train" else part
         answer["samples"] = measure_samples(arguments, run, learned, held_out)
     answer["seconds"] = time.monotonic() - started
     return answer, said
