@@ -256,6 +256,22 @@ def test_a_refitted_run_follows_with_the_settings_of_its_selection(tmp_path):
     assert "run/selection is not there; --dynamic chooses its settings by it" in result.err
 
 
+def test_a_refitted_run_without_test_part_needs_other_data(tmp_path):
+    """By default, it would measure what it learned."""
+    text = "".join(np.random.default_rng(0).choice(list(" abcd"), 300))
+    sizes = {"hidden_size": 4, "batch_size": 4, "window": 8, "steps": 2}
+    with jax.numpy_dtype_promotion("standard"):
+        dinojax.train(text, **sizes, validation_fraction=0.2, refit=True, folder=tmp_path / "run")
+    result = evaluated(tmp_path, "run")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    said = "run learned all but its test part, and has none; give --data, or measure run/selection"
+    assert said in result.err
+    (tmp_path / "other.txt").write_text(text[:50])
+    result = evaluated(tmp_path, "run", "--data=other.txt")
+    assert (result.code, result.err) == (0, "")
+    assert ", on other.txt" in result.out
+
+
 def test_runs_that_cannot_follow_are_refused_in_one_line(tmp_path):
     counted = {"order": 2, "test_fraction": 0.2}
     dinojax.fit_ngram("abcab" * 50, **counted, folder=tmp_path / "ngram")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli.arguments import Parser
-from dinojax.cli.loaded import default_split, describe_excerpt, load_learned
+from dinojax.cli.loaded import describe_excerpt, load_learned
 from dinojax.messages import count, visible
 from dinojax.runs.selection import SELECTION
 
@@ -46,10 +46,19 @@ def tuner_of(arguments: Namespace, run: "Run") -> "Run":
 
 
 def split_of(run: "Run") -> str:
-    """The part to measure by default: one on which no setting is chosen, if there is one."""
+    """The part to measure by default: one on which no setting is chosen, if there is one.
+
+    Raises:
+        ValueError: the run was refitted and has no test part, so it learned all its data.
+    """
+    if "test" in run.description.parts:
+        return "test"
     if run.config.refit:
-        return default_split(run.description)
-    return "test" if "test" in run.description.parts else "validation"
+        raise ValueError(
+            f"--dynamic: {run.folder} learned all but its test part, and has none; give --data, "
+            f"or measure {run.folder / SELECTION}"
+        )
+    return "validation"
 
 
 def tuned_on(tuner: "Run", name: str, split: str, part: Any) -> tuple[str, Any, Any]:

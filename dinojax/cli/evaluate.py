@@ -71,7 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--context", metavar="N", type=context, help=help_context)
     help_dynamic = "for a run of a text: also with weights that follow it as it is read, in a way "
     help_dynamic += "chosen on the validation part (default part: test or, where there is none, "
-    help_dynamic += "the second half of validation)"
+    help_dynamic += "the second half of validation; a refitted run without test needs --data)"
     add("--dynamic", action="store_true", help=help_dynamic)
     add_which(parser)
     help_samples = "also draw N names, to see how new and how real they look, or a text of N "
