@@ -183,12 +183,39 @@ def test_a_mixture_takes_the_ngram_model_that_suits_it(tmp_path):
     file = tmp_path / "seed-0.npz"
     np.savez(file, validation=costs["network"][0], test=costs["network"][0])
     line = dict.fromkeys(("seconds", "training_seconds", "gflops", "share", "parameters"), 1)
+    line |= {"recipe": "own", "seed": 3}
     ngrams = [tables.Row(name, costs[name], costs[name], 0) for name in ("2-gram", "3-gram")]
-    made = tables.rows_of([(line | {"recipe": "own"}, SimpleNamespace(costs_file=file))], ngrams)
+    made = tables.rows_of([(line, SimpleNamespace(costs_file=file))], ngrams)
     assert [row.name for row in made] == ["own", "own + 3-gram"]
+    assert [row.seeds for row in made] == [[3], [3]]
     weight = learn_weights(np.concatenate([costs["network"], costs["3-gram"]])).weights[0]
     direct = -np.log(weight * np.exp([-1, -3]) + (1 - weight) * np.exp([-4, -0.2]))
     np.testing.assert_allclose(made[1].test[0], direct, rtol=1e-12)
+
+
+def test_pairs_are_of_the_same_seed():
+    """Of a recipe of which a run diverged, only the other seeds are compared."""
+    ours, theirs = np.random.default_rng(0).random((2, 3, 3))
+
+    def margin(seeds, base_seeds):
+        row = tables.Row("row", ours[seeds], ours[seeds], 1, seeds)
+        base = tables.Row("base", theirs[base_seeds], theirs[base_seeds], 1, base_seeds)
+        return tables.difference(row, base, ["a", ""])[2]
+
+    apart = (ours - theirs).mean(axis=1)
+    for seeds, base_seeds, common in (
+        ([0, 1], [0, 1, 2], [0, 1]),
+        ([0, 2], [0, 1, 2], [0, 2]),
+        ([0, 1, 2], [1, 2], [1, 2]),
+        ([2, 0], [0, 2], [0, 2]),
+    ):
+        # Student's t for 95 % and one degree of freedom.
+        expected = 12.706 * abs(np.subtract(*apart[common])) / 2
+        assert float(margin(seeds, base_seeds)) == pytest.approx(expected, abs=1e-3)
+    # No interval follows from less than two pairs.
+    assert margin([0, 1], [1, 2]) == margin([0], [1]) == ""
+    base = tables.Row("base", theirs, theirs, 1, [0, 1, 2])
+    assert tables.difference(tables.Row("mean", ours[:1], ours[:1], 1), base, ["a", ""])[2] == ""
 
 
 def test_a_stopped_board_goes_on_and_ends_alike(whole, data, tmp_path):

@@ -43,6 +43,8 @@ class Row(NamedTuple):
     test: Floats
     parameters: int
     """Those of a network, and the n-grams that an n-gram model has counted."""
+    seeds: Sequence[int] = ()
+    """Of the models, in this order; none if it is a single one that is of no seed."""
     seconds: float = np.nan
     """Until it is trained, the mean over seeds."""
     teraflop: float = np.nan
@@ -89,20 +91,22 @@ def rows_of(done: Sequence[tuple[Line, Planned]], ngrams: Sequence[Row]) -> list
     seconds = float(np.mean([line["seconds"] for line in lines]))
     teraflop = float(np.mean([line["training_seconds"] * line["gflops"] / 1e3 for line in lines]))
     share = float(np.mean([line["share"] for line in lines]))
-    single = Row(name, validation, test, size, seconds, teraflop, share)
+    seeds = [line["seed"] for line in lines]
+    single = Row(name, validation, test, size, seeds, seconds, teraflop, share)
     ngram = min(ngrams, key=lambda row: mixed(validation, test, row)[0].mean())
     pairs = [mixed(validation[[i]], test[[i]], ngram) for i in range(num)]
     both = [np.concatenate(each) for each in zip(*pairs, strict=True)]
     counted = size + ngram.parameters
-    rows = [single, Row(f"{name} + {ngram.name}", both[0], both[1], counted, seconds, teraflop)]
+    mixtures = Row(f"{name} + {ngram.name}", both[0], both[1], counted, seeds, seconds, teraflop)
+    rows = [single, mixtures]
     if num > 1:
         spent = num * seconds, num * teraflop
         means = [mixed_nats(each, np.full(num, 1 / num))[None] for each in (validation, test)]
         name, size = f"mean of {num} {name}", num * size
-        rows.append(Row(name, means[0], means[1], size, *spent))
+        rows.append(Row(name, means[0], means[1], size, (), *spent))
         means = list(mixed(validation, test, ngram))
         counted = size + ngram.parameters
-        rows.append(Row(f"{name} + {ngram.name}", means[0], means[1], counted, *spent))
+        rows.append(Row(f"{name} + {ngram.name}", means[0], means[1], counted, (), *spent))
     return rows
 
 
@@ -157,13 +161,13 @@ def aligned(rows: Sequence[Row], part: Part) -> str:
 def difference(row: Row, base: Row, part: Part) -> list[str]:
     """How the cost of a character differs from that under another model, and 95 % intervals.
 
-    These are over the pieces, and over seeds where both have them; see `statistics.compare`.
+    These are over the pieces, and over the seeds that both have; see `statistics.compare`.
     """
     figures = summarize(costs_of(row.test.mean(axis=0) - base.test.mean(axis=0), part))
     quantile = float(stdtrit(figures["num_pieces"] - 1, (1 + CONFIDENCE) / 2))
-    margin = np.nan
-    if len(row.test) == len(base.test):
-        margin = compare(row.test.mean(axis=1), base.test.mean(axis=1)).margin
+    seeds = sorted({*row.seeds} & {*base.seeds})
+    ours, others = (x.test[[x.seeds.index(seed) for seed in seeds]] for x in (row, base))
+    margin = compare(ours.mean(axis=1), others.mean(axis=1)).margin
     over_pieces = quantile * figures["standard_error"]
     return [f"{figures['nats_per_character']:+.4f}", shown(over_pieces), shown(margin)]
 
@@ -203,7 +207,7 @@ def legend(lines: Sequence[Line]) -> str:
         "mixtures of a recipe best. A recipe has the mean of its seeds. `±` is a standard error: "
         f"over names, or over blocks of {BLOCK:,} characters, "
         "and over seeds. `95 %` is half the width of the confidence interval of the difference "
-        "from the first row: over the same pieces, and over pairs of seeds. `new` is the share of "
+        "from the first row: over the same pieces, and over the same seeds. `new` is the share of "
         f"new ones among the distinct of {NUM_NAMES:,} names drawn; such a name is in no part of "
         f"the list. `copied` is the share of {NUM_CHARACTERS:,} characters drawn that lie in spans "
         f"of {LEAST_COPIED} or more of the training text. The parameters of an n-gram model are "
