@@ -1,9 +1,10 @@
 """Train recipes with several seeds and compare them on parts that no choice has seen; see --help.
 
 A board is a folder. BOARD/board.jsonl has a line for each finished run, BOARD/DATA/RECIPE/seed-N is
-its folder, an ordinary run, and seed-N.npz beside it holds what each held-out character costs. A
-line counts as long as the folder of its run is there: remove that to have the run made again. What
-is trained is listed in `boards.recipes`.
+its folder, an ordinary run, and seed-N.npz beside it holds what each held-out character costs; a
+run that diverged has no such file. A line counts as long as both are there: remove the folder to
+have the run made again, or the file to have it measured again. What is trained is listed in
+`boards.recipes`.
 """
 
 import json
@@ -129,9 +130,10 @@ def read_lines(out: Path) -> Lines:
 
 
 def drop_removed(planned: Sequence[Planned], lines: Lines) -> None:
-    """Drop the lines of runs whose folders are gone."""
+    """Drop the lines of runs whose folders are gone, or the files of what they cost."""
     for each in planned:
-        if not each.folder.is_dir():
+        is_measured = "test" in lines.get(each.key, {})
+        if not each.folder.is_dir() or (is_measured and not each.costs_file.is_file()):
             lines.pop(each.key, None)
 
 

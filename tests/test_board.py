@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from signal import SIGINT
@@ -250,6 +251,31 @@ def test_a_stopped_board_goes_on_and_ends_alike(whole, data, tmp_path):
     again = make_board(*arguments)
     assert (again.code, again.err) == (0, "")
     assert again.out == ended.out
+
+
+def test_a_run_whose_costs_are_gone_is_measured_again(whole, data, tmp_path):
+    """It is not trained again, and a run that diverged has none to lose."""
+    out = shutil.copytree(whole.out, tmp_path / "board")
+    folder = out / "names" / "tiny"
+    lines, costs = lines_of(out), (folder / "seed-1.npz").read_bytes()
+    checkpoints = {file: file.stat().st_mtime_ns for file in folder.glob("*/*.npz")}
+    assert checkpoints
+    diverged = {x: lines[0][x] for x in ("settings", "keep_window", "data_sha256")}
+    diverged |= {"data": "names", "recipe": "tiny", "seed": 0, "diverged": "a loss of NaN"}
+    lines[0] = diverged
+    (out / "board.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for seed in 0, 1:
+        (folder / f"seed-{seed}.npz").unlink()
+    arguments = "--data", data, "--out", out, "--seeds", 2, "--only", "names", "--recipes", "tiny"
+    made = make_board(*arguments)
+    assert made.code == 0, made.err
+    assert [line for line in made.err.splitlines() if "seed 0" in line] == []
+    assert "names, tiny, seed 1: " in made.err
+    assert (folder / "seed-1.npz").read_bytes() == costs
+    assert {file: file.stat().st_mtime_ns for file in checkpoints} == checkpoints
+    after = {(x["data"], x["recipe"], x["seed"]): x for x in lines_of(out)}
+    assert after["names", "tiny", 0] == diverged
+    assert after["names", "tiny", 1] == lines[1]
 
 
 @pytest.mark.parametrize(
