@@ -51,7 +51,7 @@ def parse_arguments() -> tuple[Parser, Namespace]:
     text = f"folder that holds {names} or some of them (default: the bundled dinosaurs alone)"
     add("--data", metavar="FOLDER", type=path, help=text)
     add("--out", metavar="BOARD", type=path, required=True, help="folder of the board")
-    text = f"only these data, of {', '.join((*LISTS, *TEXTS))} (default: all)"
+    text = f"only these data, of {', '.join((*LISTS, *TEXTS))} (default: all that are there)"
     add("--only", metavar="NAME", nargs="+", default=[], help=text)
     text = f"only these recipes, of {', '.join(each.name for each in RECIPES)} (default: all); the "
     text += "others are compared with the first"
@@ -69,6 +69,8 @@ def main() -> int:
         check_range("--seeds", arguments.seeds, 1, 1_000)
         recipes = chosen("--recipes", arguments.recipes, {each.name: each for each in RECIPES})
         data = list(chosen("--only", arguments.only, dict.fromkeys((*LISTS, *TEXTS))))
+        if not (arguments.only or arguments.data):
+            data = [BUNDLED]
         found = find_data(parser, arguments.data, data)
         start_jax(num_cores())
         planned = plan(list(recipes.values()), found, arguments.seeds, out)

@@ -305,6 +305,16 @@ def test_bad_input_and_a_changed_recipe_are_one_line(arguments, made_of, said, w
     assert (whole.out / "board.jsonl").read_bytes() == before
 
 
+def test_only_data_that_are_wanted_are_noted_as_missing(tmp_path):
+    dinos = [RECIPES[0]._replace(data=["dinos"], settings=SETTINGS | {"steps": 0})]
+    for only, missing in ([], []), (["--only", "dinos", "names"], ["names"]):
+        result = make_board("--out", tmp_path / "board", *only, made_of=dinos)
+        assert result.code == 2
+        *notes, error = result.err.splitlines()
+        assert notes == [f"board.py: note: {x}: no folder given with --data" for x in missing]
+        assert "recipe tiny on dinos: steps" in error
+
+
 def test_changed_data_are_noticed(whole, data, tmp_path):
     (tmp_path / "names.txt").write_text((data / "names.txt").read_text() + "Zoe\n")
     result = make_board("--data", tmp_path, "--out", whole.out, "--only", "names")
