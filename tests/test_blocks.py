@@ -97,6 +97,18 @@ def test_plays_are_found_and_one_is_held_out_whole():
     )
 
 
+def test_empty_documents_are_no_blocks():
+    documents = [LETTERS[:300], *[""] * 9, *(LETTERS[i : i + 60] for i in range(300, 1200, 60)), ""]
+    vocab = build_vocab([LETTERS])
+    text = joined_documents(documents, vocab)
+    whole = joined_documents([each for each in documents if each], vocab)
+    for seed in range(5):
+        blocks = split_blocks(text, vocab, 6, 0.2, 0, seed=seed)[3]
+        assert blocks == split_blocks(whole, vocab, 6, 0.2, 0, seed=seed)[3]
+        assert len(blocks) == 6
+        assert all(block.length for block in blocks)
+
+
 def test_rows_never_cross_a_block():
     config = resolve("text", given={"validation_blocks": 5, "batch_size": 4, "window": 50})
     description, _, dataset = describe(config, LETTERS)

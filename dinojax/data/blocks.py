@@ -84,7 +84,8 @@ def unseen_blocks(
     """
     usual, room = num_held_out / num_blocks, int(UNSEEN * num_held_out)
     groups = list[tuple[int, int]]()
-    for start, stop in pairwise(edges):
+    # An empty document has no place.
+    for start, stop in pairwise(sorted(set(edges))):
         if groups and stop - groups[-1][0] <= usual:
             groups[-1] = groups[-1][0], stop
         else:
