@@ -131,6 +131,8 @@ def test_what_cannot_be_mixed_is_refused(members):
             ValueError, match=r"expected (a weight for each of 3 models|weights of)"
         ):
             mixture(models, weights)
+    with pytest.raises(ValueError, match="a weight for each of 1 model, got 2"):
+        mixture(models[:1], (1, 1))
     with pytest.raises(ValueError, match="at least one model"):
         mixture([], [])
     other, other_params = network(Vocab("\nabcd"))

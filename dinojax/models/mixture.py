@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dinojax.messages import count
 from dinojax.models.cells import Params, State
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
@@ -100,7 +101,7 @@ def normalized(weights: Sequence[float], num: int) -> NDArray[np.float64]:
     """The `weights` of `num` models divided by their sum; for the errors see `mixture`."""
     given = np.asarray(weights, float)
     if given.shape != (num,):
-        raise ValueError(f"expected a weight for each of {num} models, got {given.size}")
+        raise ValueError(f"expected a weight for each of {count(num, 'model')}, got {given.size}")
     if not (np.isfinite(given).all() and (given >= 0).all() and given.any()):
         shown = ", ".join(f"{weight:g}" for weight in given)
         raise ValueError(f"expected weights of 0 or more, one of them above 0, got {shown}")
