@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import dinojax
+from dinojax.cli.blocks import table_of_blocks
 from dinojax.config import TrainConfig
-from dinojax.data.blocks import Block, split_blocks
+from dinojax.data.blocks import Block, seen_blocks, split_blocks
 from dinojax.data.splits import split_text
 from dinojax.data.stored import joined_documents
 from dinojax.data.vocab import build_vocab
@@ -173,6 +174,18 @@ def test_the_spread_is_over_blocks():
     assert apart["unseen"]["nats_per_character"] == 2
 
 
+def test_the_note_on_blocks_speaks_of_unseen_ones_only_where_there_are_some():
+    figures = {"nats_per_character": 1.5, "standard_error": 0.1, "num_pieces": 2}
+    note = "the model has learned from the works of seen blocks"
+    seen, both = (
+        table_of_blocks({"network": dict.fromkeys(kinds, figures)})
+        for kinds in (["seen"], ["seen", "unseen"])
+    )
+    assert f"\n{note};\n" in seen
+    assert "unseen" not in seen
+    assert f"\n{note}, and not from those of unseen ones;\n" in both
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"^validation blocks: for a text; names are"):
         TrainConfig(validation_fraction=0.1, validation_blocks=2)
@@ -182,6 +195,8 @@ def test_what_cannot_be_is_refused():
     vocab = build_vocab([LETTERS])
     with pytest.raises(ValueError, match=r"at most 30, .* got 31; choose fewer blocks"):
         split_blocks(LETTERS, vocab, 31, 0.01, 0, seed=0)
+    with pytest.raises(ValueError, match="1 block of 102 characters leaves too little of the text"):
+        seen_blocks([(0, 50), (90, 190)], 102, 1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="leave too little of the text"):
         split_blocks(LETTERS, vocab, 5, 0.9, 0, seed=0)
     prepared = replace(joined_documents([LETTERS], vocab), store=object())

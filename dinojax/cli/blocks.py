@@ -40,5 +40,6 @@ def table_of_blocks(rows: Mapping[str, Mapping[str, Any]]) -> str:
     for name, figures in rows.items():
         costs = "".join(f"{describe_mean(figures[kind]):20}" for kind in kinds)
         lines.append(f"{name:26}{costs}".rstrip())
-    note = "the model has learned from the works of seen blocks, and not from those of unseen ones"
+    note = "the model has learned from the works of seen blocks"
+    note += ", and not from those of unseen ones" if "unseen" in kinds else ""
     return "\n".join([*lines, f"\n{note};\n± one standard error over blocks"])

@@ -113,8 +113,9 @@ def seen_blocks(
     ends = np.cumsum(rooms)
     if ends[-1] < num * longest:
         raise ValueError(
-            f"validation blocks: {count(num, 'block')} of {longest:,} characters leave too little "
-            "of the text between them; choose fewer blocks or a smaller validation fraction"
+            f"validation blocks: {count(num, 'block')} of {longest:,} characters "
+            f"{'leaves' if num == 1 else 'leave'} too little of the text between blocks; "
+            "choose fewer blocks or a smaller validation fraction"
         )
     # So far apart that none reaches the next.
     places = ((generator.random() + np.arange(num)) * ends[-1] / num).astype(int)
