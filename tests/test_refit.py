@@ -175,7 +175,8 @@ def test_a_mixture_of_refitted_runs_has_the_weights_of_their_selections(place):
     assert mixed.description.selection.best_loss == pytest.approx(loss, rel=1e-5)
     said = " ".join(call("evaluate", "mixed", cwd=place).out.split())
     assert "mixture of 2 models, on test" in said
-    assert f"its validation loss, {loss:.4f}, is that of its selection" in said
+    assert f"its validation loss, {loss:.4f}, is that of its selection, whose members" in said
+    assert "did not learn the validation part; its weights did, unless they were given" in said
     result = call("evaluate", "mixed", "--split=validation", cwd=place)
     assert f"its selection in mixed/{SELECTION} did not" in result.err
     # It is mixed again like any other, and goes like any other.
