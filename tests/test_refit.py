@@ -141,7 +141,7 @@ def test_no_loss_over_what_it_learned_passes_for_validation(place):
     result = call("evaluate", "run", cwd=place)
     loss = runs.load_run(place / "run").description.selection.best_loss
     assert "on test" in result.out
-    assert f"its validation loss, {loss:.4f} after" in " ".join(result.out.split())
+    assert f"the validation loss of this run, {loss:.4f} after" in " ".join(result.out.split())
     assert call("evaluate", f"run/{SELECTION}", cwd=place).code == 0
 
 
@@ -175,7 +175,10 @@ def test_a_mixture_of_refitted_runs_has_the_weights_of_their_selections(place):
     assert mixed.description.selection.best_loss == pytest.approx(loss, rel=1e-5)
     said = " ".join(call("evaluate", "mixed", cwd=place).out.split())
     assert "mixture of 2 models, on test" in said
-    assert f"its validation loss, {loss:.4f}, is that of its selection, whose members" in said
+    assert (
+        f"the validation loss of this run, {loss:.4f}, is that of its selection, whose members"
+        in said
+    )
     assert "did not learn the validation part; its weights did, unless they were given" in said
     result = call("evaluate", "mixed", "--split=validation", cwd=place)
     assert f"its selection in mixed/{SELECTION} did not" in result.err

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from dinojax.evaluation.compare import ModelFigures
     from dinojax.runs.description import Part
     from dinojax.runs.folder import Run
-    from dinojax.runs.selection import Selection
 
 MOST_OF_TEXT = 100_000
 """Longest text that is drawn, in characters."""
@@ -184,8 +183,7 @@ def measure(
     blocks = run.description.blocks if split == name == "validation" else ()
     if selection := run.description.selection:
         answer["selection"] = selection._asdict()
-        is_mixture = isinstance(run.description.kind, Mixture)
-        said += f";\n{(describe_mixed if is_mixture else describe_selection)(selection)}"
+        said += f";\n{describe_selection(selection)}"
     models = compare(run.trained, learned, part, contexts=contexts, held_out=blocks)
     if is_text and is_prepared(part) and "carry" in contexts:
         answer["num_stretches"] = num_stretches(len(part))
@@ -201,14 +199,6 @@ def measure(
         answer["samples"] = measure_samples(arguments, run, learned, held_out)
     answer["seconds"] = time.monotonic() - started
     return answer, said
-
-
-def describe_mixed(selection: "Selection") -> str:
-    """What a mixture of refitted runs knows of its validation."""
-    return (
-        f"its validation loss, {selection.best_loss:.4f}, is that of its selection, whose members "
-        "did not learn the validation part; its weights did, unless they were given"
-    )
 
 
 def measure_samples(

@@ -132,12 +132,17 @@ def describe_learned(num: int | None, description: "Description") -> str:
 
 
 def describe_selection(selection: "Selection") -> str:
-    """What a refitted run knows of its validation."""
+    """What a refitted run, or a mixture of such runs, knows of its validation."""
+    said = f"the validation loss of this run, {selection.best_loss:.4f}"
     # A mixture takes no steps.
-    after = f" after {count(selection.best_step, 'step')}" if selection.best_step else ""
+    if not selection.best_step:
+        return (
+            f"{said}, is that of its selection, whose members did not learn the validation part; "
+            "its weights did, unless they were given"
+        )
     return (
-        f"its validation loss, {selection.best_loss:.4f}{after}, is that of its selection, which "
-        "did not learn the validation part"
+        f"{said} after {count(selection.best_step, 'step')}, is that of its selection, which did "
+        "not learn the validation part"
     )
 
 
