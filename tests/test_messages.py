@@ -209,6 +209,7 @@ CASES = [
     ("evaluate", ["none", "--column={}"]),
     ("mix", ["{}", "--out=none"]),
     ("mix", ["none", "--out=none", "--weights={}"]),
+    ("mix", ["none", "--out=none", "--cache={}"]),
     ("plot", ["none", "{}"]),
     ("plot", ["none", "--names={}"]),
     ("plot", ["none", "--out={}/none"]),
