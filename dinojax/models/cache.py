@@ -7,15 +7,15 @@ for n from 3 to 8, where p_2 is what the model says. count_n is how often each c
 the last n ones before, among the last characters of the text, total_n the sum of these counts, and
 distinct_n how many of them are not zero. Where it is zero, p_n = p_{n-1}.
 
-Names of persons, for example, are soon expected by one who has read them a few times. Nothing is
-learned but what the state holds, so a fresh state begins anew.
+So the names of a play's persons, for example, are expected once they have been read. All that is
+counted is in the state: a fresh state begins anew.
 
 References:
     Kuhn and De Mori, "A cache-based natural language model for speech recognition", IEEE
     Transactions on Pattern Analysis and Machine Intelligence 12 (1990).
     Witten and Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37
-    (1991): the number of distinct characters as the weight of a shorter context. There it is not
-    multiplied; the factor, and the range of n, suited three texts of 0.1 to 1 million characters.
+    (1991): the number of distinct characters as the weight of the shorter context, there without
+    a factor. The factor 20 and the range of n were the best for Shakespeare's plays and sonnets.
 """
 
 from functools import partial
