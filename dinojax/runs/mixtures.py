@@ -111,7 +111,7 @@ def _mixture(
 ) -> tuple[Mixed, Parts]:
     """The mixture of runs that have `names`, and the data of its run; see `mix`."""
     if cache and not runs[0].config.is_text:
-        raise ValueError("cache: only for texts; names stand in no order")
+        raise ValueError("cache: only for texts; names stand in no order, so leave it out")
     description, parts = common(runs)
     kinds: list[Kind] = [run.description.kind for run in runs]
     trained = [run.trained for run in runs]
