@@ -14,15 +14,19 @@ import pytest
 
 from dinojax.files import digest, write_atomically
 from dinojax.presets import PRESETS, resolve
-from dinojax.runs import exchange, recorder, session
+from dinojax.runs import checkpoint, exchange, recorder, session
 from dinojax.runs import folder as runs
 from dinojax.runs.description import describe, part_content
 from dinojax.runs.experiment import make_experiment
+from dinojax.runs.metadata import from_metadata
 from dinojax.runs.metrics import read_metrics
+from dinojax.runs.ngrams import make_ngram_run, save_untrained
+from dinojax.runs.selection import SELECTION, Selection
 from dinojax.training.loop import Progress
 
 OPERATIONS = "open", "replace", "unlink", "mkdir", "rmdir", "fsync", "chmod"
 DESCRIPTION, PARTS, _ = describe(resolve(given={"hidden_size": 2}), ["rex", "mei"])
+REFITTED = replace(DESCRIPTION.config, validation_fraction=0.3, refit=True)
 NAMES = ["rex", "yi", "mei", "iguanodon", "triceratops", "zoë"]
 OLD = {
     "checkpoint-000000007.npz": b"7",
@@ -135,17 +139,21 @@ def test_what_shows_the_earlier_run_goes_with_it(tmp_path):
     assert contents(folder) == {"notes.txt": b"mine"} | NEW | dict.fromkeys(others, b"mine")
 
 
-@pytest.mark.parametrize("earlier", [True, False])
-@pytest.mark.parametrize("later", [True, False])
-def test_a_selection_goes_with_a_refitted_run_alone(tmp_path, earlier, later):
-    """It stays if the new run has one, and a user's folder of this name always does."""
-    old, new = (
-        {"config.json": b'{"refit": %s}' % str(x).lower().encode()} | files
-        for files, x in ((OLD, earlier), (NEW, later))
-    )
+def refit_is(value):
+    return {"config.json": b'{"refit": %s}' % str(value).lower().encode()}
+
+
+@pytest.mark.parametrize(("earlier", "later"), [(1, 1), (1, 0), (0, 0)])
+def test_a_selection_goes_with_its_run(tmp_path, earlier, later):
+    """And a user's folder of this name stays."""
+    *names, last = NEW
+    old = OLD | refit_is(bool(earlier))
     files = "checkpoint-000000003.npz", "config.json", "loss.png", ".lock", ".new/files.txt"
     selection = dict.fromkeys((f"selection/{name}" for name in files), b"")
-    before, kept = old | selection, {} if earlier and not later else selection
+    inner = {f"selection/{name}": b"new" for name in ("config.json", "checkpoint-000000000.npz")}
+    new = {name: NEW[name] for name in names} | refit_is(bool(later)) | (inner if later else {})
+    new |= {last: NEW[last]}
+    before, kept = old | selection, {} if earlier else selection
     after = new | kept | {"notes.txt": b"mine"}
     folder = put(tmp_path / "run", before)
     with recorded(folder) as states:
@@ -159,6 +167,87 @@ def test_a_selection_goes_with_a_refitted_run_alone(tmp_path, earlier, later):
         is_new = exchange.is_decided(folder) or (folder / [*NEW][-1]).exists()
         exchange.finish(folder)
         assert contents(folder) == (after if is_new else before)
+
+
+def trained(folder, size, is_refitted=True):
+    """Start a run whose layers have a size, and its selection."""
+    config = resolve(given={"hidden_size": size, "steps": 3, "validation_fraction": 0.3})
+    whole = make_experiment(*describe(replace(config, refit=is_refitted), NAMES))
+    selection = make_experiment(*describe(config, NAMES)) if is_refitted else None
+    runs.take_folder(folder, overwrite=True)
+    with runs.locked(folder):
+        session.start(whole, folder, None, selection)
+
+
+def untrained(folder, size, is_refitted=True):
+    """Write an n-gram model of an order, and another as its selection."""
+    made = make_ngram_run(DESCRIPTION._replace(config=REFITTED), PARTS, size)
+    run = made.trained.params, made.description, made.parts
+    if is_refitted:
+        found = run[1]._replace(selection=Selection(0, 1.0, 0, 0.0))
+        save_untrained(run[0], folder, found, PARTS, overwrite=True, selection=run)
+    else:
+        save_untrained(run[0], folder, *run[1:], overwrite=True)
+
+
+def size_of(folder):
+    """The size of the run in a folder; None if there is none."""
+    if not (folder.is_dir() and runs.find_checkpoints(folder)):
+        return None
+    description, _ = from_metadata(checkpoint.load(runs.find_checkpoints(folder)[-1])[0])
+    assert runs.read_part(folder, description, "train")
+    return description.model.order if description.model else description.config.hidden_size
+
+
+@pytest.mark.parametrize(
+    ("start", "earlier"),
+    [(untrained, "none"), (untrained, "plain"), (untrained, "refitted"), (trained, "refitted")],
+)
+def test_at_any_moment_a_run_has_its_own_selection(tmp_path, start, earlier):
+    folder = put(tmp_path / "run", {})
+    if earlier != "none":
+        start(folder, 3, earlier == "refitted")
+    old, inner = size_of(folder), folder / SELECTION
+    with recorded(folder) as states:
+        start(folder, 2)
+    assert (size_of(folder), size_of(inner)) == (2, 2)
+    assert len(states) > 30
+    sizes = set()
+    for state in states:
+        put(folder, state)
+        sizes.add(size := size_of(folder))
+        assert earlier != "refitted" or not inner.is_dir() or size_of(inner) == size
+        # The next process may start again, or go on with the run.
+        runs.take_folder(folder, overwrite=size is not None)
+        with runs.locked(inner if inner.is_dir() else folder):
+            assert size_of(folder) == size
+            assert size_of(inner) == (size if size == 2 or earlier == "refitted" else None)
+    assert sizes == {old, 2}
+
+
+def test_a_selection_that_another_process_trains_stays(tmp_path):
+    folder = put(tmp_path / "run", {})
+    trained(folder, 3)
+    with runs.locked(folder / SELECTION):
+        before = contents(folder)
+        for start in trained, untrained:
+            with pytest.raises(
+                ValueError, match=r"another process trains in .*run/selection; wait"
+            ):
+                start(folder, 2)
+            assert contents(folder) == before
+    trained(folder, 2, is_refitted=False)
+    assert not (folder / SELECTION).exists()
+
+
+def test_what_is_in_the_place_of_a_selection_stays(tmp_path):
+    folder = put(tmp_path / "run", {})
+    trained(folder, 3, is_refitted=False)
+    trained(folder / SELECTION, 3, is_refitted=False)
+    before = contents(folder)
+    with pytest.raises(ValueError, match="run/selection holds a run; choose another folder"):
+        trained(folder, 2)
+    assert contents(folder) == before
 
 
 def test_a_list_that_is_torn_is_ours_and_a_users_folder_is_not(tmp_path):

@@ -127,6 +127,13 @@ def test_time_and_a_signal_are_for_the_selection_and_the_refit(place, monkeypatc
     assert math.inf > deadlines[1] == deadlines[2]
 
 
+def test_data_that_cannot_be_split_leave_no_run(tmp_path):
+    settings = {"validation_fraction": 0.9, "steps": 3, "refit": True}
+    with pytest.raises(ValueError, match="no data would be left to learn from, of 2 distinct"):
+        dinojax.train(NAMES[:2], "names", **settings, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_whole_epochs_are_kept_as_they_were_given(tmp_path):
     settings = {**SETTINGS, "epochs": 1, "refit": True}
     del settings["steps"]

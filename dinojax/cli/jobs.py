@@ -132,7 +132,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         note_new(parser, earlier, experiment.description.vocab)
         params = session.inherited(experiment, earlier.trained)
     if config.refit:
-        return refit.start(arguments, stack, folder, (whole, experiment), params)
+        return refit.start(stack, folder, (whole, experiment), params)
     state, tally = session.start(experiment, folder, params)
     return folder, experiment, state, tally
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def start(
-    arguments: Namespace,
     stack: ExitStack,
     folder: Path,
     experiments: "tuple[Experiment, Experiment]",
@@ -38,11 +37,8 @@ def start(
     from dinojax.runs.selection import SELECTION
 
     (whole, selection), inner = experiments, folder / SELECTION
-    runs.take_folder(inner, arguments.overwrite)
+    state, tally = session.start(whole, folder, params, selection)
     stack.enter_context(runs.locked(inner))
-    state, tally = session.start(selection, inner, params)
-    # Last, so that until then a run that it replaces is whole.
-    session.start(whole, folder, params)
     return inner, selection, state, tally
 
 

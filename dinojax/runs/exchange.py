@@ -1,12 +1,13 @@
 """Replace the run in a folder by a new one; at any moment, the folder holds all of one of them.
 
-The files of the new run are first written into `.new`, a folder within that of the run, and the
-checkpoint comes last. Until it is there, the run is the earlier one, all of which is still in its
-place, and `.new` does not count. From then on, the run is the new one: a file is read from `.new`
-or, if it is no longer there, from the folder. Files of the earlier run that the new one does not
-have are removed, and so are its pictures and event files, and its selection unless the new run has
-one, too. The others are replaced one by one, the checkpoint last, and `.new` is removed. The
-process that next locks the folder completes what a killed one has left.
+The files of the new run, and those of its selection if it has one, are first written into `.new`, a
+folder within that of the run, and the checkpoint of the run comes last. Until it is there, the run
+is the earlier one, all of which is still in its place, and `.new` does not count. From then on, the
+run and its selection are the new ones: a file is read from `.new` or, if it is no longer there,
+from its place. The selection of the earlier run is removed, and so are its pictures and event
+files, and its files that the new run does not have. The others are replaced one by one, the
+checkpoint last, and `.new` is removed. The process that next locks the folder completes what a
+killed one has left.
 
 `.new` also holds a list of the new files. It is written first and removed last, and its first line
 tells this folder from a user's of the same name. All functions raise an OSError if a file cannot be
@@ -16,9 +17,12 @@ read or written. The folder must be locked while it is changed.
 import json
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from dinojax import files
 from dinojax.files import read_regular, remove_leftovers, sync_folder
 from dinojax.runs.description import PARTS
 from dinojax.runs.selection import SELECTION
@@ -33,6 +37,8 @@ RUN_FILE = re.compile(
     rf"|{METRICS_FILE}"
 )
 """Name of any file of a run but the lock."""
+LISTED = re.compile(rf"(?:{SELECTION}/)?(?:{RUN_FILE.pattern})")
+"""The same, or that of a file of its selection."""
 DERIVED = re.compile(
     r"(?:loss|surprisal|activations)\.(?:png|svg)|events\.out\.tfevents\.\d+\..+\.\d+"
 )
@@ -52,17 +58,57 @@ def not_a_run(folder: Path, missing: str) -> str:
     return f"{folder} is not a run: it has no {missing}{inside}"
 
 
+@contextmanager
+def locked(folder: Path | str) -> Iterator[None]:
+    """Lock the folder of a run, and tidy up what a process that was killed has left there.
+
+    The lock of a process that has died does not count.
+
+    Raises:
+        OSError: the lock file cannot be made.
+        ValueError: another process has locked it.
+    """
+    folder = Path(folder)
+    if folder.name == SELECTION and is_decided(folder.parent):
+        with _locked(folder.parent):
+            pass
+    with _locked(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with _lock(folder):
+        finish(folder)
+        remove_leftovers(folder)
+        yield
+
+
+def _lock(folder: Path) -> AbstractContextManager[None]:
+    message = "wait until it has ended, or choose another folder"
+    return files.locked(folder / LOCK_FILE, f"another process trains in {folder}; {message}")
+
+
 def begin(folder: Path, names: Sequence[str]) -> Path:
     """Make `.new` for the files `names` of a new run, and return it.
 
-    Once the last of them is there, the run is the new one.
+    Once the last of them is there, the run is the new one. Names of files of its selection follow
+    that of its config.json.
+
+    Raises:
+        ValueError: another process trains the selection of the earlier run.
     """
+    if has_selection(folder) and (folder / SELECTION).is_dir():
+        with _lock(folder / SELECTION):
+            pass
     new = folder / NEW
     new.mkdir()
     with open(new / LIST, "xb") as file:
         file.write(FIRST_LINE + "".join(f"{name}\n" for name in names).encode())
         file.flush()
         os.fsync(file.fileno())
+    if any(name.startswith(f"{SELECTION}/") for name in names):
+        (new / SELECTION).mkdir()
     sync_folder(folder)
     return new
 
@@ -74,13 +120,17 @@ def finish(folder: Path) -> None:
         return
     if is_decided(folder):
         # The file of the earlier run is there until the new one has taken its place.
-        if (new / CONFIG_FILE).exists() and _has_selection(folder) and not _has_selection(new):
+        if (new / CONFIG_FILE).exists() and has_selection(folder):
             _remove_run(folder / SELECTION)
         _remove_files(folder, but=names)
         for name in names:
             if (new / name).exists():
+                (folder / name).parent.mkdir(exist_ok=True)
                 os.replace(new / name, folder / name)
-        sync_folder(folder)
+        for parent in {(folder / name).parent for name in names}:
+            sync_folder(parent)
+    if (new / SELECTION).is_dir():
+        shutil.rmtree(new / SELECTION)
     for path in sorted(new.iterdir(), key=lambda path: path.name == LIST):
         path.unlink()
     new.rmdir()
@@ -97,13 +147,44 @@ def is_decided(folder: Path) -> bool:
     return bool(names) and (folder / NEW / names[-1]).exists()
 
 
+def place(folder: Path) -> Path:
+    """Where the checkpoints of the run in a folder are now, and perhaps other files of it."""
+    places = [(folder, folder / NEW)]
+    if folder.name == SELECTION:
+        places.append((folder.parent, folder.parent / NEW / SELECTION))
+    for outer, new in places:
+        if is_decided(outer) and new.is_dir() and any(new.iterdir()):
+            return new
+    return folder
+
+
+def find_checkpoints(folder: Path | str) -> list[Path]:
+    """The checkpoints of the run in a folder, oldest first."""
+    found = [path for path in place(Path(folder)).iterdir() if CHECKPOINT.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(path: Path | str) -> int:
+    """The number of steps of a checkpoint, from its name."""
+    return int(Path(path).stem.split("-")[1])
+
+
 def current(folder: Path, name: str) -> Path:
     """Where a file of the run in a folder is now."""
-    new = folder / NEW / name
-    return new if is_decided(folder) and new.exists() else folder / name
+    path = place(folder) / name
+    return path if path.exists() else folder / name
 
 
-def _has_selection(folder: Path) -> bool:
+def home(path: Path) -> Path:
+    """The folder of the run whose file is now at `path`."""
+    folder = path.parent
+    if folder.name == NEW:
+        return folder.parent
+    is_new = folder.name == SELECTION and folder.parent.name == NEW
+    return folder.parent.parent / SELECTION if is_new else folder
+
+
+def has_selection(folder: Path) -> bool:
     """Whether a run has a selection, by its config.json in a folder."""
     try:
         return json.loads(read_regular(folder / CONFIG_FILE))["refit"] is True
@@ -115,9 +196,8 @@ def _remove_run(folder: Path) -> None:
     """Remove the run in a folder, and the folder unless it holds other files."""
     if not folder.is_dir():
         return
-    finish(folder)
-    remove_leftovers(folder)
-    _remove_files(folder)
+    with _locked(folder):
+        _remove_files(folder)
     (folder / LOCK_FILE).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()
@@ -143,4 +223,4 @@ def _listed(folder: Path) -> list[str] | None:
         # A process may have been killed before the list was whole; then there is nothing else.
         return [] if found <= {LIST} and FIRST_LINE.startswith(content) else None
     lines = content.decode(errors="replace").split("\n")
-    return [line for line in lines if RUN_FILE.fullmatch(line)]
+    return [line for line in lines if LISTED.fullmatch(line)]

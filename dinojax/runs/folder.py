@@ -15,8 +15,8 @@ runs/dinos/.new                         a run that is to take the place of this;
 All functions raise an OSError if a file cannot be read or written.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import dinojax
-from dinojax import files
 from dinojax.config import TrainConfig
 from dinojax.data.stored import is_prepared
 from dinojax.data.vocab import Vocab
@@ -36,16 +35,22 @@ from dinojax.models.cells import Params
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
 from dinojax.runs import checkpoint, code, exchange
-from dinojax.runs.description import Description, Parts, Tally, build_model, part_content
+from dinojax.runs.description import Description, Part, Parts, Tally, build_model, part_content
 from dinojax.runs.exchange import CONFIG_FILE, LOCK_FILE, METRICS_FILE
+from dinojax.runs.exchange import find_checkpoints as find_checkpoints
+from dinojax.runs.exchange import locked as locked
+from dinojax.runs.exchange import step_of as step_of
 from dinojax.runs.kinds import kind_name
 from dinojax.runs.metadata import from_metadata, to_metadata, write_config
 from dinojax.runs.parameters import stored_params
 from dinojax.runs.parts import read_part as read_part
 from dinojax.runs.parts import restore_data as restore_data
+from dinojax.runs.selection import SELECTION
 from dinojax.training.step import TrainState
 
 NUM_KEPT = 2
+Begun = tuple[TrainState, Description, Parts]
+"""A run before its first step."""
 
 
 class Run(NamedTuple):
@@ -72,7 +77,7 @@ class Run(NamedTuple):
     @property
     def folder(self) -> Path:
         """The folder of the run; of several that are mixed, that of the first."""
-        return _folder_of(self.checkpoint)
+        return exchange.home(self.checkpoint)
 
     @property
     def trained(self) -> Trained:
@@ -108,48 +113,59 @@ def take_folder(folder: Path | str, overwrite: bool = False) -> None:
         raise ValueError(f"{folder} holds other files; choose a new or an empty folder")
 
 
-@contextmanager
-def locked(folder: Path | str) -> Iterator[None]:
-    """Lock the folder of a run, and tidy up what a process that was killed has left there.
-
-    The lock of a process that has died does not count.
-
-    Raises:
-        OSError: the lock file cannot be made.
-        ValueError: another process has locked it.
-    """
-    folder = Path(folder)
-    message = "wait until it has ended, or choose another folder"
-    with files.locked(folder / LOCK_FILE, f"another process trains in {folder}; {message}"):
-        exchange.finish(folder)
-        remove_leftovers(folder)
-        yield
-
-
 def start_run(
-    folder: Path | str, state: TrainState, description: Description, parts: Parts
+    folder: Path | str,
+    state: TrainState,
+    description: Description,
+    parts: Parts,
+    selection: Begun | None = None,
 ) -> None:
     """Write the first checkpoint and the data of a new run, replacing an earlier run.
 
-    The folder must be locked. At any moment it holds all of the earlier run or all of the new one;
-    see `exchange`. If the new one cannot be written, the earlier run is still there.
+    It may have a `selection`. The folder must be locked. At any moment it holds all of the earlier
+    run or all of the new one, each with its selection; see `exchange`. If the new one cannot be
+    written, the earlier run is still there.
+
+    Raises:
+        ValueError: another process trains the selection of the earlier run, or there are other
+            files in the place of the new selection.
     """
-    folder = Path(folder)
-    first = f"checkpoint-{int(state.step):09d}.npz"
-    files_of = {f"{name}.{'json' if is_prepared(x) else 'txt'}": x for name, x in parts.items()}
-    codes = code.copies(code.codes_of(description.config) | code.codes_of(description.kind))
-    names = [*files_of, *codes, CONFIG_FILE, METRICS_FILE, first]
+    folder, writers = Path(folder), _writers(state, description, parts)
+    if selection:
+        if (inside := folder / SELECTION).exists():
+            take_folder(inside, overwrite=exchange.has_selection(folder))
+        first = dict([writers.popitem()])
+        inner = {f"{SELECTION}/{name}": write for name, write in _writers(*selection).items()}
+        writers |= inner | first
     try:
-        new = exchange.begin(folder, names)
-        for file, part in files_of.items():
-            write_atomically(new / file, part_content(part))
-        for file, source in codes.items():
-            write_atomically(new / file, source)
-        write_config(new / CONFIG_FILE, description)
-        write_atomically(new / METRICS_FILE, b"")
-        save_checkpoint(new, state, description, Tally())
+        new = exchange.begin(folder, [*writers])
+        for name, write in writers.items():
+            write(new / name)
     finally:
         exchange.finish(folder)
+
+
+def _writers(
+    state: TrainState, description: Description, parts: Parts
+) -> dict[str, Callable[[Path], object]]:
+    """Functions that write the files of a new run, by their names; the checkpoint is the last."""
+
+    def write_part(path: Path, part: Part) -> None:
+        write_atomically(path, part_content(part))
+
+    codes = code.copies(code.codes_of(description.config) | code.codes_of(description.kind))
+    return {
+        **{
+            f"{name}.{'json' if is_prepared(part) else 'txt'}": partial(write_part, part=part)
+            for name, part in parts.items()
+        },
+        **{name: partial(write_atomically, content=source) for name, source in codes.items()},
+        CONFIG_FILE: partial(write_config, description=description),
+        METRICS_FILE: partial(write_atomically, content=b""),
+        f"checkpoint-{int(state.step):09d}.npz": lambda path: save_checkpoint(
+            path.parent, state, description, Tally()
+        ),
+    }
 
 
 def save_checkpoint(
@@ -250,19 +266,11 @@ def restore_state(run: Run, arrays: Mapping[str, Any], like: TrainState) -> Trai
         return checkpoint.restore(arrays, like)
 
 
-def find_checkpoints(folder: Path | str) -> list[Path]:
-    """The checkpoints of the run in a folder, oldest first."""
-    folder = Path(folder)
-    where = folder / exchange.NEW if exchange.is_decided(folder) else folder
-    found = [path for path in where.iterdir() if exchange.CHECKPOINT.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
 def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     metadata, arrays = checkpoint.load(path)
     with about(f"{path} could not be read"):
         description, tally = from_metadata(metadata)
-    code.check_copies(_folder_of(path), code.codes_of(description.kind))
+    code.check_copies(exchange.home(path), code.codes_of(description.kind))
     with about(f"{path} could not be read"):
         model = build_model(description.kind, description.vocab)
         like = {"params": stored_params(description.kind, description.vocab, arrays)}
@@ -281,19 +289,9 @@ def _read(path: Path) -> tuple[Run, Mapping[str, Any]]:
     return run, arrays
 
 
-def _folder_of(path: Path) -> Path:
-    """The folder of the run of which a file is a checkpoint."""
-    return path.parent.parent if path.parent.name == exchange.NEW else path.parent
-
-
 def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         # A mean of squared gradients may overflow to infinity, and training goes on.
         is_good = ~np.isnan(array) if "/nu/" in name else np.isfinite(array)
         if not is_good.all():
             raise ValueError(f"{name} is not finite")
-
-
-def step_of(path: Path | str) -> int:
-    """The number of steps of a checkpoint, from its name."""
-    return int(Path(path).stem.split("-")[1])

@@ -88,4 +88,4 @@ def phases(folder: Path | str) -> list[Path]:
     """The folder of a run and, if it is one that is refitted, that of its selection."""
     folder = Path(folder)
     inner = folder / SELECTION
-    return [folder, inner] if (inner / METRICS_FILE).is_file() else [folder]
+    return [folder, inner] if current(inner, METRICS_FILE).is_file() else [folder]

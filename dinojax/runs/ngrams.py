@@ -26,7 +26,6 @@ from dinojax.runs import folder as runs
 from dinojax.runs.description import Description, Part, Parts, build_model, describe, part_content
 from dinojax.runs.given import clean
 from dinojax.runs.kinds import MAX_ORDER, Ngram
-from dinojax.runs.selection import SELECTION
 from dinojax.training.step import TrainState
 
 
@@ -134,15 +133,14 @@ def save_untrained(
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: the folder is not suitable; see `folder.take_folder`.
+        ValueError: the folder is not suitable; see `folder.take_folder` and `folder.start_run`.
     """
-    folder = Path(folder)
-    key, step = jax.random.key(description.config.seed), jnp.zeros((), jnp.int32)
-    state = TrainState(params, (), (), key, step, jnp.zeros(()))
+
+    def begun(params: Params, description: Description, parts: Parts) -> runs.Begun:
+        key, step = jax.random.key(description.config.seed), jnp.zeros((), jnp.int32)
+        return TrainState(params, (), (), key, step, jnp.zeros(())), description, parts
+
     runs.take_folder(folder, overwrite)
     with runs.locked(folder):
-        # Before the run, so that until then an earlier one is whole.
-        if selection:
-            own, described, its_parts = selection
-            save_untrained(own, folder / SELECTION, described, its_parts, overwrite=overwrite)
-        runs.start_run(folder, state, description, parts)
+        whole = begun(params, description, parts)
+        runs.start_run(folder, *whole, selection=begun(*selection) if selection else None)

@@ -38,20 +38,31 @@ from dinojax.training.step import TrainState
 
 
 def start(
-    experiment: Experiment, folder: Path | str | None, initial_params: Params | None = None
+    experiment: Experiment,
+    folder: Path | str | None,
+    initial_params: Params | None = None,
+    selection: Experiment | None = None,
 ) -> tuple[TrainState, Tally]:
     """Start a new run in a folder, replacing an earlier one; without a folder, in memory.
 
-    It starts from `initial_params`, or from random parameters.
+    It starts from `initial_params`, or from random parameters. One that is to be refitted starts
+    together with its `selection`, which is trained first, and whose state is returned.
     """
-    folder = None if folder is None else Path(folder)
-    state = experiment.initial_state(initial_params)
-    # Processors of another kind may round otherwise. An optimizer may keep parameters, too.
-    names = "params", "optimizer_state", "average"
-    state = state._replace(**parallel.of_first({name: getattr(state, name) for name in names}))
-    if folder and parallel.may_write():
-        runs.start_run(folder, state, experiment.description, experiment.parts)
-    return state, Tally()
+
+    def begun(experiment: Experiment) -> runs.Begun:
+        state = experiment.initial_state(initial_params)
+        # Processors of another kind may round otherwise. An optimizer may keep parameters, too.
+        names = "params", "optimizer_state", "average"
+        state = state._replace(**parallel.of_first({name: getattr(state, name) for name in names}))
+        return state, experiment.description, experiment.parts
+
+    first = begun(selection or experiment)
+    if folder is not None and parallel.may_write():
+        if selection:
+            runs.start_run(folder, *begun(experiment), selection=first)
+        else:
+            runs.start_run(folder, *first)
+    return first[0], Tally()
 
 
 def inherited(experiment: Experiment, earlier: Trained) -> Params:
@@ -212,21 +223,22 @@ def train(
                 refit.check_alone()
             described = describe(config, data, origin, **options)
             processes.compare("data", facts(described[0]))
-            experiment = make_experiment(*described)
+            experiment, selection = make_experiment(*described), None
+            if config.refit:
+                described = describe(refit.selecting(experiment.config), data, origin, **options)
+                selection = make_experiment(*described)
             folder = Path(folder) if folder is not None else None
             if folder and parallel.may_write():
                 runs.take_folder(folder)
                 stack.enter_context(runs.locked(folder))
             processes.exchange("folder", None)
             params = inherited(experiment, earlier.trained) if earlier else None
-            state, tally = start(experiment, folder, params)
-        if config.refit:
-            described = describe(refit.selecting(experiment.config), data, origin, **options)
-            selection, inner = make_experiment(*described), folder and folder / SELECTION
+            state, tally = start(experiment, folder, params, selection)
+        if selection:
+            inner = folder and folder / SELECTION
             if inner:
-                runs.take_folder(inner)
                 stack.enter_context(runs.locked(inner))
-            report = _best(selection, *start(selection, inner, params), inner)
+            report = _best(selection, state, tally, inner)
             assert report.validation_loss is not None
             epochs = report.step / selection.dataset.steps_per_epoch
             description = refit.chosen(
@@ -238,6 +250,8 @@ def train(
             experiment = make_experiment(description, experiment.parts, experiment.dataset)
             if folder:
                 state, tally = resume(experiment, *runs.load_checkpoint(folder, "last"))
+            else:
+                state, tally = start(experiment, None, params)
         best = _best(experiment, state, tally, folder).state.model_params
     vocab, max_length = experiment.description.vocab, experiment.description.max_length
     return Trained(experiment.model, parallel.gather(best), vocab, max_length)
