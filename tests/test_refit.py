@@ -205,11 +205,17 @@ def test_refitted_runs_that_have_no_weights_in_common_are_refused(place, monkeyp
     resume = f"resume its training, or take its selection in killed/{SELECTION}"
     shutil.copytree(place / "run", place / "bare")
     shutil.rmtree(place / "bare" / SELECTION)
+    for name, earlier in ("swapped", "run"), ("begun", "killed"):
+        shutil.copytree(place / earlier, place / name)
+        shutil.rmtree(place / name / SELECTION)
+        shutil.copytree(place / "other" / SELECTION, place / name / SELECTION)
+    alien = f"/{SELECTION} is not the selection of"
     for others, said in (
         (["other"], f"run/{SELECTION} and other/{SELECTION} differ in their train part"),
         ([f"other/{SELECTION}"], f"run was refitted, and other/{SELECTION} was not; mix runs"),
         (["bare"], f"its selection in bare/{SELECTION} is not there; give --weights"),
         (["killed"], f"killed has yet to be refitted; {resume}"),
+        (["swapped"], f"swapped{alien} swapped: split seed differs; train the run anew"),
     ):
         result = call("mix", "run", *others, "--out=new", cwd=place)
         assert (result.code, result.err.count("\n")) == (2, 1)
@@ -221,6 +227,9 @@ def test_refitted_runs_that_have_no_weights_in_common_are_refused(place, monkeyp
     others = [f"other/{SELECTION}", "--weights", "1", "1"]
     result = call("mix", "run", *others, "--out=new", cwd=place)
     assert f"run was refitted, and other/{SELECTION} was not; mix runs" in result.err
+    result = call("train", "--resume=begun", cwd=place)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"begun{alien} begun: split seed differs" in result.err
     mixed = dinojax.mix([place / "run", place / "bare"], place / "given", weights=[1, 2])
     assert (mixed.figures, mixed.description.selection) == ([], None)
     assert not (place / f"given/{SELECTION}").exists()

@@ -207,7 +207,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
                 "another with --init-from"
             )
     if is_due(run):
-        folder, run, arrays = refit.load_selection(parser, folder, stack)
+        folder, run, arrays = refit.load_selection(parser, run, stack)
         config = resolve_resumed(run.config, given)
         if has_ended(run):
             start_jax(run.config.devices or num_cores())

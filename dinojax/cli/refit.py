@@ -43,22 +43,23 @@ def start(
 
 
 def load_selection(
-    parser: Parser, folder: Path, stack: ExitStack
+    parser: Parser, outer: "Run", stack: ExitStack
 ) -> "tuple[Path, Run, Mapping[str, Any]]":
-    """The folder of the selection of the run in a folder, and its last checkpoint.
+    """The folder of the selection of a run, and its last checkpoint.
 
     It stays locked until `stack` is closed.
     """
     from dinojax.runs import folder as runs
-    from dinojax.runs.refit import check_alone
+    from dinojax.runs.refit import check_alone, check_belongs
     from dinojax.runs.selection import SELECTION
 
     check_alone()
-    inner = folder / SELECTION
+    inner = outer.folder / SELECTION
     # A folder without a run gets no lock file.
     runs.load_run(inner, "last")
     stack.enter_context(runs.locked(inner))
     run, arrays = runs.load_checkpoint(inner, "last")
+    check_belongs(outer, run)
     note_damaged(parser, run)
     return inner, run, arrays
 

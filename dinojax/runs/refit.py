@@ -12,9 +12,15 @@ from pathlib import Path
 
 from dinojax import processes
 from dinojax.config import TrainConfig, with_steps
-from dinojax.runs.description import Description, make_dataset
+from dinojax.runs.description import Description, facts, make_dataset
 from dinojax.runs.folder import Run, find_checkpoints, load_run, read_part
 from dinojax.runs.selection import SELECTION, Selection
+
+MAY_DIFFER = (
+    *("refit", "steps", "epochs", "patience", "window", "devices", "recurrence"),
+    *("train part", "validation part", "earlier part"),
+)
+"""Those of the `facts` in which a run and its selection may differ."""
 
 
 def selecting(config: TrainConfig) -> TrainConfig:
@@ -68,13 +74,27 @@ def selection_of(run: Run, wanted: str) -> Run:
 
     Raises:
         OSError: its checkpoint cannot be read.
-        ValueError: it is damaged; or it is not there, with what is `wanted` then.
+        ValueError: it is damaged, or that of another run; or it is not there, with what is `wanted`
+            then.
     """
     folder = run.folder / SELECTION
     if not (folder.is_dir() and find_checkpoints(folder)):
         there = f"its selection in {folder} is not there"
         raise ValueError(f"{run.folder} was refitted, and {there}; {wanted}")
-    return load_run(folder)
+    selection = load_run(folder)
+    check_belongs(run, selection)
+    return selection
+
+
+def check_belongs(run: Run, selection: Run) -> None:
+    """Raise a ValueError if a run in the place of the selection of another is not its selection."""
+    theirs = facts(selection.description)
+    for name, value in facts(run.description).items():
+        if name not in MAY_DIFFER and theirs.get(name) != value:
+            raise ValueError(
+                f"{selection.folder} is not the selection of {run.folder}: {name} differs; train "
+                "the run anew"
+            )
 
 
 def epochs_at_best(run: Run) -> float:
