@@ -45,6 +45,12 @@ def place(tmp_path_factory):
     return folder
 
 
+def stop_soon(patch):
+    """Let the time of a training be up after its first report."""
+    train = main.train
+    patch.setattr(main, "train", lambda *arguments: train(*arguments[:-1], -math.inf))
+
+
 def assert_same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -125,6 +131,15 @@ def test_time_and_a_signal_are_for_the_selection_and_the_refit(place, monkeypatc
     assert result.code == 0
     assert deadlines[0] == math.inf
     assert math.inf > deadlines[1] == deadlines[2]
+
+
+def test_a_selection_that_is_resumed_alone_is_to_be_resumed_alone(place, monkeypatch):
+    shutil.copytree(place / "run", place / "longer")
+    with monkeypatch.context() as patch:
+        stop_soon(patch)
+        result = call("train", f"--resume=longer/{SELECTION}", "--steps=90", cwd=place)
+    assert result.code == 0, result.err
+    assert f"train --resume longer/{SELECTION}\n" in result.out
 
 
 def test_data_that_cannot_be_split_leave_no_run(tmp_path):

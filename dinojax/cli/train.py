@@ -157,8 +157,8 @@ def learn(
 
     folder, experiment, *_ = started
     config, write = experiment.config, reports.make_writer(experiment)
-    # Now, as the current folder may be gone when training ends.
-    outer = refitted_from(folder)
+    # Now, as the current folder may be gone when training ends. What is resumed alone stays alone.
+    outer = None if folder == arguments.resume else refitted_from(folder)
     resumed = short_path(outer or folder)
     resume = f"resume with: {parser.program.shell_line('train', '--resume', resumed)}"
     again = parser.program.line_to_sample(folder, config.is_text)
@@ -185,7 +185,7 @@ def learn(
         return ended if signals and report.step < config.steps else 0
     is_complete, steps = report.step == config.steps, count(report.step, "step")
     # The refit of a selection is still to come.
-    if signals and (not is_complete or (outer and folder != arguments.resume)):
+    if signals and (not is_complete or outer):
         saved = f"saved {load_run(folder, 'last').checkpoint}"
         print(file=sys.stderr)
         terminal.tell(parser.prog, f"interrupted; {saved}; {resume}")
