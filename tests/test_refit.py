@@ -142,6 +142,30 @@ def test_a_selection_that_is_resumed_alone_is_to_be_resumed_alone(place, monkeyp
     assert f"train --resume longer/{SELECTION}\n" in result.out
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_whose_selection_was_extended_says_how_to_make_it(place, monkeypatch, schedule):
+    name = f"extended-{schedule}"
+    arguments = "--data=names.txt", "--refit", f"--out={name}", *FLAGS, "--steps=4"
+    with monkeypatch.context() as patch:
+        stop_soon(patch)
+        call("train", *arguments, "--evaluate-every=2", f"--schedule={schedule}", cwd=place)
+    done = runs.load_run(place / name / SELECTION, "last").step
+    assert 0 < done < 4
+    call("train", f"--resume={name}/{SELECTION}", "--steps=12", "--patience=9", cwd=place)
+    result = call("train", f"--resume={name}", cwd=place)
+    assert result.code == 0, result.err
+    settings, sources = read_config(place / name / "config.json")
+    assert (settings["steps"], settings["patience"]) == (12, 9)
+    result = call("train", f"--config={name}/config.json", f"--out={name}-again", cwd=place)
+    if schedule == "constant":
+        assert (result.code, sources["extensions"]) == (0, ""), result.err
+        found = [runs.load_run(place / each).params for each in (name, f"{name}-again")]
+        assert_same(*found)
+    else:
+        said = f"was extended (4 steps, from step {done} on 12); give the first number as --steps"
+        assert f"{said} and extend its selection likewise" in result.err
+
+
 def test_data_that_cannot_be_split_leave_no_run(tmp_path):
     settings = {"validation_fraction": 0.9, "steps": 3, "refit": True}
     with pytest.raises(ValueError, match="no data would be left to learn from, of 2 distinct"):

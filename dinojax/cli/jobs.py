@@ -54,9 +54,10 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         recorded, sources = read_config(arguments.config)
         check_copies(arguments.config.parent, codes_in(recorded))
         if sources["extensions"] and not {"steps", "epochs"} & given.keys():
+            longer = "its selection" if recorded.get("refit") else "the new run"
             raise ValueError(
                 f"the run of {arguments.config} was extended ({sources['extensions']}); give the "
-                "first number as --steps and extend the new run likewise, or give the last for a "
+                f"first number as --steps and extend {longer} likewise, or give the last for a "
                 "run that plans all steps from its start"
             )
     # What the user gives takes the place of what was recorded, and of its checksum.

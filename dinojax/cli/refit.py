@@ -87,7 +87,8 @@ def begin(parser: Parser, arguments: Namespace, folder: Path) -> "Started | None
     dataset = make_dataset(run.config, run.vocab, parts["train"])
     best = selection.tally.best_step, selection.tally.best_loss
     epochs = refit.epochs_at_best(selection)
-    description = refit.chosen(run.description, dataset.steps_per_epoch, best, epochs)
+    planned = run.description, dataset.steps_per_epoch, selection.description
+    description = refit.chosen(*planned, best, epochs)
     experiment = make_experiment(description, parts, dataset)
     passes = f"the {epochs:.3g} passes of the {count(best[0], 'step')} with the lowest loss"
     print(f"\nRefit, with {passes}: {describe_experiment(experiment)}", flush=True)

@@ -121,7 +121,7 @@ def write_config(file: Path | str, description: Description) -> None:
     """Write the sources and the settings of a run as JSON, which `read_config` reads.
 
     Of a model that is no network of its configuration, the settings are those of its data and
-    whether it has a selection; of a refitted run, they are those that it was started with.
+    whether it has a selection; of a refitted run, the steps are those planned for its selection.
     """
     sources = {name: getattr(description, name) for name in SOURCES + LATER_SOURCES}
     settings = asdict(description.config)

@@ -104,13 +104,20 @@ def epochs_at_best(run: Run) -> float:
 
 
 def chosen(
-    description: Description, steps_per_epoch: int, best: tuple[int, float], epochs: float
+    description: Description,
+    steps_per_epoch: int,
+    selected: Description,
+    best: tuple[int, float],
+    epochs: float,
 ) -> Description:
     """The description of a run that is refitted, with the steps of so many `epochs`.
 
-    `best` are the steps and the loss of the best validation of its selection.
+    `best` are the steps and the loss of the best validation of its selection, which is described by
+    `selected`. That may have become longer or more patient, and so would the same run.
     """
-    config = description.config
+    taken = {name: getattr(selected.config, name) for name in ("steps", "epochs", "patience")}
+    config = with_steps(replace(description.config, **taken), steps_per_epoch)
     selection = Selection(*best, config.steps, config.epochs)
     config = with_steps(replace(config, epochs=epochs), steps_per_epoch)
-    return description._replace(config=config, selection=selection)
+    extensions = selected.extensions
+    return description._replace(config=config, selection=selection, extensions=extensions)

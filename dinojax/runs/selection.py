@@ -17,6 +17,6 @@ class Selection(NamedTuple):
     best_loss: float
     """Validation loss there, in nats per character."""
     steps: int
-    """As planned for the refitted run at its start; 0 for a mixture."""
+    """Steps planned for the refitted run before its selection chose them; 0 for a mixture."""
     epochs: float
     """The same, in passes over the data; 0 where steps were given."""

@@ -244,6 +244,7 @@ def train(
             description = refit.chosen(
                 experiment.description,
                 experiment.dataset.steps_per_epoch,
+                selection.description,
                 (report.step, report.validation_loss),
                 epochs,
             )
