@@ -1,6 +1,7 @@
 """Runs that validation gives their steps, and that then learn all but the test part."""
 
 import math
+import re
 import shutil
 import signal
 from dataclasses import asdict
@@ -164,6 +165,32 @@ def test_a_run_whose_selection_was_extended_says_how_to_make_it(place, monkeypat
     else:
         said = f"was extended (4 steps, from step {done} on 12); give the first number as --steps"
         assert f"{said} and extend its selection likewise" in result.err
+
+
+def test_a_refit_runs_on_the_devices_that_are_given_or_there(place, monkeypatch):
+    arguments = "--data=names.txt", "--refit", *FLAGS, "--steps=4", "--evaluate-every=2"
+    for name, others, is_one in (
+        ("unfinished", ["--devices=1"], False),
+        ("ended", ["--devices=1"], False),
+        ("moved", [], True),
+    ):
+        with monkeypatch.context() as patch:
+            if name == "unfinished":
+                stop_soon(patch)
+            patch.setattr("dinojax.cli.refit.begin", lambda *_: None)
+            result = call("train", *arguments, "--devices=2", f"--out={name}", cwd=place)
+            assert result.code == 0, result.err
+        with monkeypatch.context() as patch:
+            if is_one:
+                patch.setattr("dinojax.parallel.num_available", lambda: 1)
+            result = call("train", f"--resume={name}", *others, cwd=place)
+        assert result.code == 0, result.err
+        run = runs.load_run(place / name)
+        assert (run.step, run.config.devices) == (run.config.steps, 1)
+        assert ("the run had 2 devices and goes on with 1" in result.err) == is_one
+        best = run.description.selection.best_step
+        taken = f"as many as the selection had taken after {best} steps, where its loss was lowest"
+        assert re.search(rf"\nRefit for 0\.\d+ passes over the data: {taken}\n", result.out)
 
 
 def test_data_that_cannot_be_split_leave_no_run(tmp_path):

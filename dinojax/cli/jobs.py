@@ -5,18 +5,17 @@ Errors in flags and data are reported before JAX is imported, and before a folde
 
 from argparse import Namespace
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinojax.cli import refit
+from dinojax.cli import devices, refit
 from dinojax.cli.arguments import Parser
 from dinojax.cli.folders import next_free_folder
 from dinojax.cli.loaded import note_damaged, note_unknown
 from dinojax.cli.settings import given_settings
 from dinojax.config import with_steps
 from dinojax.data.standard_library import is_library, library_path
-from dinojax.messages import about, count, quoted
+from dinojax.messages import count, quoted
 from dinojax.presets import resolve, resolve_resumed
 from dinojax.processes import compare, exchange, num_processes, num_sharing, process_id
 from dinojax.recipes import AUTO
@@ -94,7 +93,7 @@ def start(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         )
     asked, config = config, fitted(config, corpus.data, given)
     options: dict[str, Any] = {"keep_window": "window" in given, "source": source, "sha256": sha256}
-    experiment = start_experiment(*describe(config, corpus.data, origin, **options))
+    experiment = start_experiment(parser, *describe(config, corpus.data, origin, **options))
 
     from dinojax import parallel
     from dinojax.cli.reports import describe_experiment
@@ -211,7 +210,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         folder, run, arrays = refit.load_selection(parser, run, stack)
         config = resolve_resumed(run.config, given)
         if has_ended(run):
-            start_jax(run.config.devices or num_cores())
+            start_jax(config.devices or num_cores())
             if refitted := refit.begin(parser, arguments, folder):
                 return refitted
     drawn(runs.restore_data(folder, run.description))
@@ -236,7 +235,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
         raise ValueError(f"{folder} {stopped}; give a larger --patience")
     description = extended(run.description, config, run.step)
     experiment = start_experiment(
-        description, parts, dataset, resumed=arrays, may_change=not arguments.devices
+        parser, description, parts, dataset, resumed=arrays, may_change=not arguments.devices
     )
 
     from dinojax.cli.reports import describe_experiment, describe_rates
@@ -244,9 +243,6 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 
     print(describe_experiment(experiment), flush=True)
     note_unknown(parser, description)
-    if (devices := experiment.config.devices) != (config.devices or devices):
-        had = f"the run had {count(config.devices, 'device')} and goes on with {devices}"
-        parser.note(f"{had}; its numbers may differ in their last digits")
     if config.steps != run.config.steps and (note := describe_rates(experiment, run)):
         parser.note(note)
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
@@ -254,6 +250,7 @@ def resume(parser: Parser, arguments: Namespace, stack: ExitStack) -> "Started":
 
 
 def start_experiment(
+    parser: Parser,
     description: "Description",
     parts: "Parts",
     dataset: "Dataset",
@@ -276,14 +273,4 @@ def start_experiment(
         compare("data", facts(description) | checkpoint)
     start_jax(config.devices // num or each)
 
-    from dinojax import parallel
-    from dinojax.runs.experiment import make_experiment
-
-    try:
-        with about("--devices"):
-            parallel.make_mesh(config.devices or num)
-    except ValueError:
-        if not may_change:
-            raise
-        description = description._replace(config=replace(config, devices=0))
-    return make_experiment(description, parts, dataset)
+    return devices.make(parser, description, parts, dataset, may_change=may_change)

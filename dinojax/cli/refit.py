@@ -2,11 +2,14 @@
 
 from argparse import Namespace
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinojax.cli import devices
 from dinojax.cli.arguments import Parser
 from dinojax.cli.loaded import note_damaged
+from dinojax.cli.settings import given_settings
 from dinojax.messages import count
 
 if TYPE_CHECKING:
@@ -73,7 +76,6 @@ def begin(parser: Parser, arguments: Namespace, folder: Path) -> "Started | None
     from dinojax.runs import folder as runs
     from dinojax.runs import refit, session
     from dinojax.runs.description import make_dataset
-    from dinojax.runs.experiment import make_experiment
 
     outer = refit.refitted_from(folder)
     if outer is None:
@@ -89,8 +91,15 @@ def begin(parser: Parser, arguments: Namespace, folder: Path) -> "Started | None
     epochs = refit.epochs_at_best(selection)
     planned = run.description, dataset.steps_per_epoch, selection.description
     description = refit.chosen(*planned, best, epochs)
-    experiment = make_experiment(description, parts, dataset)
-    passes = f"the {epochs:.3g} passes of the {count(best[0], 'step')} with the lowest loss"
-    print(f"\nRefit, with {passes}: {describe_experiment(experiment)}", flush=True)
+    # It runs on what its selection ran on, unless something else is given.
+    given = {name: getattr(selection.config, name) for name in ("devices", "recurrence")}
+    given |= {name: x for name, x in given_settings(arguments).items() if name in given}
+    description = description._replace(config=replace(description.config, **given))
+    may_change = not arguments.devices
+    experiment = devices.make(parser, description, parts, dataset, may_change=may_change)
+    passes = f"{epochs:.3g} pass{'' if f'{epochs:.3g}' == '1' else 'es'} over the data"
+    taken = f"as many as the selection had taken after {count(best[0], 'step')}"
+    print(f"\nRefit for {passes}: {taken}, where its loss was lowest")
+    print(describe_experiment(experiment), flush=True)
     state, tally = session.resume(experiment, run, arrays, arguments.keep)
     return outer, experiment, state, tally
