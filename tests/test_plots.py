@@ -477,6 +477,22 @@ def test_one_call_draws_each_picture_of_the_command(trained, tmp_path):
             assert path.read_bytes() == expected
 
 
+def test_of_a_run_that_waits_for_its_selection_the_selection_is_drawn(tmp_path):
+    lines = "".join(json.dumps(line) + "\n" for line in make_metrics())
+    for name, content in ("run", ""), ("run/selection", lines):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(content)
+
+    def labels():
+        figure = losses.plot_runs([tmp_path / "run"])
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+
+    expected = ["selection, training", "selection, validation"]
+    assert labels() == expected
+    (tmp_path / "run/metrics.jsonl").write_text(lines)
+    assert labels() == ["run, training", expected[0], "run, validation", expected[1]]
+
+
 def test_layers_and_units_that_do_not_exist_are_errors(trained):
     for arguments in {"layer": 2}, {"units": [8]}:
         with pytest.raises(IndexError):

@@ -27,6 +27,7 @@ from dinojax.plots.style import new_figure
 from dinojax.runs.asked import OF_THE_SWEEP
 from dinojax.runs.exchange import CONFIG_FILE, METRICS_FILE, current, not_a_run
 from dinojax.runs.metrics import phases, read_metrics
+from dinojax.runs.selection import SELECTION
 
 LOSSES = {"training_loss": "training", "validation_loss": "validation"}
 """Keys of the losses in a line of metrics (nats per character), and their labels."""
@@ -45,7 +46,7 @@ def plot_runs(folders: Sequence[Path | str]) -> Figure:
 
     Runs that differ in their seeds alone are drawn as one: the mean of their losses, and a band of
     its standard error to each side, as far as all of them have come. A run that was refitted is
-    drawn with its selection.
+    drawn with its selection; before its first steps, its selection is drawn alone.
 
     Raises:
         OSError: a file cannot be read.
@@ -60,10 +61,13 @@ def plot_runs(folders: Sequence[Path | str]) -> Figure:
             raise ValueError(not_a_run(folder, METRICS_FILE))
     groups, seeds = dict[str, dict[str, Metrics]](), set[tuple[str, str]]()
     for name, folder in zip(names, paths, strict=True):
+        metrics = read_metrics(folder)
+        if not losses_of(metrics) and folder / SELECTION in paths:
+            continue
         setting, seed = _setting(folder)
         # The same run twice says nothing about the spread over seeds.
         group = str(folder) if (setting, seed) in seeds else setting
-        groups.setdefault(group, {})[name] = read_metrics(folder)
+        groups.setdefault(group, {})[name] = metrics
         seeds.add((setting, seed))
     return _plot([*groups.values()])
 
