@@ -293,6 +293,10 @@ def test_refitted_runs_that_have_no_weights_in_common_are_refused(place, monkeyp
     others = [f"other/{SELECTION}", "--weights", "1", "1"]
     result = call("mix", "run", *others, "--out=new", cwd=place)
     assert f"run was refitted, and other/{SELECTION} was not; mix runs" in result.err
+    shutil.copytree(place / "killed", place / "alone")
+    shutil.rmtree(place / "alone" / SELECTION)
+    said = call("sample", "alone", cwd=place).err
+    assert said.endswith("alone has yet to be refitted; resume its training\n")
     result = call("train", "--resume=begun", cwd=place)
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert f"begun{alien} begun: split seed differs" in result.err

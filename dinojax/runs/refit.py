@@ -1,6 +1,6 @@
 """A run that is refitted: validation chooses its steps, then it learns all but the test part.
 
-RUN              the run itself, which stands before its first step until they are chosen
+RUN              the run itself, which takes no step until the number of steps is chosen
 RUN/selection    an ordinary run with its settings, its seed and its validation part
 
 Once the selection has ended, the run takes as many passes over its data as the selection had taken
@@ -49,10 +49,14 @@ def is_due(run: Run) -> bool:
 def check_learned(run: Run) -> None:
     """Raise a ValueError if a run is to be refitted, and has learned nothing yet."""
     if is_due(run):
-        raise ValueError(
-            f"{run.folder} has yet to be refitted; resume its training, or take its selection in "
-            f"{run.folder / SELECTION}"
-        )
+        inner = run.folder / SELECTION
+        other = f", or take its selection in {inner}" if _is_run(inner) else ""
+        raise ValueError(f"{run.folder} has yet to be refitted; resume its training{other}")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether there is a run in a folder."""
+    return folder.is_dir() and bool(find_checkpoints(folder))
 
 
 def has_ended(run: Run) -> bool:
@@ -78,7 +82,7 @@ def selection_of(run: Run, wanted: str) -> Run:
             then.
     """
     folder = run.folder / SELECTION
-    if not (folder.is_dir() and find_checkpoints(folder)):
+    if not _is_run(folder):
         there = f"its selection in {folder} is not there"
         raise ValueError(f"{run.folder} was refitted, and {there}; {wanted}")
     selection = load_run(folder)
