@@ -472,6 +472,14 @@ def test_what_cannot_be_written_is_refused(place, tmp_path):
         export(runs.load_run(place / "vanilla"), "onnx", tmp_path / "out")
 
 
+def test_a_cell_that_the_program_lacks_is_refused(place, tmp_path, monkeypatch):
+    run = runs.load_run(place / "mingru")
+    monkeypatch.delitem(numpy_file._CELLS, "mingru")
+    with pytest.raises(ValueError, match="numpy_file has no mingru cell; add it there, or"):
+        export(run, "numpy", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_only_stablehlo_holds_is_refused_elsewhere(place, tmp_path):
     run, message = runs.load_run(place / "lstm"), "Mogrifier rounds"
     config = replace(run.config, mogrifier_rounds=2)

@@ -93,6 +93,16 @@ def test_all_sources_are_in_the_page():
     assert {path.stem for path in page.SOURCES.glob("*.js")} == set(page.SCRIPTS)
 
 
+def test_a_cell_that_the_scripts_lack_is_refused(tmp_path, monkeypatch):
+    assert all(map(page.has_cell, get_args(CellName)))
+    for name in ("engine.js", "linear_cells.js"):
+        text = (page.SOURCES / name).read_text("utf-8")
+        (tmp_path / name).write_text(text.replace("  vanilla: (", "  plain: ("), "utf-8")
+    monkeypatch.setattr(page, "SOURCES", tmp_path)
+    with pytest.raises(ValueError, match=r"page_files/engine\.js has no vanilla cell; add"):
+        make_page(make_run(WORDS, hidden_size=5), "words", WORDS, WORDS)
+
+
 # The network.
 
 

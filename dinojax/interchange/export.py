@@ -44,9 +44,8 @@ def export(run: Run, form: str, folder: Path | str) -> Exported:
     Raises:
         ArithmeticError: what was written does not compute the same; nothing is left behind.
         OSError: a file cannot be read or written; nothing is left behind.
-        ValueError: the format is unknown, the model is no network, it has a cell that PyTorch, if
-            that is the format or its layout, lacks, the folder exists, or the data of the run were
-            changed.
+        ValueError: the format is unknown, the model is no network, it has a cell that the format
+            lacks, the folder exists, or the data of the run were changed.
     """
     folder = Path(folder)
     if form not in FORMATS:

@@ -149,8 +149,12 @@ def program(config: TrainConfig, max_length: int, load: str = LOAD_NPZ) -> str:
     """A program that scores and samples: start, step, logits, score, sample.
 
     The lines `load` set `weights`, by the names of `to_state_dict`, and `characters`. Names are cut
-    after `max_length` characters.
+    after `max_length` characters. A ValueError is raised if no lines are written for the cell.
     """
+    if config.cell not in _CELLS:
+        raise ValueError(
+            f"{__name__} has no {config.cell} cell; add it there, or export it as stablehlo"
+        )
     zeros = f"np.zeros({config.hidden_size})"
     starts = {"lstm": f"({zeros}, {zeros})", "lru": f"np.zeros({-(-config.hidden_size // 2)})"}
     return _PROGRAM.substitute(

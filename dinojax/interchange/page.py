@@ -8,6 +8,7 @@ scripts by their hashes, and nothing else. The scripts put text from the data in
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,6 +29,12 @@ SCRIPTS = (
 """The scripts in the order in which they stand in the page."""
 NUMBERS = {"half": "<f2", "single": "<f4"}
 """NumPy's names of the types of weights."""
+
+
+def has_cell(name: str) -> bool:
+    """Whether the scripts of a page have the cell of this name."""
+    sources = "".join((SOURCES / f"{each}.js").read_text("utf-8") for each in SCRIPTS[:2])
+    return re.search(rf"^  {re.escape(name)}: \(", sources, re.MULTILINE) is not None
 
 
 def page_content(data: Mapping[str, Any]) -> bytes:

@@ -65,12 +65,15 @@ def make_page(
     The page is read back, and its logits are compared with those of the run.
 
     Raises:
-        ValueError: the model is no network, names are wanted where there are none or more than
-            `MAX_NAMES`, the order is out of range, or a parameter does not fit into half precision.
+        ValueError: the model is no network or has a cell that a page lacks, names are wanted where
+            there are none or more than `MAX_NAMES`, the order is out of range, or a parameter does
+            not fit into half precision.
     """
     check_is_network(run, "a page holds a network, beside an n-gram model if that is asked for")
     if own_code(run.config.cell):
         raise ValueError(f"a page holds cells of dinojax, not {brief(run.config.cell)}")
+    if not page.has_cell(run.config.cell):
+        raise ValueError(f"page_files/engine.js has no {run.config.cell} cell; add it there")
     if run.config.mogrifier_rounds:
         raise ValueError("a page holds no network with Mogrifier rounds; train one without")
     check_without_labels(run, "a page has no choice of them")
