@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import shlex
 from dataclasses import replace
 
@@ -285,6 +286,9 @@ def test_in_too_short_a_time_an_ngram_model_is_proposed_that_has_the_loss_shown(
     assert result.code == 0
     trained = call_here(TRAIN, *pasted(result.out), cwd=tmp_path)
     assert trained.code == 0
+    # What takes the time is compiling, not reading such data.
+    assert re.search(r"compiling and validating take about \d+ s,\n", result.out)
+    assert "reading the data once 1 s, at" in result.out
     shown = next(line for line in result.out.splitlines() if line.startswith("loss:"))
     assert shown.split()[1] == trained.out.splitlines()[1].split()[0]
 

@@ -142,10 +142,15 @@ def described_proposal(advice: "Advice") -> str:
     measured = f"{speed.characters:,.0f} characters a second ({devices})"
     layers = f"{count(config.num_layers, 'layer')} of {config.hidden_size:,} {config.cell} units"
     if proposal.is_ngram:
+        from dinojax.runs.advice import seconds_of, seconds_to_read
+
+        before = duration(seconds_of(0, plan, speed))
+        reading = duration(seconds_to_read(advice.facts, plan, speed))
         return "\n".join(
             [
                 f"proposed: the {ngrams.order}-gram model, in a second or two",
-                f"time:     too short to read the data once with {layers}, at {measured}",
+                f"time:     too short for {layers}: compiling and validating take about {before},",
+                f"          and reading the data once {reading}, at {measured}",
                 f"loss:     {ngrams.loss:.4f} nats a character, on what is held out",
             ]
         )

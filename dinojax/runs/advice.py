@@ -92,13 +92,13 @@ def propose(
     large ones, an n-gram model is proposed. In more minutes, a text is read as often as saves
     something; see `forecast`.
     """
-    steps, per_step = plan.config.steps, speed.characters / speed.steps
-    whole, counted = seconds_of(steps, plan, speed), min(facts.num_characters, MOST_READ)
+    steps, counted = plan.config.steps, min(facts.num_characters, MOST_READ)
+    whole = seconds_of(steps, plan, speed)
     enough = steps_enough(steps, counted) if facts.is_text else steps
     settings = dict[str, Any]()
     if minutes is not None:
         fit = steps_in(60 * MARGIN * minutes, plan, speed)
-        if fit < min(steps, plan.steps_per_epoch, counted / per_step):
+        if fit < speed.steps * seconds_to_read(facts, plan, speed):
             exact = Expected(ngrams.loss, ngrams.loss)
             return Proposal(True, settings, 0, 0.0, 0.0, whole, exact)
         steps = min(steps_enough(steps, facts.num_characters) if facts.is_text else steps, fit)
@@ -121,6 +121,12 @@ def propose(
             max(0.0, math.log2(enough / steps)),
         ),
     )
+
+
+def seconds_to_read(facts: Facts, plan: Plan, speed: Speed) -> float:
+    """How many seconds the shortest training steps: it reads the data, or their beginning, once."""
+    once = min(plan.config.steps, plan.steps_per_epoch) / speed.steps
+    return min(once, min(facts.num_characters, MOST_READ) / speed.characters)
 
 
 def seconds_of(steps: int, plan: Plan, speed: Speed) -> float:
