@@ -33,6 +33,24 @@ def logits_after(trained, prompt):
     return np.asarray(logits, float)
 
 
+@pytest.mark.parametrize(
+    "function", [dinojax.sample, dinojax.next_characters, lambda run, _: dinojax.score(run, ["a"])]
+)
+def test_the_name_of_a_folder_is_no_run(function):
+    with pytest.raises(TypeError, match=r"^expected a run, got 'runs/x'; load it first: dinojax"):
+        function("runs/x", 3)
+
+
+def test_a_prompt_is_a_string_and_a_number_is_whole():
+    trained = Trained(*network(VOCAB), VOCAB)
+    with pytest.raises(TypeError, match=r"^prompt: expected a string, got 3; "):
+        dinojax.next_characters(trained, 3)
+    with pytest.raises(TypeError, match=r"^prompt: expected a string, got 3; "):
+        dinojax.sample(trained, prompt=3)
+    with pytest.raises(TypeError, match=r"^num: expected a whole number, got '3'; "):
+        dinojax.sample(trained, "3")
+
+
 @pytest.mark.parametrize("kind", ["network", *KINDS])
 @pytest.mark.parametrize("prompt", ["", "a", "b日 a", "ab\nc"])
 def test_probabilities_are_the_softmax_of_a_loop_of_steps(kind, prompt):

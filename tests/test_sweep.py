@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dinojax
 from dinojax import platforms
 from dinojax.cli.terminal import Program
 from dinojax.data.corpus import bundled_names
@@ -438,6 +439,14 @@ def test_of_what_is_no_run_the_runs_in_it_are_named(done):
 
 
 # Bad input.
+
+
+def test_names_in_place_of_files_are_told_so(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^expected files of data, got 3 paths where .* 'ada'; wri"
+    ):
+        dinojax.sweep(tmp_path / "x", "names", ["ada", "bob", "eve"])
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dinojax.evaluation import losses
 from dinojax.messages import about, quoted
 from dinojax.models.trained import Trained
 from dinojax.sampling.stream import stream_names
-from dinojax.sampling.strings import begin, num_to_draw
+from dinojax.sampling.strings import begin, check_types, num_to_draw
 
 Floats = NDArray[np.float64]
 JUDGED_AT_ONCE = 2**16
@@ -78,8 +78,10 @@ def score(
     error of a rank is at most 0.5 / sqrt(num_samples). If the model has labels, see `judged`.
 
     Raises:
+        TypeError: see `check_types`.
         ValueError: `names` is a string, or see `judged`.
     """
+    check_types(trained)
     if isinstance(names, str):
         raise ValueError(f"expected a list of names, got the string {quoted(names)}; put it in one")
     names = trained.vocab.plain.spell(names)

@@ -1,5 +1,6 @@
 """Replicas of a sweep: started or resumed in their folders, and trained to their ends."""
 
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from dinojax.data.corpus import bundled_names, shown_all
 from dinojax.data.prepared import finished
 from dinojax.data.reading import read
 from dinojax.data.tables import columns_of
-from dinojax.messages import why
+from dinojax.messages import count, quoted, why
 from dinojax.models.code import blamed
 from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
@@ -53,8 +54,15 @@ class Step(NamedTuple):
 
 
 def paths_in_lines(data: Path | str | Sequence[Path | str]) -> str:
-    """One path or several, one a line."""
-    return str(data) if isinstance(data, Path | str) else "\n".join(map(str, data))
+    """One path or several, one a line; a ValueError if none of several is there."""
+    if isinstance(data, Path | str):
+        return str(data)
+    if len(data) > 1 and not any(map(os.path.exists, data)):
+        raise ValueError(
+            f"expected files of data, got {count(len(data), 'path')} where there is nothing, such "
+            f"as {quoted(str(data[0]))}; write names into a file, one a line"
+        )
+    return "\n".join(map(str, data))
 
 
 def read_data(data: str, config: TrainConfig, data_sha256: str = "") -> tuple[Part, str]:

@@ -18,7 +18,7 @@ from dinojax.models.context import in_context
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import NO_LIMIT, Controls
 from dinojax.sampling.patterns import compile_pattern, found_in
-from dinojax.sampling.strings import Names, begin, draw_names, stream_text
+from dinojax.sampling.strings import Names, begin, check_types, draw_names, stream_text
 
 
 class Constraints(NamedTuple):
@@ -135,7 +135,9 @@ def sample(
         ValueError: see `begin`; or a number is out of range, no name can match, or `novel` or
             `distance` is set without `learned`.
         TimeoutError: see `patterns.found_in`.
+        TypeError: see `check_types`.
     """
+    check_types(trained, prompt, num)
     ignore_case = knows_only_lowercase(trained)
     constraints = Constraints(min_length, match, ignore_case, novel, unique, distance)
     options: dict[str, Any] = {

@@ -12,7 +12,7 @@ from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
 from dinojax.sampling.controls import Controls, controlled
 from dinojax.sampling.draw import UNCONTROLLED, Beginning
-from dinojax.sampling.strings import begin, num_to_draw
+from dinojax.sampling.strings import begin, check_types, num_to_draw
 
 Floats = NDArray[np.float64]
 
@@ -41,8 +41,10 @@ def next_characters(
     A name with labels begins with its label, or has the `label` that is given.
 
     Raises:
+        TypeError: see `check_types`.
         ValueError: see `begin`.
     """
+    check_types(trained, prompt)
     beginning = begin(trained, prompt, is_name=is_name, label=label)
     found = _next(trained.params, beginning, controls, model=trained.model)
     plain, drawn = (np.exp(np.asarray(each, float)) for each in found)

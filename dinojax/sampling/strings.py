@@ -6,6 +6,7 @@ These functions loop in Python and call `jax.jit`.
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from dinojax import parallel
 from dinojax.config import check_range
 from dinojax.data.labels import labels_of, number_of, without_labels
 from dinojax.data.vocab import Vocab
-from dinojax.messages import about
+from dinojax.messages import about, quoted
 from dinojax.models.model import CharModel
 from dinojax.models.trained import Trained
 from dinojax.sampling import draw, stream
@@ -163,6 +164,18 @@ def stream_text(
                 return
             tail = text[max(0, len(text) - len(stop) + 1) :]
         yield new
+
+
+def check_types(trained: object, prompt: object = "", num: object = 1) -> None:
+    """Raise a TypeError unless these are a model that was loaded, a string and a whole number."""
+    if not isinstance(trained, Trained):
+        raise TypeError(
+            f"expected a run, got {quoted(trained)}; load it first: dinojax.load(FOLDER)"
+        )
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt: expected a string, got {quoted(prompt)}; put it in quotes")
+    if not isinstance(num, Integral):
+        raise TypeError(f"num: expected a whole number, got {quoted(num)}; convert it with int")
 
 
 def begin(
