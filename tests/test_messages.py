@@ -182,6 +182,7 @@ CASES = [
     ("sweep", ["--data={}"]),
     ("sweep", ["--resume={}"]),
     ("sweep", ["--baseline={}"]),
+    ("sweep", ["--baseline={}=1"]),
     ("sweep", ["--search=2", "--learning-rate={}:1"]),
     ("sweep", ["--search=2", "--learning-rate=1e-3:1", "--data={}"]),
     ("advise", ["--data={}"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinojax.cli import many, search, terminal
-from dinojax.cli.arguments import Parser, number, path, take_preset, whole_number
+from dinojax.cli.arguments import Parser, hint, number, path, take_preset, whole_number
 from dinojax.cli.folders import next_free_folder
 from dinojax.cli.settings import add_settings, flag_of, given_settings, named_flags
 from dinojax.config import TrainConfig
@@ -59,9 +59,11 @@ def assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     kinds = {field.name: field.type for field in fields(TrainConfig)}
     name = name.replace("-", "_")
-    if not equals or name not in kinds:
+    if not equals:
         expected = "a setting and its value, such as learning_rate=0.002"
         raise ArgumentTypeError(f"expected {expected}, got {quoted(text)}")
+    if name not in kinds:
+        raise ArgumentTypeError(f"unknown setting {quoted(name)}; {hint(name, kinds)}")
     # Of the rest, `make_sweep` says that they are not swept.
     if kinds[name] not in (int, float):
         return name, value
