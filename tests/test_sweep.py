@@ -320,6 +320,15 @@ def test_a_diverged_replica_ends_alone_and_is_not_trained_again(tmp_path):
     assert (tmp_path / "new" / "results.json").read_bytes() == text
 
 
+def test_a_replica_that_went_wrong_is_reported_as_train_does(tmp_path):
+    line = "--steps", 20, "--hidden-size", 4, "--seeds", 1, "--jobs", 1
+    result = sweep_here(*line, "--learning-rate", 0.01, 100, cwd=tmp_path)
+    assert result.code == 0, result.err
+    good, bad = (x for x in result.out.splitlines() if " nats a character in validation" in x)
+    assert "went wrong" not in good
+    assert re.search("validation; training went wrong: this model costs .*; try a smaller", bad)
+
+
 def test_a_process_that_is_killed_fails_its_replica_alone(tmp_path, monkeypatch):
     sweep = new_sweep("dinos", str(bundled_names()), seeds=3, settings={"steps": 4_000})
     tasks = [task_of(sweep, each, tmp_path) for each in plan(sweep)]

@@ -161,7 +161,7 @@ def train(parser: Parser, arguments: Namespace, folder: Path, sweep: "Sweep", jo
                     shares[event.replica.folder] = event.share
                     progress.update(event.share - before)
                     if event.outcome:
-                        progress.write(describe_outcome(event))
+                        progress.write(describe_outcome(folder, event))
                         sys.stdout.flush()
                 if signals:
                     break
@@ -199,11 +199,17 @@ def describe_layout(num_processes: int) -> str:
     return "Runs that differ only in their seeds are stacked, as many as suit this device"
 
 
-def describe_outcome(progress: "Progress") -> str:
-    """How a replica ended, in one line."""
+def describe_outcome(folder: Path, progress: "Progress") -> str:
+    """How a replica of the sweep in a folder ended, in one line."""
+    from dinojax.cli.reports import describe_failure
+    from dinojax.runs.folder import load_run
+
     outcome, replica = progress.outcome, progress.replica
     assert outcome
     said = f"{replica.setting} seed {replica.seed}: "
     if outcome.validation_loss is None:
         return f"{said}{outcome.status}: {visible(outcome.message)}"
-    return f"{said}{outcome.validation_loss:.4f} nats a character in validation"
+    said += f"{outcome.validation_loss:.4f} nats a character in validation"
+    num_symbols = load_run(folder / replica.folder).vocab.size
+    failure = describe_failure(outcome.validation_loss, num_symbols)
+    return f"{said}; {failure}" if failure else said
