@@ -278,6 +278,8 @@ def test_one_seed_says_nothing_about_spread(tmp_path):
     results = json.loads((tmp_path / "runs/dinos-sweep/results.json").read_text("utf-8"))
     assert results["settings"][0]["standard_deviation"] is None
     assert results["settings"][1]["against_baseline"]["margin"] is None
+    (row,) = (each for each in result.out.splitlines() if each.split()[:1] == ["0.1"])
+    assert row.endswith("  -")
     assert "--validation-fraction 0.1" in result.err
 
 

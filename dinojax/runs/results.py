@@ -102,7 +102,9 @@ def table(sweep: Sweep, results: Mapping[str, Any]) -> str:
                 around = "" if math.isnan(margin) else f" ± {_figure(margin)}"
                 sign = "+" if compared["difference"] >= 0 else ""
                 cells.append(f"{sign}{_figure(compared['difference'])}{around}")
-                cells.append(f"{compared['probability_of_improvement']:.2f}")
+                probability = compared["probability_of_improvement"]
+                # Of one pair it is 0, 0.5 or 1, which says nothing about other replicas.
+                cells.append(f"{probability:.2f}" if compared["num_pairs"] > 1 else "-")
         rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -143,7 +145,7 @@ def _notes(results: Mapping[str, Any], is_compared: bool) -> list[str]:
         if results["seeds"] > 1:
             notes[-1] += ","
             notes.append(f"± half the {CONFIDENCE:.0%} confidence interval by Student's t")
-        notes.append("better: probability that a replica is better than one of the baseline")
+            notes.append("better: probability that a replica is better than one of the baseline")
     if results["best"] is not None and is_compared:
         notes.append(f"best: {results['best']}")
     for status in DIVERGED, FAILED:
