@@ -247,7 +247,7 @@ def test_names_under_a_constraint_come_as_often_as_the_model_says(flag, ab_draws
 def test_a_search_for_rare_names_ends_with_what_was_found(trained):
     result = here("sample.py", trained.folder, "--match=qqqq", "--max-draws=1000", cwd=trained.cwd)
     assert (result.code, result.out) == (1, "")
-    assert result.err == "sample.py: 0 of 1,000 draws were accepted (0)\n"
+    assert result.err == "sample.py: 0 of 1,000 draws were accepted (0); loosen --match\n"
     flags = "--unique", "--max-length=1", "--max-draws=4000", "--num=1000"
     result = here("sample.py", trained.folder, *flags, cwd=trained.cwd)
     drawn = draw_names(jax.random.key(0), load_run(trained.folder).trained, 4000, max_length=1)
@@ -266,7 +266,7 @@ def test_no_more_than_one_draw_a_name_is_tried_where_all_are_equal(trained):
     flags = "--match=qqqq", "--temperature=0", "--num=7", "--seed=0"
     result = here("sample.py", trained.folder, *flags, cwd=trained.cwd)
     assert result.code == 1
-    assert result.err == "sample.py: 0 of 7 draws were accepted (0)\n"
+    assert result.err == "sample.py: 0 of 7 draws were accepted (0); loosen --match\n"
 
 
 def test_the_best_names_are_those_drawn_most_often(trained, draws):

@@ -257,23 +257,27 @@ def name_blocks(
     key, constraints = jax.random.key(arguments.seed), Constraints(**given(arguments, CONSTRAINTS))
     # At temperature 0 all draws are equal.
     most = num if arguments.temperature == 0 else arguments.max_draws or MAX_DRAWS
-    if is_constrained := bool(given(arguments, ["max_length", *CONSTRAINTS])):
+    flags = list(map(flag_of, given(arguments, ["max_length", *CONSTRAINTS])))
+    if flags:
         blocks = draw_names(key, run.trained, most, **options)
     else:
         blocks = draw_names(key, run.trained, num, most=10 * num + most, **options)
-    constraints = constraints._replace(ignore_case=run.config.lowercase, cut=not is_constrained)
-    return noted(parser, accept(blocks, num, constraints, learned), is_constrained)
+    constraints = constraints._replace(ignore_case=run.config.lowercase, cut=not flags)
+    return noted(parser, accept(blocks, num, constraints, learned), flags)
 
 
-def noted(parser: Parser, blocks: "Iterator[Accepted]", is_constrained: bool) -> "Iterator[Names]":
-    """The names of each block; at the end, print how many draws were accepted, or were empty."""
+def noted(parser: Parser, blocks: "Iterator[Accepted]", flags: Sequence[str]) -> "Iterator[Names]":
+    """The names of each block; at the end, print how many draws were accepted, or were empty.
+
+    The `flags` are those that names must meet.
+    """
     drawn = accepted = refused = 0
     try:
         for names, drawn, accepted, refused in blocks:  # noqa: B007  # printed below
             yield names
     finally:
-        if is_constrained:
+        if flags:
             note = f"{accepted:,} of {drawn:,} draws were accepted ({accepted / max(drawn, 1):.3g})"
-            tell(parser.prog, note)
-    if refused and not is_constrained:
+            tell(parser.prog, note if accepted else f"{note}; loosen {' or '.join(flags)}")
+    if refused and not flags:
         parser.note(f"{count(refused, 'empty name')} drawn and left out")
