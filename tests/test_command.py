@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from dinojax.cli.arguments import ALSO_CALLED, Parser, hint, join_negative_numbers, output_file
-from dinojax.cli.main import COMMANDS, module_of
+from dinojax.cli.main import COMMANDS, answer, module_of
 from dinojax.cli.terminal import Program, joined_for_shell, short_path
 from dinojax.files import check_writable
 from dinojax.runs.description import PARTS
@@ -54,6 +54,17 @@ def test_an_unknown_command_is_one_line(argument, hint):
     assert (
         result.stderr == f"dinojax: error: unknown command {argument or repr(argument)}; {hint}\n"
     )
+
+
+def test_a_file_that_looks_like_a_flag_is_given_as_a_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.txt").write_text("ada\n")
+    for argument, remedy in {
+        "-": "standard input: dinojax train names --data -",
+        "-dash.txt": "the file of this name: dinojax train ./-dash.txt",
+    }.items():
+        assert answer(Program("", "dinojax"), argument) == 2
+        assert capsys.readouterr().err.endswith(f"unknown command {argument}; {remedy}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,6 +1,7 @@
 """The command `dinojax`: finds the sub-command, imports it alone, and runs it."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import dinojax
 from dinojax.cli.arguments import Parser, hint, may_be_file
-from dinojax.cli.terminal import BAD_INPUT, Program, run, tell
+from dinojax.cli.terminal import BAD_INPUT, Program, run, short_path, tell
 from dinojax.messages import quoted
 
 COMMANDS = {
@@ -104,5 +105,10 @@ def answer(program: Program, argument: str) -> int:
         print(f"dinojax {dinojax.__version__}")
         return 0
     shown = argument or quoted(argument)
-    tell(program.name, f"error: unknown command {shown}; {hint(argument, COMMANDS)}")
+    remedy = hint(argument, COMMANDS)
+    if argument == "-":
+        remedy = f"standard input: {program.shell_line('train', 'names', '--data', '-')}"
+    elif os.path.exists(argument):
+        remedy = f"the file of this name: {program.shell_line('train', short_path(argument))}"
+    tell(program.name, f"error: unknown command {shown}; {remedy}")
     return BAD_INPUT
