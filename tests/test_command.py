@@ -67,6 +67,13 @@ def test_a_file_that_looks_like_a_flag_is_given_as_a_path(tmp_path, monkeypatch,
         assert capsys.readouterr().err.endswith(f"unknown command {argument}; {remedy}\n")
 
 
+def test_an_address_is_told_from_a_path(tmp_path):
+    for arguments in (["http://a.org/b.txt"], ["names", "--data", "http://a.org/b.txt"]):
+        result = call_here(Program("train", "dinojax"), *arguments, cwd=tmp_path)
+        assert result.code == 2
+        assert "got the address 'http://a.org/b.txt'; download the file first" in result.err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_names_itself_in_errors(name, tmp_path):
     assert help_of(name).startswith(f"usage: dinojax {name} ")

@@ -167,6 +167,7 @@ CASES = [
     ("train", ["{}", "--data=none"]),
     ("train", ["--{}"]),
     ("train", ["--data={}"]),
+    ("train", ["--data=http://{}"]),
     ("train", ["--config={}"]),
     ("train", ["--init-from={}"]),
     ("train", ["--resume={}"]),

@@ -209,6 +209,9 @@ def path(text: str) -> Path:
     """Argument type: a path. One that is not UTF-8 could not be recorded with a run."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    if re.match("[a-z]{2,}://", text):
+        message = f"expected a path, got the address {quoted(text)}; download the file first"
+        raise argparse.ArgumentTypeError(message)
     try:
         text.encode()
     except UnicodeEncodeError:
