@@ -72,6 +72,19 @@ def test_what_is_not_utf_8_is_named_with_its_offset(read, content, byte, offset,
 
 
 @pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("é\n".encode("utf-16"), "it begins as UTF-16 does; convert it from that to UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it is no text file, or one in UTF-16, as it holds NUL"),
+        (b"caf\xe9\n", "convert the file to UTF-8"),
+    ],
+)
+def test_what_else_a_file_may_be_is_said(content, remedy, write):
+    with pytest.raises(ValueError, match=f"at offset [03]; {remedy}$"):
+        read_text(write(content))
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [
         ("", ""),

@@ -1,5 +1,6 @@
 """The files that data come from: which they are, what they hold, and where they can be cut."""
 
+import codecs
 import gzip
 import hashlib
 import re
@@ -147,9 +148,14 @@ def decoded(content: bytes, start: int, file: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
+        remedy = "convert the file to UTF-8"
+        if not start and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            remedy = "it begins as UTF-16 does; convert it from that to UTF-8"
+        elif b"\0" in content:
+            remedy = "it is no text file, or one in UTF-16, as it holds NUL"
         raise ValueError(
             f"{file} is not UTF-8 text: byte 0x{content[error.start]:02x} at offset "
-            f"{start + error.start}; convert the file to UTF-8"
+            f"{start + error.start}; {remedy}"
         ) from None
 
 
