@@ -202,6 +202,14 @@ def test_joiners_that_scripts_need_are_kept(write):
     assert read_names(write("\n".join(names)))[::2] == (names, [])
 
 
+def test_a_line_that_is_too_long_is_to_be_shortened_or_removed(write):
+    message = (
+        r"line 2: .* up to 1,000; is there one name a line\? If so, shorten or remove this one$"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_names(write("rex\n" + "x" * 1_001 + "\nmei\n"))
+
+
 def test_what_happened_to_a_list_is_noted(write):
     assert read_names(write("\nrex\nREX\n\nmei\nrex")).notes == [
         "2 blank lines skipped",

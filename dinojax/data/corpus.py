@@ -227,7 +227,7 @@ def check_length(lines: Iterable[str], first_line: int = 1) -> None:
         if len(name) > MAX_NAME_LENGTH:
             raise ValueError(
                 f"line {number:,}: a name of {len(name):,} characters; names may have up to "
-                f"{MAX_NAME_LENGTH:,}; is there one name a line?"
+                f"{MAX_NAME_LENGTH:,}; is there one name a line? If so, shorten or remove this one"
             )
 
 
