@@ -52,6 +52,15 @@ def place(tmp_path):
     return tmp_path
 
 
+def test_copies_that_make_a_part_too_large_are_reported(tmp_path):
+    (tmp_path / "two.txt").write_text("ada\nbob\n" * 120)
+    (tmp_path / "few.txt").write_text("ada\nbob\neve\n")
+    counted = succeed("ngram", "--data=two.txt", cwd=tmp_path).out
+    crowded = "(1 distinct name, with all copies: more than a share of 0.1)"
+    assert counted.startswith(f"120 names, 120 for validation {crowded} (238 duplicates kept), ")
+    assert "distinct" not in succeed("ngram", "--data=few.txt", cwd=tmp_path).out
+
+
 def test_a_list_trains_a_named_run_in_its_own_case(place):
     result = succeed("villages.old.txt", *TINY, cwd=place)
     run = runs.load_run(place / "runs" / "villages")

@@ -41,6 +41,8 @@ NAMES_DRAWN = 2 * NAMES_AT_END
 MOST_BATCHES = 10
 """How often so many names are drawn, at most, to find enough new ones."""
 TEXT_LENGTH = 200
+TOO_LARGE = 2
+"""How many times the share of lines that was asked for is worth a note."""
 USELESS = 2
 """How many times the loss of a model that has learned nothing is too much."""
 
@@ -78,12 +80,25 @@ def describe_data(description: Description, parts: Parts, notes: Sequence[str] =
             num = num_learned(description, parts[name], learned_of(parts))
             before = f" ({num:,} learned before)" if num else ""
             blocks = describe_blocks(description.blocks) if name == "validation" else ""
-            amounts.append(f"{len(parts[name]):,} for {name}{before}{blocks}")
+            crowded = describe_crowded(description.config, parts, name)
+            amounts.append(f"{len(parts[name]):,} for {name}{before}{blocks}{crowded}")
     if notes:
         amounts[-1] += f" ({', '.join(map(with_flags, notes))})"
     labels = description.vocab.labels
     of_labels = f", {count(len(labels), 'label')}" if labels else ""
     return f"{', '.join(amounts)}, {count(description.vocab.plain.size, 'symbol')}{of_labels}"
+
+
+def describe_crowded(config: TrainConfig, parts: Parts, name: str) -> str:
+    """That copies of few names make a part that is held out too large; empty if they do not."""
+    asked = config.validation_fraction if name == "validation" else config.test_fraction
+    total = sum(len(parts[each]) for each in ("train", *HELD_OUT) if each in parts)
+    if config.is_text or len(parts[name]) <= TOO_LARGE * asked * total:
+        return ""
+    num = len(set(parts[name]))
+    if num == len(parts[name]):
+        return ""
+    return f" ({count(num, 'distinct name')}, with all copies: more than a share of {asked:g})"
 
 
 def make_writer(experiment: Experiment) -> Writer:
