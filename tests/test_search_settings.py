@@ -269,6 +269,20 @@ def test_one_call_searches_and_goes_on_with_its_folder(data, tmp_path, monkeypat
         dinojax.search(tmp_path / "search", "dinos", data, **asked | {"trials": 4})
 
 
+def test_a_command_for_a_run_names_the_best_trial_of_a_search(search, tmp_path):
+    folder = search("three", trials=1)
+    said = partial(call_here, Program("evaluate", "dinojax"), folder, cwd=tmp_path)
+    for content in "", "[]", '{"best": null}':
+        (folder / "results.json").write_text(content)
+        assert "is not a run: it has no checkpoint" in said().err
+    (folder / "results.json").write_text('{"best": 7}')
+    result = said()
+    assert result.code == 2
+    assert result.err.endswith(
+        f" is a search, not a run; its best trial is {folder / 'trial-0007'}\n"
+    )
+
+
 def test_a_search_is_read_as_it_was_written(search):
     folder = search("read", pruner="halving", settings={"hidden_size": Range(2, 40)})
     found = read_search(folder)

@@ -35,7 +35,10 @@ def which_checkpoint(text: str) -> str:
 def load(parser: Parser, arguments: Namespace) -> "Run":
     """The run in the folder `arguments.run`, at its checkpoint `arguments.which`."""
     from dinojax.runs.mixtures import load_any
+    from dinojax.runs.study import best_trial
 
+    if best := best_trial(arguments.run):
+        raise ValueError(f"{arguments.run} is a search, not a run; its best trial is {best}")
     run = load_any(arguments.run, arguments.which)
     note_damaged(parser, run)
     if replicas := described_replicas(arguments.run, run):

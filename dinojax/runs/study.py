@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ from dinojax import files
 from dinojax.messages import visible
 from dinojax.runs.asked import Values, shown
 from dinojax.runs.results import UNIT
-from dinojax.runs.search import Range, Search
+from dinojax.runs.search import Range, Search, is_search
 from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, RESULTS_FILE, TABLE_FILE
 
 if TYPE_CHECKING:
@@ -85,6 +85,15 @@ def open_study(folder: Path, search: Search) -> "Iterator[optuna.Study]":
 def trial_folder(folder: Path, number: int) -> Path:
     """The folder of a trial's run in that of its search."""
     return folder / f"trial-{number:04d}"
+
+
+def best_trial(folder: Path) -> Path | None:
+    """The folder of the best trial of a search, by its `results.json`; None if that tells none."""
+    if is_search(folder):
+        with suppress(KeyError, OSError, RecursionError, TypeError, ValueError):
+            number = int(json.loads(files.read_regular(folder / RESULTS_FILE))["best"])
+            return trial_folder(folder, number)
+    return None
 
 
 def claim(
