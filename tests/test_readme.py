@@ -73,9 +73,8 @@ SLOW = {
     "python scripts/bench.py": "test_bench.py",
     "dinojax doctor": "test_doctor.py",
     "dinojax advise data/dinos.txt --minutes 0.5": "test_advise.py",
-    "python scripts/board.py --data texts --out runs/board --recipes auto names text": (
-        "test_board.py"
-    ),
+    "python scripts/board.py --data texts --out runs/board "
+    "--recipes auto names names-best text text-best": "test_board.py",
 }
 """Commands that take long, and the tests that run them on little work."""
 
