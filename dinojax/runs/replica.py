@@ -21,6 +21,7 @@ from dinojax.runs import folder as runs
 from dinojax.runs import session, stacked
 from dinojax.runs.description import Description, Part, Parts, Tally, describe
 from dinojax.runs.experiment import Experiment, make_experiment
+from dinojax.runs.refit import has_ended
 from dinojax.runs.sweep import DIVERGED, FAILED, FINISHED, Outcome
 from dinojax.training.step import TrainState
 
@@ -185,8 +186,7 @@ def _begin(
     run, arrays = runs.load_checkpoint(folder, "last")
     if run.description != experiment.description:
         raise ValueError(f"{folder} holds another run than the sweep's; move it away")
-    is_patient = not 0 < run.config.patience <= run.tally.validations_since
-    if run.step >= run.config.steps or not is_patient:
+    if has_ended(run):
         return _outcome(run)
     return session.resume(experiment, run, arrays)
 
