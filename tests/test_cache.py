@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_mixture import call
 
 import dinojax
-from dinojax.cli.terminal import Program
 from dinojax.data.vocab import Vocab
 from dinojax.evaluation.strings import text_nats
 from dinojax.models.cache import cached
 from dinojax.runs.folder import load_run
 from dinojax.runs.kinds import Mixture, Ngram, kind_from_json, kind_to_json
 
-from in_process import call_here, seeded
 from model_kinds import build, network, random_names
 
 VOCAB = Vocab("\nabcd")
@@ -134,25 +133,20 @@ TEXT = "".join(f"{name} " for name in random_names(VOCAB, 300, 6))
 SMALL = "--hidden-size=8", "--steps=20", "--batch-size=4", "--devices=1", "--window=8"
 
 
-def call(line, *arguments, cwd, code=0):
-    name, *others = line.split()
-    program = Program(name, "dinojax")
-    result = call_here(program, *seeded(program, [*others, *arguments]), cwd=cwd)
-    assert result.code == code, (result.out, result.err)
-    assert "Traceback" not in result.err
-    return result.out if code == 0 else result.err
+def call_line(line, *arguments, cwd, code=0):
+    return call(*line.split(), *arguments, cwd=cwd, code=code)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "poem.txt").write_text(TEXT)
-    call("train text --data poem.txt --out poet", *SMALL, cwd=folder)
+    call_line("train text --data poem.txt --out poet", *SMALL, cwd=folder)
     return folder
 
 
 def test_a_mixture_with_a_cache_is_a_run_like_others(place):
-    said = call("mix poet --ngram 3 --cache 50 --out mixed", cwd=place)
+    said = call_line("mix poet --ngram 3 --cache 50 --out mixed", cwd=place)
     run = load_run(place / "mixed")
     validation = (place / "mixed" / "validation.txt").read_text()
     plain = dinojax.mix([place / "poet"], place / "plain", ngram=3)
@@ -165,14 +159,14 @@ def test_a_mixture_with_a_cache_is_a_run_like_others(place):
         assert float(line.removeprefix(name).split()[0]) == pytest.approx(cost, abs=1e-4)
         if name != "mixture":
             assert text_nats(run.trained, validation).mean() == pytest.approx(cost, rel=1e-6)
-    assert "a cache of 50 characters, on validation" in call("evaluate mixed", cwd=place)
-    assert "weights that follow" in call("evaluate mixed --dynamic", cwd=place)
-    text = call("sample mixed --prompt ab --length 40", cwd=place)
+    assert "a cache of 50 characters, on validation" in call_line("evaluate mixed", cwd=place)
+    assert "weights that follow" in call_line("evaluate mixed --dynamic", cwd=place)
+    text = call_line("sample mixed --prompt ab --length 40", cwd=place)
     assert len(text) == 43
-    assert len(call("sample mixed --length 5 --context 4", cwd=place)) == 6
+    assert len(call_line("sample mixed --length 5 --context 4", cwd=place)) == 6
     again = dinojax.mix([place / "mixed"], place / "again", cache=9, weights=[1])
     assert again.description.kind.members == (run.description.kind,)
-    found = json.loads(call("mix poet --cache 9 --out alone --json", cwd=place))["models"]
+    found = json.loads(call_line("mix poet --cache 9 --out alone --json", cwd=place))["models"]
     assert [row["model"] for row in found] == ["poet", "mixture", "mixture with cache"]
     assert found[0]["nats_per_character"] == pytest.approx(found[1]["nats_per_character"])
 
@@ -191,7 +185,7 @@ def test_a_mixture_with_a_cache_is_a_run_like_others(place):
 def test_what_does_not_go_is_one_line(line, says, place):
     if not (place / "listed").exists():
         dinojax.fit_ngram(["abc", "abd", "bcd"] * 9, 2, folder=place / "listed")
-    said = call(line, cwd=place, code=2)
+    said = call_line(line, cwd=place, code=2)
     assert says in said
     assert len(said.splitlines()) == 1
     assert not (place / "new").exists()
