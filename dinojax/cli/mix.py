@@ -24,10 +24,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         f"also mix in an n-gram model of order N, up to {MAX_ORDER}, of what the runs learned from"
     )
     add("--ngram", metavar="N", type=whole_number, help=text)
-    text = (
-        f"add a cache of the last N characters of a text, up to {MAX_CACHE:,}, which the mixture "
-    )
-    text += "expects to read again"
+    text = f"add a cache of the last N characters of a text, up to {MAX_CACHE:,}, which the "
+    text += "mixture expects to read again"
     add("--cache", metavar="N", type=whole_number, help=text)
     text = "weights of the runs, and last of the n-gram model, in proportion (default: those that "
     text += "suit the validation part best)"
@@ -59,7 +57,7 @@ def main(parser: Parser, arguments: Namespace) -> int:
         parser.note(f"{file} could not be read; an earlier checkpoint takes its place")
     is_selected = mixed.description.selection is not None
     selection = arguments.out / SELECTION if is_selected else None
-    wholes = ["mixture", "mixture with cache"][: 2 if arguments.cache else 1]
+    wholes = ["mixture", *["mixture with cache"] * bool(arguments.cache)]
     if arguments.json:
         pairs = zip([*mixed.names, *wholes], [*mixed.weights, *[1.0] * len(wholes)], strict=True)
         rows = [{"model": name, "weight": weight} for name, weight in pairs]
